@@ -1,0 +1,61 @@
+package state
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// The layout of the keys, all under Root. Values are indented JSON of the
+// spec type named in the comment.
+const (
+	Root = "meshrun/v1/"
+
+	JobsPrefix        = Root + "jobs/"        // <job>: spec.JobVersion
+	HistoryPrefix     = Root + "history/"     // <job>/<version>: spec.JobVersion
+	PlacementsPrefix  = Root + "placements/"  // <job>: spec.Placement
+	AssignmentsPrefix = Root + "assignments/" // <node>/<job>: spec.Assignment
+	ObservedPrefix    = Root + "observed/"    // <node>/<job>: spec.Observed
+	NodesPrefix       = Root + "nodes/"       // <node>: spec.Node
+	EventsPrefix      = Root + "events/"      // <time-ordered id>: spec.Event
+	LocksPrefix       = Root + "locks/"
+
+	SchedulerLock           = LocksPrefix + "scheduler"
+	OrchestratorLocksPrefix = LocksPrefix + "orchestrators/" // <n> of ControlShards
+	ShardLocksPrefix        = LocksPrefix + "shards/"        // <job>/<process>/<shard>
+)
+
+// ControlShards is the number of shards into which the jobs are hashed for
+// the orchestrators.
+const ControlShards = 16
+
+// JobKey is where the wanted version of a job is.
+func JobKey(job string) string { return JobsPrefix + job }
+
+// HistoryKey is where one version of a job is kept; versions sort by number.
+func HistoryKey(job string, version uint64) string {
+	return fmt.Sprintf("%s%s/%010d", HistoryPrefix, job, version)
+}
+
+// PlacementKey is where a job's placement is.
+func PlacementKey(job string) string { return PlacementsPrefix + job }
+
+// AssignmentKey is where a node's part of a job is.
+func AssignmentKey(node, job string) string { return AssignmentsPrefix + node + "/" + job }
+
+// ObservedKey is where a node reports a job's instances.
+func ObservedKey(node, job string) string { return ObservedPrefix + node + "/" + job }
+
+// NodeKey is where a node describes itself.
+func NodeKey(node string) string { return NodesPrefix + node }
+
+// EventKey is where a decision's event is kept.
+func EventKey(id string) string { return EventsPrefix + id }
+
+// OrchestratorLock is the lock of a control shard.
+func OrchestratorLock(n int) string { return OrchestratorLocksPrefix + strconv.Itoa(n) }
+
+// ShardLock is the lock of one exclusive shard; the ModifyIndex of its taking
+// is the fencing token.
+func ShardLock(id spec.InstanceID) string { return ShardLocksPrefix + id.String() }

@@ -1,0 +1,189 @@
+package spec
+
+import (
+	"fmt"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// JobVersion is one version of what is wanted of a job: the value of
+// jobs/<job>, and of history/<job>/<version>.
+type JobVersion struct {
+	Job     Job    `json:"job"`
+	Version uint64 `json:"version"`
+	// Checksum is the SHA-256 of the job's JSON, in hex.
+	Checksum string    `json:"checksum"`
+	Who      string    `json:"who"`
+	When     time.Time `json:"when"`
+	// Why says what made this version: "apply", "scale", "stop", "restart".
+	Why string `json:"why"`
+	// Source is the file that the job came from; empty if from none.
+	Source string `json:"source,omitempty"`
+	// Orders are an operator's wishes beside the file, by "process" or
+	// "process/shard"; the more exact one wins.
+	Orders map[string]Order `json:"orders,omitempty"`
+}
+
+// Order is an operator's wish for a process or one shard of it.
+type Order struct {
+	// Stopped keeps it down until it is restarted or applied again.
+	Stopped bool `json:"stopped,omitempty"`
+	// Epoch counts the restarts that were asked for.
+	Epoch uint64 `json:"epoch,omitempty"`
+}
+
+// Order returns what operators ordered for one shard: Stopped if the shard
+// or its process is, and the sum of both epochs, so that either one's
+// increase restarts the shard.
+func (v *JobVersion) Order(process string, shard int) Order {
+	p := v.Orders[process]
+	s := v.Orders[process+"/"+strconv.Itoa(shard)]
+	return Order{Stopped: p.Stopped || s.Stopped, Epoch: p.Epoch + s.Epoch}
+}
+
+// Node is a machine that runs instances: the value of nodes/<node>.
+type Node struct {
+	Name     string            `json:"name"`
+	Address  string            `json:"address,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Draining bool              `json:"draining,omitempty"`
+	// Version is meshrun's own on that node.
+	Version string `json:"version,omitempty"`
+}
+
+// ShardSet is a sorted set of shard numbers; its text is ranges: "0-7,9".
+type ShardSet []int
+
+// NewShardSet returns the set of the given shards.
+func NewShardSet(shards ...int) ShardSet {
+	s := append(ShardSet(nil), shards...)
+	sort.Ints(s)
+	out := s[:0]
+	for i, n := range s {
+		if i == 0 || n != s[i-1] {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// Contains reports whether the shard is in the set.
+func (s ShardSet) Contains(shard int) bool {
+	i := sort.SearchInts(s, shard)
+	return i < len(s) && s[i] == shard
+}
+
+// String returns the set as ranges: "0-7,9".
+func (s ShardSet) String() string {
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		j := i
+		for j+1 < len(s) && s[j+1] == s[j]+1 {
+			j++
+		}
+		if b.Len() > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.Itoa(s[i]))
+		if j > i {
+			b.WriteByte('-')
+			b.WriteString(strconv.Itoa(s[j]))
+		}
+		i = j + 1
+	}
+	return b.String()
+}
+
+// MarshalText writes the set as ranges.
+func (s ShardSet) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads ranges such as "0-7,9".
+func (s *ShardSet) UnmarshalText(b []byte) error {
+	var out []int
+	for part := range strings.SplitSeq(string(b), ",") {
+		if part == "" {
+			continue
+		}
+		lo, hi, isRange := strings.Cut(part, "-")
+		first, err := strconv.Atoi(lo)
+		if err != nil {
+			return fmt.Errorf("parse shards %q: %w", b, err)
+		}
+		last := first
+		if isRange {
+			if last, err = strconv.Atoi(hi); err != nil {
+				return fmt.Errorf("parse shards %q: %w", b, err)
+			}
+		}
+		if first < 0 || last < first || last-first > MaxShards {
+			return fmt.Errorf("parse shards %q: %q is not a range of shards", b, part)
+		}
+		for n := first; n <= last; n++ {
+			out = append(out, n)
+		}
+	}
+	*s = NewShardSet(out...)
+	return nil
+}
+
+// MaxShards is the largest number of shards that a process may have.
+const MaxShards = 65536
+
+// Placement says where a job's shards belong: the value of placements/<job>.
+type Placement struct {
+	Job     string `json:"job"`
+	Version uint64 `json:"version"` // of the job
+	// Processes maps process → node → shards.
+	Processes map[string]map[string]ShardSet `json:"processes"`
+	// Unplaced lists the shards that no node can take, and why.
+	Unplaced []Unplaced `json:"unplaced,omitempty"`
+}
+
+// Unplaced is a shard that no node can take.
+type Unplaced struct {
+	Process string `json:"process"`
+	Shard   int    `json:"shard"`
+	Reason  string `json:"reason"`
+}
+
+// Assignment is what a node shall run of a job now: the value of
+// assignments/<node>/<job>. It holds all that the node needs, so that the
+// node can act on it alone.
+type Assignment struct {
+	Job       string            `json:"job"`
+	Node      string            `json:"node"`
+	Processes []AssignedProcess `json:"processes"`
+}
+
+// AssignedProcess is a process at one version, with the shards of it that a
+// node shall run. During a rollout a process appears once per version; a
+// shard appears at most once.
+type AssignedProcess struct {
+	Process Process  `json:"process"`
+	Version uint64   `json:"version"`
+	Shards  ShardSet `json:"shards"`
+	// Held maps shards that are not to be started (or restarted) yet to the
+	// reason; one that runs is left as it is.
+	Held map[int]string `json:"held,omitempty"`
+	// Epochs are the orders' epochs of the shards, where not 0.
+	Epochs map[int]uint64 `json:"epochs,omitempty"`
+}
+
+// Observed is what a node saw of a job's instances: the value of
+// observed/<node>/<job>.
+type Observed struct {
+	Job       string     `json:"job"`
+	Node      string     `json:"node"`
+	Instances []Instance `json:"instances"`
+}
+
+// Runtime holds what run-time references in templates stand for.
+type Runtime struct {
+	ShardIndex int
+	ShardCount int
+	NodeName   string
+	NodeLabels map[string]string
+	Ports      map[string]int
+}

@@ -1,0 +1,71 @@
+package spec
+
+import "time"
+
+// Severity says whom an event should wake.
+type Severity string
+
+// The severities.
+const (
+	Info     Severity = "info"
+	Warning  Severity = "warning"
+	Critical Severity = "critical"
+)
+
+// EventType names what happened.
+type EventType string
+
+// Decisions: written to the store in the transaction of the change itself.
+const (
+	EventJobApplied    EventType = "job.applied"
+	EventJobRemoved    EventType = "job.removed"
+	EventJobScaled     EventType = "job.scaled"
+	EventJobStopped    EventType = "job.stopped"
+	EventJobRestarted  EventType = "job.restarted"
+	EventJobRefused    EventType = "job.refused"
+	EventPlaced        EventType = "job.placed"
+	EventAssigned      EventType = "job.assigned"
+	EventSignalled     EventType = "instance.signalled"
+	EventStateRepaired EventType = "state.repaired"
+)
+
+// What instances do: journalled on their node.
+const (
+	EventDeclared    EventType = "instance.declared"
+	EventStarting    EventType = "instance.starting" // about to fork
+	EventStarted     EventType = "instance.started"  // forked and executed
+	EventReady       EventType = "instance.ready"
+	EventStatus      EventType = "instance.status"
+	EventExited      EventType = "instance.exited"
+	EventStartFailed EventType = "instance.start_failed"
+	EventRecovered   EventType = "instance.recovered" // stayed up after a restart
+	EventExhausted   EventType = "instance.exhausted" // critical: attempts used up
+	EventStopping    EventType = "instance.stopping"
+	EventKilled      EventType = "instance.killed" // SIGKILL: stop timeout, missed watchdog
+	EventReloaded    EventType = "instance.reloaded"
+	EventUpdated     EventType = "instance.updated" // live change, nothing touched
+	EventAdopted     EventType = "instance.adopted" // found alive by a new watchdog
+	EventRemoved     EventType = "instance.removed"
+	EventOutputLost  EventType = "instance.output_dropped"
+	EventWatchdogUp  EventType = "watchdog.started"
+)
+
+// Event is one thing that happened or was decided. Events never hold secrets.
+type Event struct {
+	// ID is unique and sorts by time: it is the key in the store for
+	// decisions, "node/seq" for what a node journalled.
+	ID string `json:"id,omitempty"`
+	// Seq numbers the events of one node's journal without gaps, from 1.
+	Seq      uint64    `json:"seq,omitempty"`
+	Time     time.Time `json:"time"`
+	Type     EventType `json:"type"`
+	Severity Severity  `json:"severity"`
+	Node     string    `json:"node,omitempty"`
+	Job      string    `json:"job,omitempty"`
+	Version  uint64    `json:"version,omitempty"`
+	// Who asked for it: a person ("root"), or a part of meshrun ("watchdog").
+	Who     string `json:"who,omitempty"`
+	Message string `json:"message"`
+	// Instance is the instance as it is after the event, for instance.* events.
+	Instance *Instance `json:"instance,omitempty"`
+}

@@ -1,0 +1,216 @@
+package spec
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// InstanceID names one shard of one process of one job: the primary key of
+// everything that runs. Its text form is "job/process/shard".
+type InstanceID struct {
+	Job     string
+	Process string
+	Shard   int
+}
+
+// String returns "job/process/shard".
+func (id InstanceID) String() string {
+	return id.Job + "/" + id.Process + "/" + strconv.Itoa(id.Shard)
+}
+
+// MarshalText makes the ID usable as a JSON string and as a map key.
+func (id InstanceID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText reads "job/process/shard".
+func (id *InstanceID) UnmarshalText(b []byte) error {
+	parsed, err := ParseInstanceID(string(b))
+	if err != nil {
+		return err
+	}
+	*id = parsed
+	return nil
+}
+
+// ParseInstanceID reads "job/process/shard".
+func ParseInstanceID(s string) (InstanceID, error) {
+	parts := strings.Split(s, "/")
+	if len(parts) != 3 || parts[0] == "" || parts[1] == "" {
+		return InstanceID{}, fmt.Errorf("parse instance %q: want job/process/shard", s)
+	}
+	shard, err := strconv.Atoi(parts[2])
+	if err != nil || shard < 0 {
+		return InstanceID{}, fmt.Errorf("parse instance %q: %q is not a shard number", s, parts[2])
+	}
+	return InstanceID{Job: parts[0], Process: parts[1], Shard: shard}, nil
+}
+
+// Compare orders IDs by job, process and shard number.
+func (id InstanceID) Compare(other InstanceID) int {
+	if c := strings.Compare(id.Job, other.Job); c != 0 {
+		return c
+	}
+	if c := strings.Compare(id.Process, other.Process); c != 0 {
+		return c
+	}
+	return id.Shard - other.Shard
+}
+
+// Phase is where an instance is in its life.
+type Phase string
+
+// The phases of an instance.
+const (
+	PhasePending   Phase = "pending"   // assigned, held back (a dependency, a lock)
+	PhaseStarting  Phase = "starting"  // forked, not ready yet
+	PhaseRunning   Phase = "running"   // ready
+	PhaseStopping  Phase = "stopping"  // asked to end, or being killed
+	PhaseBackoff   Phase = "backoff"   // down, waiting for its next start
+	PhaseCompleted Phase = "completed" // ended as its policy wants; stays down
+	PhaseFailed    Phase = "failed"    // given up: attempts used up, or may not restart
+)
+
+// Alive reports whether a process exists in this phase.
+func (p Phase) Alive() bool {
+	return p == PhaseStarting || p == PhaseRunning || p == PhaseStopping
+}
+
+// Exit is how a generation of an instance ended.
+type Exit struct {
+	// Code is the exit code; meaningful only if Signal, Error and Unknown are unset.
+	Code int `json:"code"`
+	// Signal is the signal that ended the process.
+	Signal Signal `json:"signal,omitempty"`
+	// Unknown is set if nobody could read the exit code: it is never guessed.
+	Unknown bool `json:"unknown,omitempty"`
+	// Error says why the process could not be started at all.
+	Error string    `json:"error,omitempty"`
+	At    time.Time `json:"at"`
+}
+
+// Success reports whether the process is known to have exited with code 0.
+func (e Exit) Success() bool {
+	return e.Code == 0 && e.Signal == "" && !e.Unknown && e.Error == ""
+}
+
+// String tells the exit in a few words: "exit 1", "SIGKILL", "exit code unknown".
+func (e Exit) String() string {
+	switch {
+	case e.Error != "":
+		return e.Error
+	case e.Unknown:
+		return "exit code unknown"
+	case e.Signal != "":
+		return string(e.Signal)
+	default:
+		return "exit " + strconv.Itoa(e.Code)
+	}
+}
+
+// Launch is all that the watchdog needs to start one instance and keep it
+// alive by itself: resolved, with no templates left. Declaring the same Launch
+// twice changes nothing. Of a Launch declared for a known instance, another
+// Hash or Epoch restarts it, another ReloadHash sends it its reload signal,
+// and everything else takes effect without touching it.
+type Launch struct {
+	ID InstanceID `json:"id"`
+	// Version is the job version that this launch was made from.
+	Version uint64 `json:"version"`
+	// Hash identifies the fields whose change needs a restart (ReplaceHash).
+	Hash string `json:"hash"`
+	// Epoch counts the restarts that an operator asked for.
+	Epoch uint64 `json:"epoch,omitempty"`
+	// ReloadHash identifies what the reload signal makes the process read:
+	// the list of its files and their contents.
+	ReloadHash string `json:"reload_hash,omitempty"`
+
+	Argv []string `json:"argv"`
+	// Env is the whole environment, as KEY=value; the watchdog adds
+	// NOTIFY_SOCKET and WATCHDOG_USEC. It may hold secrets.
+	Env  []string `json:"env,omitempty"`
+	Dir  string   `json:"dir,omitempty"`
+	User string   `json:"user,omitempty"`
+	// Exclusive hands the process a locked descriptor, so that the kernel
+	// refuses a second local copy.
+	Exclusive bool `json:"exclusive,omitempty"`
+	Critical  bool `json:"critical,omitempty"`
+
+	Restart  Restart        `json:"restart"`
+	Stop     Stop           `json:"stop"`
+	Reload   *Reload        `json:"reload,omitempty"`
+	Ready    *Ready         `json:"ready,omitempty"`
+	Watchdog *Watchdog      `json:"watchdog,omitempty"`
+	Logs     Logs           `json:"logs"`
+	Ports    map[string]int `json:"ports,omitempty"`
+}
+
+// Instance is what is seen of one instance on its node.
+type Instance struct {
+	ID    InstanceID `json:"id"`
+	Node  string     `json:"node,omitempty"`
+	Phase Phase      `json:"phase"`
+	// Reason says in words why the instance is in this phase, if that is not plain.
+	Reason string `json:"reason,omitempty"`
+
+	Version    uint64 `json:"version"`
+	Hash       string `json:"hash,omitempty"`
+	Epoch      uint64 `json:"epoch,omitempty"`
+	ReloadHash string `json:"reload_hash,omitempty"`
+
+	// Generation counts the starts of this instance since it was declared.
+	Generation uint64 `json:"generation"`
+	PID        int    `json:"pid,omitempty"`
+	// StartTicks is the kernel's start time of PID, in clock ticks since
+	// boot (proc(5), stat field 22): with it and BootID, PID is an identity.
+	StartTicks uint64    `json:"start_ticks,omitempty"`
+	BootID     string    `json:"boot_id,omitempty"`
+	Started    time.Time `json:"started,omitzero"`
+	// ReadyAt is when this generation became ready.
+	ReadyAt time.Time `json:"ready_at,omitzero"`
+	// NextStart is when an instance in backoff is started again.
+	NextStart time.Time `json:"next_start,omitzero"`
+	// Restarts counts the recoveries since the launch was last replaced.
+	Restarts int   `json:"restarts"`
+	LastExit *Exit `json:"last_exit,omitempty"`
+	// Status is the last STATUS= that the process told (sd_notify(3)).
+	Status   string         `json:"status,omitempty"`
+	Ports    map[string]int `json:"ports,omitempty"`
+	Critical bool           `json:"critical,omitempty"`
+	// DroppedBytes counts output that was not kept because its bound was hit.
+	DroppedBytes uint64 `json:"dropped_bytes,omitempty"`
+}
+
+// Table is what a watchdog keeps: its instances as of event Seq.
+type Table struct {
+	Seq uint64 `json:"seq"`
+	// PID and Version are the watchdog's own.
+	PID       int        `json:"pid"`
+	Version   string     `json:"version"`
+	Instances []Instance `json:"instances"`
+}
+
+// LogLine is one line of an instance's output.
+type LogLine struct {
+	ID     InstanceID `json:"id"`
+	Node   string     `json:"node,omitempty"`
+	Time   time.Time  `json:"time"`
+	Stream string     `json:"stream"` // stdout or stderr
+	Text   string     `json:"text"`
+	// Partial marks a piece of a line whose end comes in a later LogLine.
+	Partial bool `json:"partial,omitempty"`
+}
+
+// LogQuery selects lines of output.
+type LogQuery struct {
+	// Job, Process and Shard narrow the instances; Process "" and Shard -1 mean all.
+	Job     string    `json:"job"`
+	Process string    `json:"process,omitempty"`
+	Shard   int       `json:"shard"`
+	Since   time.Time `json:"since,omitzero"`
+	// Last keeps only the last lines of each instance; 0 means all.
+	Last int `json:"last,omitempty"`
+	// Grep is a regular expression (RE2) that the text must match.
+	Grep   string `json:"grep,omitempty"`
+	Follow bool   `json:"follow,omitempty"`
+}

@@ -1,0 +1,235 @@
+package spec
+
+// Job is a named group of processes that are planned, applied, versioned and
+// rolled back together.
+//
+// Every field of Job and of the types below it carries a `diff` tag, which is
+// the one place that says how much a change of that field matters:
+//
+//	key      names the element; two values with other keys are other things
+//	replace  a running instance must be restarted to follow the change
+//	reload   a running instance is told to reload (its reload signal)
+//	live     takes effect without touching any running instance
+//	walk     the field is a block: look at its fields one by one
+type Job struct {
+	Name      string            `json:"name" diff:"key"`
+	Labels    map[string]string `json:"labels,omitempty" diff:"live"`
+	Processes []Process         `json:"processes" diff:"walk"`
+}
+
+// Process says how to run one program and in how many shards.
+//
+// Fields tagged `replace` keep the zero value as their default, so that a new
+// version of meshrun with a new field restarts nothing.
+type Process struct {
+	Name string `json:"name" diff:"key"`
+	// Command is the program and its arguments; no shell is involved.
+	Command []Template `json:"command" diff:"replace"`
+	// Dir is the working directory; empty means the agent's data directory
+	// is not used and the process starts in "/".
+	Dir Template `json:"dir,omitempty" diff:"replace"`
+	// User runs the process as "name" or "name:group"; empty means as meshrun.
+	User string              `json:"user,omitempty" diff:"replace"`
+	Env  map[string]Template `json:"env,omitempty" diff:"replace"`
+	// Shards is the number of instances, at least 1 after Normalize. Its
+	// change restarts running instances only where UsesShardCount is true.
+	Shards int `json:"shards" diff:"live"`
+	// Exclusive processes never run two copies of one shard.
+	Exclusive bool `json:"exclusive,omitempty" diff:"replace"`
+	// Critical processes are recovered; for others a failure only alerts.
+	Critical bool `json:"critical,omitempty" diff:"live"`
+
+	Restart  Restart   `json:"restart" diff:"walk"`
+	Stop     Stop      `json:"stop" diff:"walk"`
+	Reload   *Reload   `json:"reload,omitempty" diff:"walk"`
+	Ready    *Ready    `json:"ready,omitempty" diff:"walk"`
+	Watchdog *Watchdog `json:"watchdog,omitempty" diff:"walk"`
+	Logs     Logs      `json:"logs" diff:"walk"`
+
+	Ports     []Port       `json:"ports,omitempty" diff:"walk"`
+	DependsOn []Dependency `json:"depends_on,omitempty" diff:"walk"`
+
+	// The blocks below are read and checked; validation refuses each one that
+	// this version cannot act on yet (see schema's block table).
+	Health    []Health   `json:"health,omitempty" diff:"walk"`
+	Guards    []Guard    `json:"guards,omitempty" diff:"walk"`
+	Resources *Resources `json:"resources,omitempty" diff:"walk"`
+	Services  []Service  `json:"services,omitempty" diff:"walk"`
+	Update    *Update    `json:"update,omitempty" diff:"walk"`
+	Placing   *Placing   `json:"placing,omitempty" diff:"walk"`
+	Schedule  *Schedule  `json:"schedule,omitempty" diff:"walk"`
+	Hooks     []Hook     `json:"hooks,omitempty" diff:"walk"`
+
+	// Sensitive lists the paths of values that came from sensitive variables,
+	// such as "env.TOKEN" or "command[2]". Show them as "(sensitive)".
+	Sensitive []string `json:"sensitive,omitempty" diff:"live"`
+}
+
+// RestartPolicy says after which exits a process is started again.
+type RestartPolicy string
+
+// The restart policies.
+const (
+	RestartAlways    RestartPolicy = "always"
+	RestartOnFailure RestartPolicy = "on-failure"
+	RestartNever     RestartPolicy = "never"
+)
+
+// Exhausted says what happens when the restart attempts are used up.
+type Exhausted string
+
+// What can happen when attempts are used up.
+const (
+	// ExhaustedFail: stay down and raise a critical alert.
+	ExhaustedFail Exhausted = "fail"
+	// ExhaustedRetry: raise a critical alert and go on trying every MaxDelay.
+	ExhaustedRetry Exhausted = "retry"
+	// ExhaustedReschedule: try another node.
+	ExhaustedReschedule Exhausted = "reschedule"
+)
+
+// Restart is the restart policy of a process.
+type Restart struct {
+	Policy RestartPolicy `json:"policy" diff:"live"`
+	// Delay is the wait before the first retry; it doubles with each further
+	// one up to MaxDelay, with jitter. Zero restarts at once.
+	Delay    Duration `json:"delay" diff:"live"`
+	MaxDelay Duration `json:"max_delay" diff:"live"`
+	// Attempts is how many restarts are allowed within the sliding Window.
+	Attempts  int       `json:"attempts" diff:"live"`
+	Window    Duration  `json:"window" diff:"live"`
+	Exhausted Exhausted `json:"exhausted" diff:"live"`
+	// Stable is the uptime after which a restart counts as recovered: the
+	// backoff starts afresh and the recovery is recorded.
+	Stable Duration `json:"stable" diff:"live"`
+}
+
+// Stop says how a process is asked to end.
+type Stop struct {
+	// Signal goes to the process group first; SIGKILL follows at Timeout.
+	Signal  Signal   `json:"signal" diff:"live"`
+	Timeout Duration `json:"timeout" diff:"live"`
+}
+
+// Reload says how a running process is told to read its files again, and
+// which files those are.
+type Reload struct {
+	Signal Signal `json:"signal" diff:"live"`
+	// Files are paths on the node; a relative one is relative to Dir.
+	Files []Template `json:"files,omitempty" diff:"reload"`
+}
+
+// Ready says when a started process counts as running.
+type Ready struct {
+	// Notify waits for READY=1 on NOTIFY_SOCKET (sd_notify(3)).
+	Notify bool `json:"notify,omitempty" diff:"replace"`
+	// Timeout is how long readiness may take before the start has failed.
+	Timeout Duration `json:"timeout" diff:"live"`
+}
+
+// Watchdog expects WATCHDOG=1 on NOTIFY_SOCKET at least every Timeout. The
+// process learns the timeout from its environment, hence `replace`.
+type Watchdog struct {
+	Timeout Duration `json:"timeout" diff:"replace"`
+}
+
+// Logs bounds what is kept of a process's output, per instance.
+type Logs struct {
+	MaxSize Size `json:"max_size" diff:"live"`
+	// Keep is the number of rotated files beside the current one.
+	Keep int `json:"keep" diff:"live"`
+}
+
+// Port is a TCP or UDP port that the process listens on.
+type Port struct {
+	Name string `json:"name" diff:"key"`
+	// Static is the port's number; 0 lets the node choose a free one.
+	Static int `json:"static,omitempty" diff:"replace"`
+}
+
+// Condition is the state of a dependency that lets its dependents start.
+type Condition string
+
+// The conditions of a dependency.
+const (
+	ConditionStarted   Condition = "started"
+	ConditionHealthy   Condition = "healthy"
+	ConditionCompleted Condition = "completed"
+)
+
+// Dependency holds a process back until another one of its job is so far.
+type Dependency struct {
+	Process   string    `json:"process" diff:"key"`
+	Condition Condition `json:"condition" diff:"live"`
+}
+
+// Health is a check of a running process.
+type Health struct {
+	Name     string   `json:"name" diff:"key"`
+	URL      Template `json:"url,omitempty" diff:"live"`
+	Interval Duration `json:"interval" diff:"live"`
+	Timeout  Duration `json:"timeout" diff:"live"`
+	Failures int      `json:"failures" diff:"live"`
+}
+
+// Guard acts when a process uses too much of something for too long.
+type Guard struct {
+	Name string `json:"name" diff:"key"` // cpu or memory
+	// Above is a percentage of one core ("95%") or a size ("512MiB").
+	Above  string   `json:"above" diff:"live"`
+	For    Duration `json:"for" diff:"live"`
+	Action string   `json:"action" diff:"live"` // restart or alert
+}
+
+// Resources are scheduling weights and cgroup limits.
+type Resources struct {
+	CPU    float64 `json:"cpu,omitempty" diff:"live"` // cores
+	Memory Size    `json:"memory,omitempty" diff:"live"`
+	PIDs   int     `json:"pids,omitempty" diff:"live"`
+}
+
+// Service is a registration in a service catalog.
+type Service struct {
+	Name string   `json:"name" diff:"key"`
+	Port string   `json:"port,omitempty" diff:"live"`
+	Tags []string `json:"tags,omitempty" diff:"live"`
+}
+
+// Update bounds a rollout.
+type Update struct {
+	MaxParallel int      `json:"max_parallel" diff:"live"`
+	Canary      int      `json:"canary,omitempty" diff:"live"`
+	MinHealthy  Duration `json:"min_healthy" diff:"live"`
+	AutoRevert  bool     `json:"auto_revert,omitempty" diff:"live"`
+}
+
+// Placing are the rules by which nodes are chosen (the placement block).
+type Placing struct {
+	Constraints []Constraint `json:"constraints,omitempty" diff:"walk"`
+	Spreads     []Spread     `json:"spreads,omitempty" diff:"walk"`
+}
+
+// Constraint allows only nodes that carry a label with a value.
+type Constraint struct {
+	Label string `json:"label" diff:"key"`
+	Is    string `json:"is" diff:"live"`
+}
+
+// Spread distributes shards over the values of a node label.
+type Spread struct {
+	Label string `json:"label" diff:"key"`
+}
+
+// Schedule starts a process at times.
+type Schedule struct {
+	Cron     string `json:"cron" diff:"live"`
+	TimeZone string `json:"time_zone,omitempty" diff:"live"`
+	Overlap  bool   `json:"overlap,omitempty" diff:"live"`
+}
+
+// Hook is a command that runs around a process's life.
+type Hook struct {
+	When    string     `json:"when" diff:"key"` // before_start or after_stop
+	Command []Template `json:"command" diff:"live"`
+	Timeout Duration   `json:"timeout" diff:"live"`
+}
