@@ -1,0 +1,62 @@
+# meshrun needs Go and make. Whatever else a target uses, it gets by itself and
+# says so; without the right to install, it says what to ask for.
+
+GO          ?= go
+BIN         := bin
+VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS     := -s -w -X main.version=$(VERSION)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.1
+FUZZTIME    ?= 60s
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test lint unit fuzz fuzz-short bench compiler clean FORCE
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: $(BIN)/meshrun $(BIN)/synergy ## build bin/meshrun and the sample's programs
+
+$(BIN)/meshrun: FORCE
+	@echo "building $@ (the first time fetches the Go modules: about a minute)"
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/meshrun
+
+$(BIN)/synergy: FORCE
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $@ ./examples/synergymesh/synergy
+
+run: build ## run examples/quickstart in the foreground; Ctrl-C stops it
+	@$(BIN)/meshrun up examples/quickstart
+
+test: lint unit fuzz-short ## check everything, as CI does
+
+lint: ## gofmt, go vet, staticcheck
+	@echo "checking the format"; bad=$$(gofmt -l cmd examples integration runtime schema spec); \
+	  if [ -n "$$bad" ]; then echo "not gofmt'd:"; echo "$$bad"; exit 1; fi
+	@echo "vetting"; $(GO) vet ./...
+	@echo "running staticcheck (the first time builds it: about a minute)"; $(GO) run $(STATICCHECK) ./...
+
+unit: compiler ## all tests under the race detector
+	$(GO) test -race -timeout 15m ./...
+
+fuzz-short:
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=3s
+
+fuzz: ## run every fuzz target for FUZZTIME (60s)
+	@for pkg in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u); do \
+	  for target in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$pkg/*_test.go | sed 's/^func //'); do \
+	    echo "fuzzing $$pkg $$target for $(FUZZTIME)"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	  done; done
+
+bench: build compiler ## the figures: start, recovery, memory, idle, edit, logs
+	$(GO) run ./integration/bench
+
+# The race detector and the benchmark's bare loop need a C compiler.
+compiler:
+	@command -v cc >/dev/null || command -v gcc >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "no C compiler (the race detector needs one): installing Debian's gcc"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq gcc libc6-dev; \
+	  else echo "no C compiler, which Go's race detector needs: install one, e.g. apt-get install gcc libc6-dev" >&2; exit 1; fi; }
+
+clean: ## remove what was built
+	rm -rf $(BIN)

@@ -1,0 +1,98 @@
+// Package integration looks at meshrun from outside: the real binary, real
+// processes, real kills.
+package integration
+
+import (
+	"encoding/json"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/synergymesh/meshrun/"
+
+// doors lists which rooms each room may import. A room is a directory with all
+// that is below it; a room may always import itself.
+var doors = map[string][]string{
+	"cmd":                  {"runtime/agent", "runtime/api", "runtime/plan", "schema", "spec"},
+	"spec":                 {},
+	"schema":               {"spec"},
+	"runtime/state":        {"spec"},
+	"runtime/watchdog":     {"spec", "runtime/state"},
+	"runtime/scheduler":    {"spec", "runtime/state"},
+	"runtime/orchestrator": {"spec", "runtime/state"},
+	"runtime/engine":       {"spec", "runtime/state"},
+	"runtime/monitor":      {"spec", "runtime/state"},
+	"runtime/api":          {"spec", "runtime/state"},
+	"runtime/plan":         {"spec", "runtime/state", "runtime/scheduler", "runtime/orchestrator"},
+	"runtime/agent": {
+		"spec", "schema", "runtime/state", "runtime/watchdog", "runtime/scheduler", "runtime/orchestrator",
+		"runtime/engine", "runtime/monitor", "runtime/api", "runtime/plan",
+	},
+	"examples":    {},
+	"integration": {"spec"},
+}
+
+// implementations are the packages of runtime/state that only the agent may
+// open: everybody else sees the contract.
+var implementations = []string{"runtime/state/local", "runtime/state/consul", "runtime/state/statetest"}
+
+func TestRoomsImportOnlyThroughTheirDoors(t *testing.T) {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", module+"...").Output()
+	if err != nil {
+		t.Fatalf("list packages: %v", err)
+	}
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	seen := 0
+	for dec.More() {
+		var pkg struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := dec.Decode(&pkg); err != nil {
+			t.Fatalf("read package list: %v", err)
+		}
+		from, ok := roomOf(pkg.ImportPath)
+		if !ok {
+			t.Errorf("%s is in no known room: give it a row in doors", pkg.ImportPath)
+			continue
+		}
+		seen++
+		for _, imp := range pkg.Imports {
+			checkImport(t, from, pkg.ImportPath, imp)
+		}
+	}
+	if seen < 10 {
+		t.Fatalf("saw only %d packages: the list is not the whole house", seen)
+	}
+}
+
+func checkImport(t *testing.T, from, pkg, imp string) {
+	if from == "spec" && strings.Contains(strings.SplitN(imp, "/", 2)[0], ".") {
+		t.Errorf("%s imports %s: spec uses the standard library only", pkg, imp)
+	}
+	if !strings.HasPrefix(imp, module) {
+		return
+	}
+	to, ok := roomOf(imp)
+	if !ok || (to != from && !slices.Contains(doors[from], to)) {
+		t.Errorf("%s imports %s: there is no door from %s to %s", pkg, imp, from, to)
+	}
+	short := strings.TrimPrefix(imp, module)
+	if slices.Contains(implementations, short) && from != "runtime/agent" && from != "runtime/state" {
+		t.Errorf("%s imports %s: only the agent chooses an implementation of the store", pkg, imp)
+	}
+}
+
+// roomOf returns the longest room that holds the package.
+func roomOf(importPath string) (string, bool) {
+	short := strings.TrimPrefix(importPath, module)
+	best := ""
+	for room := range doors {
+		if (short == room || strings.HasPrefix(short, room+"/")) && len(room) > len(best) {
+			best = room
+		}
+	}
+	return best, best != ""
+}
