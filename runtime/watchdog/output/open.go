@@ -9,8 +9,8 @@ import (
 	"slices"
 )
 
-// tailScan is how far before a file's end its unfinished lines are looked for.
-const tailScan = 64 << 10
+// tailScan is how far back a predecessor's unfinished lines are looked for.
+const tailScan = 1 << 20
 
 func (w *Writer) create() (*os.File, error) {
 	path := filepath.Join(w.dir, currentName)
@@ -43,14 +43,7 @@ func (w *Writer) openFile() error {
 		return fmt.Errorf("open output: %w", err)
 	}
 	w.file, w.size = f, info.Size()
-	w.open = [len(streams)]bool{}
-	if n := len(w.rotated); n > 0 {
-		if old, err := os.Open(filepath.Join(w.dir, w.rotated[n-1].name)); err == nil {
-			w.scanTail(old, w.rotated[n-1].size)
-			old.Close()
-		}
-	}
-	w.torn = w.scanTail(f, w.size)
+	w.resume()
 	w.prune()
 	return nil
 }
@@ -84,17 +77,49 @@ func (w *Writer) loadRotated() error {
 	return nil
 }
 
-// scanTail notes which streams' last pieces in the file are unfinished, and
-// reports whether the file lacks its last newline.
-func (w *Writer) scanTail(f *os.File, size int64) (torn bool) {
-	b := make([]byte, min(size, tailScan))
-	n, _ := f.ReadAt(b, size-int64(len(b)))
-	b = b[:n]
-	torn = n > 0 && b[n-1] != '\n'
-	for line := range bytes.SplitSeq(b, []byte{'\n'}) {
-		if p, ok := parsePiece(line); ok {
-			w.open[p.stream] = p.tag == partial
+// resume notes whether the file lacks its last newline, and which streams'
+// last pieces are unfinished.
+func (w *Writer) resume() {
+	w.open, w.torn = [len(streams)]bool{}, false
+	var seen [len(streams)]bool
+	budget := w.scan(w.file, w.size, tailScan, &seen)
+	if w.size > 0 {
+		last := make([]byte, 1)
+		n, _ := w.file.ReadAt(last, w.size-1)
+		w.torn = n == 1 && last[0] != '\n'
+	}
+	for i := len(w.rotated) - 1; i >= 0 && budget > 0; i-- {
+		f, err := os.Open(filepath.Join(w.dir, w.rotated[i].name))
+		if err != nil {
+			return
+		}
+		budget = w.scan(f, w.rotated[i].size, budget, &seen)
+		f.Close()
+	}
+}
+
+// scan notes the last pieces in a file, for the streams that were not seen in
+// a later one, and returns how much of the budget is left to go further back.
+func (w *Writer) scan(f *os.File, size, budget int64, seen *[len(streams)]bool) int64 {
+	for pos := size; pos > 0 && budget > 0; {
+		// Blocks overlap by a line, so that one across their border is seen whole.
+		from := max(0, pos-tailBlock)
+		b := make([]byte, min(size, pos+maxLine)-from)
+		n, _ := f.ReadAt(b, from)
+		budget -= pos - from
+		pos = from
+		var here [len(streams)]bool
+		for line := range bytes.SplitSeq(b[:n], []byte{'\n'}) {
+			if p, ok := parsePiece(line); ok && !seen[p.stream] {
+				w.open[p.stream], here[p.stream] = p.tag == partial, true
+			}
+		}
+		for s := range here {
+			seen[s] = seen[s] || here[s]
+		}
+		if *seen == [len(streams)]bool{true, true} {
+			return 0
 		}
 	}
-	return torn
+	return budget
 }

@@ -1,0 +1,95 @@
+package output
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// logFile is one file of an instance's directory as a reader found it.
+type logFile struct {
+	path    string
+	info    os.FileInfo
+	current bool
+	// rotated is when the file was rotated; zero for the current one.
+	rotated time.Time
+	// start is how many bytes were written to the directory before this
+	// file; -1 if that cannot be known.
+	start int64
+}
+
+// listFiles returns the files of a directory in the order they were written.
+// A missing directory has none.
+func listFiles(dir string) ([]logFile, error) {
+	const tries = 16
+	for range tries {
+		names, err := logNames(dir)
+		if err != nil {
+			return nil, err
+		}
+		files, err := statFiles(dir, names)
+		if err == nil {
+			var again []string
+			// A rotation in between could hide one file: look until nothing moved.
+			if again, err = logNames(dir); err == nil && slices.Equal(names, again) {
+				return files, nil
+			}
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("list output in %s: it is rotated faster than it can be read; raise logs.max_size", dir)
+}
+
+// logNames returns the names of a directory's log files, the current one last.
+func logNames(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list output: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if _, _, ok := parseRotated(e.Name()); ok || e.Name() == currentName {
+			names = append(names, e.Name())
+		}
+	}
+	// A digit sorts before the c of current.log.
+	slices.Sort(names)
+	return names, nil
+}
+
+func statFiles(dir string, names []string) ([]logFile, error) {
+	files := make([]logFile, 0, len(names))
+	before := int64(-1)
+	for _, name := range names {
+		f := logFile{path: filepath.Join(dir, name), start: before}
+		info, err := os.Stat(f.path)
+		if err != nil {
+			return nil, fmt.Errorf("list output: %w", err)
+		}
+		f.info = info
+		at, end, ok := parseRotated(name)
+		if ok {
+			f.rotated, f.start, before = at, end-info.Size(), end
+		} else {
+			f.current = true
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// beneath reports whether path is dir or lies within it.
+func beneath(path, dir string) bool {
+	rest, ok := strings.CutPrefix(path, dir)
+	return ok && (rest == "" || rest[0] == filepath.Separator)
+}

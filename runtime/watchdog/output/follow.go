@@ -1,0 +1,297 @@
+package output
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// Window is how long a followed line waits for earlier ones of other instances.
+const Window = 50 * time.Millisecond
+
+const (
+	// maxQueued bounds the lines that wait for their turn; beyond it the
+	// earliest goes out at once.
+	maxQueued = 8192
+	// maxEvents is how many events of the directories are taken at a time.
+	maxEvents = 1024
+)
+
+// merger reads several instances. One goroutine owns it.
+type merger struct {
+	query   spec.LogQuery
+	grep    *regexp.Regexp
+	yield   func(spec.LogLine) error
+	readers []*reader
+
+	watcher  *fsnotify.Watcher
+	byDir    map[string]int // index in readers
+	watched  map[string]bool
+	dirty    map[int]bool
+	queue    byTime
+	arrivals []arrival // of the queued lines, in order
+	seq      uint64
+}
+
+// arrival says that the lines up to seq were queued by at.
+type arrival struct {
+	at  time.Time
+	seq uint64
+}
+
+// selection is a query whose instances may appear later.
+type selection struct {
+	root  string
+	query spec.LogQuery
+}
+
+func (m *merger) add(s Source) int {
+	m.readers = append(m.readers, newReader(s, m.query, m.grep))
+	return len(m.readers) - 1
+}
+
+func (m *merger) close() {
+	for _, r := range m.readers {
+		r.close()
+	}
+	if m.watcher != nil {
+		m.watcher.Close()
+	}
+}
+
+// follow yields what is there, then what comes, until ctx is done.
+func (m *merger) follow(ctx context.Context, sources []Source, sel *selection) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("follow logs: %w (if inotify instances are used up, raise fs.inotify.max_user_instances)", err)
+	}
+	m.watcher, m.byDir = watcher, map[string]int{}
+	m.watched, m.dirty = map[string]bool{}, map[int]bool{}
+	for _, s := range sources {
+		m.byDir[s.Dir] = m.add(s)
+	}
+	// Watching begins before reading, so that nothing falls in between.
+	if err := m.watchAll(sel); err != nil {
+		return err
+	}
+	if err := m.history(ctx, false); err != nil {
+		return err
+	}
+	for i := range m.readers {
+		m.dirty[i] = true
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		if err := m.collect(ctx); err != nil {
+			return err
+		}
+		wait, err := m.release(time.Now())
+		if err != nil {
+			return err
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+		case ev := <-watcher.Events:
+			err = m.take(ev, sel)
+		case err = <-watcher.Errors:
+			if errors.Is(err, fsnotify.ErrEventOverflow) {
+				err = m.rescan(sel)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("follow logs: %w", err)
+		}
+	}
+}
+
+// take notes which instances an event, and those that wait behind it, concern.
+func (m *merger) take(ev fsnotify.Event, sel *selection) error {
+	created := false
+	for range maxEvents {
+		dir := filepath.Dir(ev.Name)
+		if i, ok := m.byDir[dir]; ok {
+			m.dirty[i] = true
+		} else {
+			created = created || ev.Has(fsnotify.Create)
+		}
+		if ev.Has(fsnotify.Remove|fsnotify.Rename) && m.watched[ev.Name] {
+			delete(m.watched, ev.Name)
+			created = true
+		}
+		select {
+		case ev = <-m.watcher.Events:
+			continue
+		default:
+		}
+		break
+	}
+	if created {
+		return m.rescan(sel)
+	}
+	return nil
+}
+
+// rescan watches directories that have appeared, and looks at every instance.
+func (m *merger) rescan(sel *selection) error {
+	if err := m.watchAll(sel); err != nil {
+		return err
+	}
+	for i := range m.readers {
+		m.dirty[i] = true
+	}
+	return nil
+}
+
+// watchAll watches the directories of all instances, or what comes before
+// them where they do not exist yet, and takes up new instances.
+func (m *merger) watchAll(sel *selection) error {
+	if sel != nil {
+		if err := m.takeUp(sel); err != nil {
+			return err
+		}
+	}
+	for _, r := range m.readers {
+		if err := m.watch(r.dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeUp adds the instances that the selection finds by now.
+func (m *merger) takeUp(sel *selection) error {
+	job := filepath.Join(sel.root, sel.query.Job)
+	if err := m.watch(job); err != nil {
+		return err
+	}
+	processes, err := subdirs(job)
+	if err != nil {
+		return err
+	}
+	for _, p := range processes {
+		if sel.query.Process == "" || sel.query.Process == p {
+			if err := m.watch(filepath.Join(job, p)); err != nil {
+				return err
+			}
+		}
+	}
+	sources, err := Select(sel.root, sel.query)
+	if err != nil {
+		return err
+	}
+	for _, s := range sources {
+		if _, ok := m.byDir[s.Dir]; !ok {
+			m.byDir[s.Dir] = m.add(s)
+		}
+	}
+	return nil
+}
+
+// watch watches a directory, or its nearest ancestor that exists.
+func (m *merger) watch(dir string) error {
+	for !m.watched[dir] {
+		at, below := dir, ""
+		for !m.watched[at] {
+			err := m.watcher.Add(at)
+			if err == nil {
+				m.watched[at] = true
+				break
+			}
+			if !errors.Is(err, fs.ErrNotExist) || filepath.Dir(at) == at {
+				return fmt.Errorf("watch %s: %w", at, err)
+			}
+			at, below = filepath.Dir(at), at
+		}
+		if below == "" {
+			return nil
+		}
+		// What was missing may have appeared before the watch above it began.
+		if _, err := os.Stat(below); err != nil {
+			return nil
+		}
+	}
+	return nil
+}
+
+// collect queues what the instances have written.
+func (m *merger) collect(ctx context.Context) error {
+	now := time.Now()
+	for i := range m.dirty {
+		delete(m.dirty, i)
+		err := m.readers[i].live(ctx, func(l spec.LogLine) error {
+			if len(m.readers) == 1 && len(m.queue) == 0 {
+				return m.yield(l)
+			}
+			m.seq++
+			heap.Push(&m.queue, queued{line: l, from: i, seq: m.seq})
+			if len(m.queue) > maxQueued {
+				return m.yield(heap.Pop(&m.queue).(queued).line)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	n := len(m.arrivals)
+	switch {
+	case len(m.queue) == 0 || (n > 0 && m.arrivals[n-1].seq == m.seq):
+	case n > 0 && now.Sub(m.arrivals[n-1].at) < Window/8:
+		m.arrivals[n-1].seq = m.seq
+	default:
+		m.arrivals = append(m.arrivals, arrival{at: now, seq: m.seq})
+	}
+	return nil
+}
+
+// release yields the lines that have waited long enough, and returns how long
+// the next one has to.
+func (m *merger) release(now time.Time) (time.Duration, error) {
+	for len(m.queue) > 0 && len(m.arrivals) > 0 {
+		first := m.arrivals[0]
+		if wait := first.at.Add(Window).Sub(now); wait > 0 {
+			return wait, nil
+		}
+		m.arrivals = m.arrivals[1:]
+		if err := m.releaseUpTo(first.seq); err != nil {
+			return 0, err
+		}
+	}
+	m.arrivals = nil
+	return time.Hour, nil
+}
+
+// releaseUpTo yields all lines that are not later than any that arrived up to
+// seq.
+func (m *merger) releaseUpTo(seq uint64) error {
+	due := 0
+	for _, q := range m.queue {
+		if q.seq <= seq {
+			due++
+		}
+	}
+	for due > 0 {
+		q := heap.Pop(&m.queue).(queued)
+		if q.seq <= seq {
+			due--
+		}
+		if err := m.yield(q.line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
