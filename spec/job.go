@@ -11,6 +11,10 @@ package spec
 //	reload   a running instance is told to reload (its reload signal)
 //	live     takes effect without touching any running instance
 //	walk     the field is a block: look at its fields one by one
+//	mark     says how other fields are shown, and nothing of its own
+//
+// "walk" may be followed by the block's name as the user writes it, where that
+// is not its name in JSON.
 type Job struct {
 	Name      string            `json:"name" diff:"key"`
 	Labels    map[string]string `json:"labels,omitempty" diff:"live"`
@@ -31,7 +35,7 @@ type Process struct {
 	// User runs the process as "name" or "name:group"; empty means as meshrun.
 	User string              `json:"user,omitempty" diff:"replace"`
 	Env  map[string]Template `json:"env,omitempty" diff:"replace"`
-	// Shards is the number of instances, at least 1 after Normalize. Its
+	// Shards is the number of instances; 0 keeps the process without any. Its
 	// change restarts running instances only where UsesShardCount is true.
 	Shards int `json:"shards" diff:"live"`
 	// Exclusive processes never run two copies of one shard.
@@ -46,23 +50,23 @@ type Process struct {
 	Watchdog *Watchdog `json:"watchdog,omitempty" diff:"walk"`
 	Logs     Logs      `json:"logs" diff:"walk"`
 
-	Ports     []Port       `json:"ports,omitempty" diff:"walk"`
+	Ports     []Port       `json:"ports,omitempty" diff:"walk,port"`
 	DependsOn []Dependency `json:"depends_on,omitempty" diff:"walk"`
 
 	// The blocks below are read and checked; validation refuses each one that
 	// this version cannot act on yet (see schema's block table).
 	Health    []Health   `json:"health,omitempty" diff:"walk"`
-	Guards    []Guard    `json:"guards,omitempty" diff:"walk"`
+	Guards    []Guard    `json:"guards,omitempty" diff:"walk,guard"`
 	Resources *Resources `json:"resources,omitempty" diff:"walk"`
-	Services  []Service  `json:"services,omitempty" diff:"walk"`
+	Services  []Service  `json:"services,omitempty" diff:"walk,service"`
 	Update    *Update    `json:"update,omitempty" diff:"walk"`
-	Placing   *Placing   `json:"placing,omitempty" diff:"walk"`
+	Placing   *Placing   `json:"placing,omitempty" diff:"walk,placement"`
 	Schedule  *Schedule  `json:"schedule,omitempty" diff:"walk"`
-	Hooks     []Hook     `json:"hooks,omitempty" diff:"walk"`
+	Hooks     []Hook     `json:"hooks,omitempty" diff:"walk,hook"`
 
 	// Sensitive lists the paths of values that came from sensitive variables,
 	// such as "env.TOKEN" or "command[2]". Show them as "(sensitive)".
-	Sensitive []string `json:"sensitive,omitempty" diff:"live"`
+	Sensitive []string `json:"sensitive,omitempty" diff:"mark"`
 }
 
 // RestartPolicy says after which exits a process is started again.
@@ -205,8 +209,8 @@ type Update struct {
 
 // Placing are the rules by which nodes are chosen (the placement block).
 type Placing struct {
-	Constraints []Constraint `json:"constraints,omitempty" diff:"walk"`
-	Spreads     []Spread     `json:"spreads,omitempty" diff:"walk"`
+	Constraints []Constraint `json:"constraints,omitempty" diff:"walk,constraint"`
+	Spreads     []Spread     `json:"spreads,omitempty" diff:"walk,spread"`
 }
 
 // Constraint allows only nodes that carry a label with a value.
