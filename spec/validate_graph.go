@@ -1,0 +1,140 @@
+package spec
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// dependencies checks that every dependency exists and can come true.
+func (v *validator) dependencies() {
+	byName := processesByName(v.job)
+	names := slices.Sorted(maps.Keys(byName))
+	for i := range v.job.Processes {
+		p := &v.job.Processes[i]
+		seen := map[string]bool{}
+		for _, d := range p.DependsOn {
+			path := "depends_on." + d.Process
+			if seen[d.Process] {
+				v.add(p.Name, path, fmt.Sprintf("Process %q is depended on twice", d.Process), "Write one depends_on block for each process, with the stronger condition.")
+				continue
+			}
+			seen[d.Process] = true
+			v.dependency(p, d, byName[d.Process], names)
+		}
+	}
+	v.cycles(byName)
+}
+
+func (v *validator) dependency(p *Process, d Dependency, on *Process, names []string) {
+	path := "depends_on." + d.Process
+	if d.Process == p.Name {
+		v.add(p.Name, path, "A process cannot depend on itself", "It would wait for itself for ever. Remove the block.")
+		return
+	}
+	if on == nil {
+		detail := fmt.Sprintf("The processes of job %q are %s.", v.job.Name, strings.Join(names, ", "))
+		if near := suggest(d.Process, names); near != "" {
+			detail = fmt.Sprintf("Did you mean %q?", near)
+		}
+		v.add(p.Name, path, fmt.Sprintf("There is no process %q in job %q", d.Process, v.job.Name), detail)
+		return
+	}
+	switch d.Condition {
+	case ConditionStarted, ConditionHealthy:
+	case ConditionCompleted:
+		if on.Restart.Policy == RestartAlways {
+			v.add(p.Name, path+".condition", fmt.Sprintf("Process %q never completes", d.Process),
+				fmt.Sprintf("Its restart policy is \"always\", so it is started again whenever it ends, and %q would wait for ever. "+
+					"Give %q restart { policy = \"on-failure\" } (or \"never\"), or use condition = \"started\".", p.Name, d.Process))
+		}
+	default:
+		v.add(p.Name, path+".condition", fmt.Sprintf("%q is not a condition", d.Condition), `Write "started", "healthy" or "completed".`)
+	}
+	if on.Shards == 0 && p.Shards > 0 {
+		v.add(p.Name, path, fmt.Sprintf("Process %q has no shards", d.Process),
+			fmt.Sprintf("It never starts, and %q would wait for ever. Give it shards, or remove the dependency.", p.Name))
+	}
+}
+
+// cycles reports each cycle of dependencies once, at the process that comes
+// first by name.
+func (v *validator) cycles(byName map[string]*Process) {
+	const (
+		open = 1
+		done = 2
+	)
+	state := map[string]int{}
+	var path []string
+	var visit func(name string)
+	visit = func(name string) {
+		state[name] = open
+		path = append(path, name)
+		for _, d := range byName[name].DependsOn {
+			switch {
+			case byName[d.Process] == nil || d.Process == name:
+			case state[d.Process] == open:
+				v.cycle(path[slices.Index(path, d.Process):])
+			case state[d.Process] == 0:
+				visit(d.Process)
+			}
+		}
+		path = path[:len(path)-1]
+		state[name] = done
+	}
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		if state[name] == 0 {
+			visit(name)
+		}
+	}
+}
+
+func (v *validator) cycle(names []string) {
+	ring := append(slices.Clone(names), names[0])
+	v.add(names[0], "depends_on."+ring[1], "These processes wait for each other: "+strings.Join(ring, " → "),
+		"None of them could ever start. Remove one of the dependencies.")
+}
+
+// sortedKeys yields a map's keys in order.
+func sortedKeys[V any](m map[string]V) iter.Seq[string] {
+	return slices.Values(slices.Sorted(maps.Keys(m)))
+}
+
+// suggest returns the candidate that a misspelt name most likely stands for,
+// or "" if none is near.
+func suggest(name string, candidates []string) string {
+	best, bestDistance := "", len(name)/3+1
+	for _, c := range candidates {
+		if d := editDistance(name, c, bestDistance); d <= bestDistance && (best == "" || d < bestDistance) {
+			best, bestDistance = c, d
+		}
+	}
+	return best
+}
+
+// editDistance is the Levenshtein distance of two names; it is not computed
+// any further if it exceeds limit by the difference of their lengths alone.
+func editDistance(a, b string, limit int) int {
+	if diff := len(a) - len(b); diff > limit || -diff > limit {
+		return limit + 1
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diagonal := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := diagonal
+			if a[i-1] != b[j-1] {
+				cost++
+			}
+			diagonal = row[j]
+			row[j] = min(cost, row[j]+1, row[j-1]+1)
+		}
+	}
+	return row[len(b)]
+}

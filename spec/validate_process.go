@@ -1,0 +1,137 @@
+package spec
+
+import (
+	"fmt"
+	"time"
+)
+
+// MinWatchdogTimeout is the shortest watchdog timeout: shorter ones kill what
+// is merely busy.
+const MinWatchdogTimeout = Duration(100 * time.Millisecond)
+
+// MinLogSize is the smallest log file: a smaller one would rotate all the time.
+const MinLogSize = Size(4 << 10)
+
+// restart refuses policies that contradict themselves.
+func (v *validator) restart(p *Process) {
+	r := p.Restart
+	switch r.Policy {
+	case RestartAlways, RestartOnFailure:
+	case RestartNever:
+		if r.Attempts != 0 && r.Attempts != DefaultRestart().Attempts {
+			v.add(p.Name, "restart.attempts", fmt.Sprintf("policy \"never\" contradicts %d attempts", r.Attempts),
+				`Remove attempts, or write policy = "on-failure" (or "always") to restart that often.`)
+		}
+		return // the other fields say nothing then
+	default:
+		v.add(p.Name, "restart.policy", fmt.Sprintf("%q is not a restart policy", r.Policy), `Write "always", "on-failure" or "never".`)
+		return
+	}
+	switch r.Exhausted {
+	case ExhaustedFail, ExhaustedRetry, ExhaustedReschedule:
+	default:
+		v.add(p.Name, "restart.exhausted", fmt.Sprintf("%q is not known", r.Exhausted), `Write "fail" (stay down and alert) or "retry" (alert and go on trying every max_delay).`)
+	}
+	if r.Attempts < 0 || (r.Attempts == 0 && r.Exhausted != ExhaustedRetry) {
+		v.add(p.Name, "restart.attempts", fmt.Sprintf("policy %q with %d attempts never restarts anything", r.Policy, r.Attempts),
+			`Write policy = "never" if that is meant, attempts = 1 or more to limit restarts, or exhausted = "retry" to go on without end.`)
+	}
+	if r.Delay > r.MaxDelay {
+		v.add(p.Name, "restart.delay", fmt.Sprintf("The first delay (%s) is longer than the longest (%s)", r.Delay, r.MaxDelay),
+			fmt.Sprintf("Set max_delay = %q or more, or delay to %q or less.", r.Delay, r.MaxDelay))
+	}
+	if r.Exhausted == ExhaustedRetry && r.MaxDelay == 0 {
+		v.add(p.Name, "restart.max_delay", "Retrying without end and without a delay would only heat the machine",
+			`With exhausted = "retry", max_delay is the time between two tries. Set it to "1s" or more.`)
+	}
+	v.window(p)
+}
+
+// window refuses windows in which the attempts can never be used up.
+func (v *validator) window(p *Process) {
+	r := p.Restart
+	if r.Window <= 0 {
+		v.add(p.Name, "restart.window", "The window is empty", `attempts are counted within the window. Set it to "5m", for example.`)
+		return
+	}
+	if r.Attempts <= 0 || r.Delay > r.MaxDelay {
+		return
+	}
+	if took := r.shortestExhaustion(); took >= r.Window {
+		v.add(p.Name, "restart.window", fmt.Sprintf("%d restarts never fit into the window of %s", r.Attempts, r.Window),
+			fmt.Sprintf("Their delays alone take %s, so the attempts would never be used up and a process that always crashes would be restarted without end. "+
+				"Set window to more than %q, use fewer attempts or shorter delays, or say what is meant: exhausted = \"retry\" with attempts = 0.", took, took))
+	}
+	if r.Stable > r.Window {
+		v.add(p.Name, "restart.stable", fmt.Sprintf("stable (%s) is longer than the window (%s)", r.Stable, r.Window),
+			fmt.Sprintf("A restart would be forgotten before it counts as recovered. Set stable to %q or less, or window to %q or more.", r.Window, r.Stable))
+	}
+}
+
+// shortestExhaustion returns the least time, jitter aside, from the first
+// restart of a window to the last one that the attempts allow, for a process
+// that ends as soon as it is started.
+func (r *Restart) shortestExhaustion() Duration {
+	var took Duration
+	delay := r.Delay
+	for left := Duration(r.Attempts - 1); left > 0 && delay > 0; left-- {
+		delay = min(delay*2, r.MaxDelay)
+		if delay == r.MaxDelay {
+			if left > (1<<61)/delay {
+				return 1 << 62
+			}
+			return took + left*delay
+		}
+		took += delay
+	}
+	return took
+}
+
+// signals checks every signal of a process.
+func (v *validator) signals(p *Process) {
+	v.signal(p, "stop.signal", p.Stop.Signal)
+	if p.Reload == nil {
+		return
+	}
+	v.signal(p, "reload.signal", p.Reload.Signal)
+	switch p.Reload.Signal {
+	case "SIGKILL", "SIGSTOP":
+		v.add(p.Name, "reload.signal", fmt.Sprintf("No process can handle %s", p.Reload.Signal), `A reload needs a signal that the process can handle, such as "SIGHUP".`)
+	}
+	for i, f := range p.Reload.Files {
+		path := fmt.Sprintf("reload.files[%d]", i)
+		if f == "" {
+			v.add(p.Name, path, "The path of a file is empty", "Write a path on the node, absolute or relative to dir.")
+		}
+		v.nul(p, path, string(f))
+	}
+}
+
+func (v *validator) signal(p *Process, path string, s Signal) {
+	if s.Known() {
+		return
+	}
+	detail := `Write a signal's name, such as "SIGTERM", "SIGINT" or "SIGRTMIN+3".`
+	if near := suggest(string(s), SignalNames()); near != "" {
+		detail = fmt.Sprintf("Did you mean %q?", near)
+	}
+	v.add(p.Name, path, fmt.Sprintf("%q is not a signal", s), detail)
+}
+
+// limits checks times and sizes.
+func (v *validator) limits(p *Process) {
+	if p.Ready != nil && p.Ready.Timeout <= 0 {
+		v.add(p.Name, "ready.timeout", "No process is ready at once", `Set timeout to the time that a start may take, such as "30s".`)
+	}
+	if p.Watchdog != nil && p.Watchdog.Timeout < MinWatchdogTimeout {
+		v.add(p.Name, "watchdog.timeout", fmt.Sprintf("A watchdog of %s kills what is merely busy", p.Watchdog.Timeout),
+			fmt.Sprintf("Set timeout to %q at least; %q is usual.", MinWatchdogTimeout, "30s"))
+	}
+	if p.Logs.MaxSize < MinLogSize {
+		v.add(p.Name, "logs.max_size", fmt.Sprintf("A log file of %s is too small", p.Logs.MaxSize),
+			fmt.Sprintf("Set max_size to %q at least.", MinLogSize))
+	}
+	if p.Logs.Keep < 0 || p.Logs.Keep > MaxFiles {
+		v.add(p.Name, "logs.keep", fmt.Sprintf("%d files cannot be kept", p.Logs.Keep), fmt.Sprintf("Write a number from 0 to %d.", MaxFiles))
+	}
+}
