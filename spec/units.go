@@ -119,13 +119,40 @@ func Literal(s string) Template {
 
 // IsLiteral reports whether the template has nothing to fill in.
 func (t Template) IsLiteral() bool {
-	s := strings.ReplaceAll(string(t), "$${", "")
-	s = strings.ReplaceAll(s, "%%{", "")
-	return !strings.Contains(s, "${") && !strings.Contains(s, "%{")
+	_, literal := t.literal()
+	return literal
 }
 
-// Text returns the string that a literal template stands for.
+// Text returns the string that a literal template stands for, and the template
+// as it is written if it is not literal.
 func (t Template) Text() string {
-	s := strings.ReplaceAll(string(t), "$${", "${")
-	return strings.ReplaceAll(s, "%%{", "%{")
+	if text, ok := t.literal(); ok {
+		return text
+	}
+	return string(t)
+}
+
+// literal undoes Literal. It reads from left to right as HCL's scanner does,
+// so that "$$${" is a dollar and an escaped "${", and reports false if it
+// meets something to fill in.
+func (t Template) literal() (string, bool) {
+	s := string(t)
+	if !strings.Contains(s, "{") {
+		return s, true
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		rest := s[i:]
+		switch {
+		case strings.HasPrefix(rest, "$${"), strings.HasPrefix(rest, "%%{"):
+			b.WriteString(rest[1:3])
+			i += 3
+		case strings.HasPrefix(rest, "${"), strings.HasPrefix(rest, "%{"):
+			return "", false
+		default:
+			b.WriteByte(s[i])
+			i++
+		}
+	}
+	return b.String(), true
 }

@@ -1,0 +1,230 @@
+package schema
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/ext/dynblock"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// parsedFile is a file with what parsing it gave.
+type parsedFile struct {
+	sum   [sha256.Size]byte
+	file  *hcl.File
+	diags hcl.Diagnostics
+	// dynamic is set if it has dynamic blocks.
+	dynamic bool
+}
+
+// parse reads and parses a file, or takes it from the last time if it has not
+// changed. It returns nil if it cannot be read, which is reported.
+func (l *loading) parse(s source) *parsedFile {
+	l.read[s.path] = true
+	src, err := readBounded(s.path, MaxFile)
+	if err != nil {
+		l.fail("Cannot read", fmt.Sprintf("%s cannot be read: %v.", s.name, err))
+		return nil
+	}
+	sum := sha256.Sum256(src)
+	p, ok := l.loader.parsed[s.name]
+	if !ok || p.sum != sum {
+		p = parsedFile{sum: sum}
+		p.file, p.diags = parseFile(src, s.name)
+		p.dynamic = hasDynamic(p.file.Body.(*hclsyntax.Body))
+	}
+	l.parsed[s.name] = p
+	l.files[s.name] = p.file
+	l.diags = append(l.diags, p.diags...)
+	return &p
+}
+
+func hasDynamic(b *hclsyntax.Body) bool {
+	for _, n := range b.Blocks {
+		if n.Type == "dynamic" || n.Body != nil && hasDynamic(n.Body) {
+			return true
+		}
+	}
+	return false
+}
+
+// directory reads the files of one directory. hcl and cty panic on what they
+// hold impossible; a file must not be able to stop the agent, so that becomes
+// an error like any other.
+func (l *loading) directory(d *directory) {
+	defer func() {
+		if r := recover(); r != nil {
+			l.fail("Cannot evaluate", fmt.Sprintf("The files in %s made meshrun's reader fail (%v). Please report this with the files; meanwhile, change what was edited last.", d.path, r))
+		}
+	}()
+	d.scope = &scope{variables: map[string]*variable{}, locals: map[string]*local{}}
+	var files []*parsedFile
+	for _, s := range d.files {
+		if p := l.parse(s); p != nil {
+			files = append(files, p)
+			l.declare(d.scope, p)
+		}
+	}
+	l.evaluate(d)
+	for _, p := range files {
+		l.decode(d.scope, p)
+	}
+}
+
+// declare reads the variables and locals of a file.
+func (l *loading) declare(sc *scope, p *parsedFile) {
+	content, _, _ := p.file.Body.PartialContent(&hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
+		{Type: variableBlock.Name, LabelNames: []string{variableBlock.Label}}, {Type: localsBlock.Name},
+	}})
+	for _, b := range content.Blocks {
+		if b.Type == localsBlock.Name {
+			l.diags = append(l.diags, declareLocals(b, sc.locals)...)
+			continue
+		}
+		v, diags := declareVariable(b)
+		l.diags = append(l.diags, diags...)
+		if first, ok := sc.variables[v.name]; ok {
+			l.diags = append(l.diags, &hcl.Diagnostic{
+				Severity: hcl.DiagError, Summary: "Duplicate variable", Subject: &v.header,
+				Detail: fmt.Sprintf("The variable %q is declared at %s:%d already. Rename or remove one of the two.", v.name, first.header.Filename, first.header.Start.Line),
+			})
+			continue
+		}
+		sc.variables[v.name] = v
+	}
+}
+
+// evaluate gives the variables and locals of a directory their values.
+func (l *loading) evaluate(d *directory) {
+	sc := d.scope
+	values := map[string]cty.Value{}
+	for _, name := range sortedKeys(sc.variables) {
+		v := sc.variables[name]
+		if given := l.given[name]; given != nil || !v.failed {
+			l.diags = append(l.diags, v.assign(given)...)
+		}
+		if values[name] = v.value; v.value == cty.NilVal {
+			values[name] = cty.DynamicVal
+			v.failed = true
+		}
+		if given := l.given[name]; given != nil && v.sensitive {
+			delete(l.files, given.at.Filename)
+		}
+	}
+	sc.ctx = &hcl.EvalContext{
+		Variables: runtimeValues(nil),
+		Functions: functions(d.path, l.lookup, func(path string) { l.read[absolute(path)] = true }),
+	}
+	sc.ctx.Variables[rootVar] = cty.ObjectVal(values)
+	sc.ctx.Variables[rootLocal] = cty.EmptyObjectVal
+	for _, name := range sortedKeys(sc.variables) {
+		if v := sc.variables[name]; !v.failed {
+			l.diags = append(l.diags, v.validate(sc)...)
+		}
+	}
+	l.diags = append(l.diags, evaluateLocals(sc)...)
+}
+
+func (l *loading) lookup(name string) (string, bool) {
+	v, ok := l.environ[name]
+	return v, ok
+}
+
+// decode reads the jobs of a file.
+func (l *loading) decode(sc *scope, p *parsedFile) {
+	body := p.file.Body
+	if p.dynamic {
+		body = dynblock.Expand(tracedBody{body}, sc.ctx, dynblock.OptCheckForEach(checkForEach))
+	}
+	content, diags := body.Content(Root.schema)
+	l.diags = append(l.diags, diags...)
+	for _, b := range content.Blocks {
+		if b.Type == jobBlock.Name {
+			l.jobs = append(l.jobs, decodeJob(b, sc))
+		}
+	}
+}
+
+// checkForEach refuses dynamic blocks over what is not known yet, or must not
+// be shown: which blocks there are is visible in every plan.
+func checkForEach(v cty.Value, expr hcl.Expression, _ *hcl.EvalContext) hcl.Diagnostics {
+	d := &hcl.Diagnostic{Severity: hcl.DiagError, Subject: expr.Range().Ptr()}
+	switch {
+	case v.ContainsMarked():
+		d.Summary = "Sensitive for_each"
+		d.Detail = "Which blocks there are is shown in plans, and must not come from sensitive variables. Build the blocks from plain values, and refer to the sensitive variable inside of them."
+	case !v.IsKnown():
+		d.Summary = "Not known yet"
+		d.Detail = "for_each must be known when the files are read; it cannot depend on what only the node knows."
+	default:
+		return nil
+	}
+	return hcl.Diagnostics{d}
+}
+
+// assignments reads the values of variables from all sources, the weakest first.
+func (l *loading) assignments() {
+	l.given = map[string]*assignment{}
+	for _, key := range sortedKeys(l.environ) {
+		if name, ok := strings.CutPrefix(key, EnvPrefix); ok && name != "" {
+			l.assignText(name, l.environ[key], "the environment variable "+key)
+		}
+	}
+	for _, path := range l.loader.opts.VarFiles {
+		l.varFile(path)
+	}
+	for _, kv := range l.loader.opts.Vars {
+		name, text, ok := strings.Cut(kv, "=")
+		if !ok || name == "" {
+			l.fail("Invalid -var", fmt.Sprintf("-var needs name=value, and was given %q.", name))
+			continue
+		}
+		l.assignText(name, text, "-var")
+	}
+}
+
+func (l *loading) assignText(name, text, source string) {
+	file := fmt.Sprintf("<value for var.%s>", name)
+	end := hcl.Pos{Line: 1, Column: len([]rune(text)) + 1, Byte: len(text)}
+	l.given[name] = &assignment{source: source, text: text, at: hcl.Range{Filename: file, Start: hcl.InitialPos, End: end}}
+	l.files[file] = emptyFile([]byte(text), file)
+}
+
+// varFile reads a file of values. Its source is never shown, since it can
+// hold secrets.
+func (l *loading) varFile(path string) {
+	l.read[absolute(path)] = true
+	src, err := readBounded(path, MaxFile)
+	if err != nil {
+		l.fail("Cannot read", fmt.Sprintf("The file of variables %s cannot be read: %v.", path, err))
+		return
+	}
+	f, diags := parseFile(src, path)
+	attrs, d := f.Body.JustAttributes()
+	l.diags = append(l.diags, append(diags, d...)...)
+	for _, name := range sortedKeys(attrs) {
+		a := attrs[name]
+		l.given[name] = &assignment{source: fmt.Sprintf("%s:%d", path, a.NameRange.Start.Line), expr: a.Expr, at: a.Expr.Range()}
+	}
+}
+
+// unusedVars reports values for variables that no file declares. The
+// environment may hold some for other files.
+func (l *loading) unusedVars() {
+	known := map[string]bool{}
+	for _, d := range l.dirs {
+		for name := range d.scope.variables {
+			known[name] = true
+		}
+	}
+	for _, name := range sortedKeys(l.given) {
+		a := l.given[name]
+		if known[name] || strings.HasPrefix(a.source, "the environment") {
+			continue
+		}
+		l.fail("Unknown variable", fmt.Sprintf("There is a value for the variable %q from %s, but no file declares it.%s", name, a.source, didYouMean(name, sortedKeys(known))))
+	}
+}

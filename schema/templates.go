@@ -1,0 +1,236 @@
+package schema
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// template reads a text that may refer to what only the node knows.
+func (r *reader) template(name string, dst *spec.Template) {
+	if g := r.get(name); g != nil {
+		*dst, _ = r.asTemplate(g)
+	}
+}
+
+// asTemplate makes the template of a value: the value itself if it is known,
+// else what is left of its expression.
+func (r *reader) asTemplate(g *given) (spec.Template, bool) {
+	r.note(g.path, g.sensitive)
+	if g.value.IsKnown() {
+		s, err := asString(g.value)
+		if err != nil {
+			r.failValue(g, "Wrong type", fmt.Sprintf("%s must be a text: %v.", g.path, err))
+			return "", false
+		}
+		return spec.Literal(s), r.sound(g, s)
+	}
+	if ty := g.value.Type(); !ty.IsPrimitiveType() && ty != cty.DynamicPseudoType {
+		r.failValue(g, "Wrong type", fmt.Sprintf("%s must be a text, and this is %s.", g.path, ty.FriendlyName()))
+		return "", false
+	}
+	p := residual{ctx: g.ctx, runtime: func(root string) bool { return r.runtimeRoot(root, g.ctx) }}
+	text := p.template(g.expr)
+	*r.diags = append(*r.diags, p.diags...)
+	return spec.Template(text), !p.diags.HasErrors()
+}
+
+// runtimeRoot reports whether a name stands for what only the node knows.
+func (r *reader) runtimeRoot(root string, ctx *hcl.EvalContext) bool {
+	switch root {
+	case rootShard, rootNode, rootPort:
+		return !r.check.iterator(root, ctx)
+	}
+	return false
+}
+
+// templates reads a list of texts.
+func (r *reader) templates(name string, dst *[]spec.Template) {
+	g := r.get(name)
+	if g == nil {
+		return
+	}
+	if tuple, ok := bare(g.expr).(*hclsyntax.TupleConsExpr); ok {
+		*dst = r.elements(g, tuple)
+		return
+	}
+	if !g.value.IsWhollyKnown() {
+		r.notWhole(g, "list", `["a", shard.index]`)
+		return
+	}
+	ty := g.value.Type()
+	if !ty.IsTupleType() && !ty.IsListType() && !ty.IsSetType() {
+		r.failValue(g, "Wrong type", fmt.Sprintf("%s must be a list of texts, not %s.%s", name, article(ty.FriendlyName()), example(g.attr)))
+		return
+	}
+	i := 0
+	for it := g.value.ElementIterator(); it.Next(); i++ {
+		_, v := it.Element()
+		elem := *g
+		elem.value, elem.path = v, g.path+"["+strconv.Itoa(i)+"]"
+		t, _ := r.asTemplate(&elem)
+		*dst = append(*dst, t)
+	}
+}
+
+// elements makes the templates of a list that is written out.
+func (r *reader) elements(list *given, tuple *hclsyntax.TupleConsExpr) []spec.Template {
+	out := make([]spec.Template, 0, len(tuple.Exprs))
+	for i, expr := range tuple.Exprs {
+		path := list.path + "[" + strconv.Itoa(i) + "]"
+		r.rec.where[path] = expr.Range()
+		if g := r.eval(list.attr, path, expr, list.ctx); g != nil {
+			t, _ := r.asTemplate(g)
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// bare returns an expression without the parentheses around it.
+func bare(e hclsyntax.Expression) hclsyntax.Expression {
+	for {
+		p, ok := e.(*hclsyntax.ParenthesesExpr)
+		if !ok {
+			return e
+		}
+		e = p.Expression
+	}
+}
+
+// notWhole refuses a list or map that is computed and has parts which only the
+// node knows: its parts cannot be told apart here.
+func (r *reader) notWhole(g *given, noun, example string) {
+	r.failValue(g, "Not known yet", fmt.Sprintf(
+		"This %s is computed from what only the node knows (%s). Write the %s out, so that each of its elements can be completed on the node, such as %s = %s; parts that are known now may come from locals.",
+		noun, runtimeReferences(g.expr), noun, g.attr.Name, example))
+}
+
+// runtimeReferences names those references of an expression that only the node
+// can resolve.
+func runtimeReferences(expr hclsyntax.Expression) string {
+	var names []string
+	for _, t := range expr.Variables() {
+		switch t.RootName() {
+		case rootShard, rootNode, rootPort:
+			names = append(names, traversalText(t))
+		}
+	}
+	slices.Sort(names)
+	return list(slices.Compact(names), "and")
+}
+
+// templateMap reads names with texts.
+func (r *reader) templateMap(name string, dst *map[string]spec.Template) {
+	g := r.get(name)
+	if g == nil {
+		return
+	}
+	out := map[string]spec.Template{}
+	if object, ok := bare(g.expr).(*hclsyntax.ObjectConsExpr); ok {
+		r.items(g, object, out)
+	} else if !g.value.IsWhollyKnown() {
+		r.notWhole(g, "map", `{ SHARD = shard.index }`)
+		return
+	} else if ty := g.value.Type(); !ty.IsObjectType() && !ty.IsMapType() {
+		r.failValue(g, "Wrong type", fmt.Sprintf("%s must be a map of texts, not %s.%s", name, article(ty.FriendlyName()), example(g.attr)))
+		return
+	} else {
+		values := g.value.AsValueMap()
+		for _, key := range slices.Sorted(maps.Keys(values)) {
+			r.entry(g, key, values[key], out)
+		}
+	}
+	if len(out) > 0 {
+		*dst = out
+	}
+}
+
+// entry makes the template of one value of a computed map.
+func (r *reader) entry(g *given, key string, v cty.Value, out map[string]spec.Template) {
+	if v.IsNull() {
+		return
+	}
+	elem := *g
+	elem.value, elem.path = v, g.path+"."+key
+	if t, ok := r.asTemplate(&elem); ok {
+		out[key] = t
+	}
+}
+
+// items makes the templates of a map that is written out. An element that is
+// null is left out.
+func (r *reader) items(m *given, object *hclsyntax.ObjectConsExpr, out map[string]spec.Template) {
+	seen := map[string]hcl.Range{}
+	for _, item := range object.Items {
+		key, ok := r.key(m, item.KeyExpr)
+		if !ok {
+			continue
+		}
+		path := m.path + "." + key
+		if first, ok := seen[key]; ok {
+			r.fail(item.KeyExpr.Range(), "Duplicate name", fmt.Sprintf("%s has %q already, at line %d. Remove one of the two.", m.attr.Name, key, first.Start.Line))
+			continue
+		}
+		seen[key] = item.KeyExpr.Range()
+		r.rec.where[path] = item.ValueExpr.Range()
+		g := r.eval(m.attr, path, item.ValueExpr.(hclsyntax.Expression), m.ctx)
+		if g == nil || g.value.IsKnown() && g.value.IsNull() {
+			continue
+		}
+		if t, ok := r.asTemplate(g); ok {
+			out[key] = t
+		}
+	}
+}
+
+// key evaluates the name of one element of a map; it must be known here.
+func (r *reader) key(m *given, expr hclsyntax.Expression) (string, bool) {
+	v, diags := evaluate(expr, m.ctx)
+	*r.diags = append(*r.diags, diags...)
+	if diags.HasErrors() {
+		return "", false
+	}
+	if v.IsMarked() {
+		r.fail(expr.Range(), "Sensitive name", fmt.Sprintf("The names in %s are shown in plans, and must not come from sensitive variables.", m.attr.Name))
+		return "", false
+	}
+	if !v.IsKnown() {
+		r.fail(expr.Range(), "Not known yet", fmt.Sprintf("The names in %s must be known when the files are read; only their values may refer to what the node knows.", m.attr.Name))
+		return "", false
+	}
+	s, err := asString(v)
+	if err != nil {
+		r.fail(expr.Range(), "Wrong type", fmt.Sprintf("A name in %s must be a text: %v.", m.attr.Name, err))
+		return "", false
+	}
+	return s, true
+}
+
+// stringList reads a list of plain strings.
+func (r *reader) stringList(name string, dst *[]string) {
+	var list []spec.Template
+	r.templates(name, &list)
+	for _, t := range list {
+		*dst = append(*dst, t.Text())
+	}
+}
+
+// stringMap reads names with plain strings.
+func (r *reader) stringMap(name string, dst *map[string]string) {
+	var m map[string]spec.Template
+	r.templateMap(name, &m)
+	for k, t := range m {
+		if *dst == nil {
+			*dst = map[string]string{}
+		}
+		(*dst)[k] = t.Text()
+	}
+}
