@@ -49,6 +49,9 @@ type Node struct {
 	Address  string            `json:"address,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
 	Draining bool              `json:"draining,omitempty"`
+	// Weight is the node's share of the shards relative to the others'; 0
+	// means 1.
+	Weight float64 `json:"weight,omitempty"`
 	// Version is meshrun's own on that node.
 	Version string `json:"version,omitempty"`
 }

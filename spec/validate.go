@@ -13,9 +13,14 @@ const ReservedJob = "meshrun"
 // MaxNameLength is the longest name that a job, process or port may have.
 const MaxNameLength = 63
 
-// MaxJobBytes is the largest JSON that a job may have, so that it fits, with
-// what is said about it, into one value of every store.
-const MaxJobBytes = 480 << 10
+// MaxJobBytes is the largest JSON that a job may have, so that it and what a
+// node is told of it fit into one transaction of every store (512 KiB with
+// values in base64).
+const MaxJobBytes = 372 << 10
+
+// assignedBytes is what a process takes beside its own JSON when it is
+// assigned to a node.
+const assignedBytes = 48
 
 // MaxFiles bounds the rotated log files of an instance.
 const MaxFiles = 1000
@@ -198,9 +203,9 @@ func (v *validator) size() {
 		v.add("", "", "The job cannot be written as JSON", err.Error())
 		return
 	}
-	if len(data) > MaxJobBytes {
+	if size := len(data) + assignedBytes*len(v.job.Processes); size > MaxJobBytes {
 		v.add("", "", "The job is too large", fmt.Sprintf(
 			"It takes %d KiB; at most %d KiB fit into one value of the store. Split it into several jobs, use shards instead of processes that are alike, or keep large texts in files.",
-			len(data)>>10, MaxJobBytes>>10))
+			size>>10, MaxJobBytes>>10))
 	}
 }
