@@ -1,0 +1,172 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// Backend is what an agent does for people. Every method is safe for
+// concurrent use, honours the context, and returns an error that wraps one of
+// this package's sentinels where the caller can do something about it; any
+// other error is a fault of the agent. Nothing that it returns holds a
+// sensitive value.
+//
+// Who(ctx) tells who asks.
+type Backend interface {
+	// Plan says what an apply of the request would do, computed on the state
+	// as it is now. Nothing is written. It returns ErrInvalid for a request
+	// that contradicts itself or a job that may not run, and ErrNotFound for
+	// an order or a rollback of something that does not exist.
+	Plan(ctx context.Context, req PlanRequest) (spec.Plan, error)
+	// Apply does what a plan of this agent says, or returns ErrStale if the
+	// state has moved since and ErrInvalid if the plan was altered. When it
+	// returns nil, the change is durable; the instances follow.
+	Apply(ctx context.Context, plan spec.Plan) (ApplyResult, error)
+
+	// Jobs returns what is wanted now, ordered by name.
+	Jobs(ctx context.Context) ([]spec.JobVersion, error)
+	// Job returns what is wanted of one job, or ErrNotFound.
+	Job(ctx context.Context, name string) (spec.JobVersion, error)
+	// History returns every kept version of a job, the oldest first, the
+	// current one included; also of a job that was removed. It returns
+	// ErrNotFound if there never was one.
+	History(ctx context.Context, name string) ([]spec.JobVersion, error)
+
+	// Instances returns all instances, ordered by ID, and their index. With an
+	// index it blocks until something has changed after it; an index greater
+	// than the present one (of an agent that has since been restarted)
+	// returns at once.
+	Instances(ctx context.Context, after uint64) ([]spec.Instance, uint64, error)
+	// Logs calls each with the lines that the query selects, in order of
+	// time, until there are no more; with Follow until the context ends. It
+	// returns each's error, and ErrNotFound if nothing of that name ever ran.
+	Logs(ctx context.Context, query spec.LogQuery, each func(spec.LogLine) error) error
+	// Events calls each with the events that the query selects, in order of
+	// time, decisions and what instances did alike; with Follow until the
+	// context ends. It returns each's error.
+	Events(ctx context.Context, query EventQuery, each func(spec.Event) error) error
+
+	// Signal sends a signal to the live instances of a target (see
+	// ParseTarget) and returns how many got it; ErrNotFound if the target
+	// names nothing.
+	Signal(ctx context.Context, target string, signal spec.Signal) (int, error)
+	// Info says who the agent is and what is wrong with it.
+	Info(ctx context.Context) (Info, error)
+	// Shutdown begins to end the agent and its watchdog and returns at once.
+	// With stopInstances everything is stopped first, by its stop block and in
+	// reverse order of dependency; otherwise the instances go on.
+	Shutdown(ctx context.Context, stopInstances bool) error
+	// Upgrade begins to put the binary that is installed now in the place of
+	// the running watchdog and agent, and returns at once. No instance is
+	// touched.
+	Upgrade(ctx context.Context) error
+}
+
+// PlanRequest says what is wanted; the plan is the difference to what is.
+type PlanRequest struct {
+	// Jobs are to be as they are here.
+	Jobs []JobSource `json:"jobs,omitempty"`
+	// Paths are the absolute paths of the files and directories that were
+	// read: a job that came from below one of them (JobVersion.Source) and is
+	// not among Jobs is to be removed.
+	Paths []string `json:"paths,omitempty"`
+	// Remove names jobs to be removed.
+	Remove []string `json:"remove,omitempty"`
+	// Orders are operators' wishes beside the files.
+	Orders []Order `json:"orders,omitempty"`
+	// Rollbacks bring earlier versions back, as new versions.
+	Rollbacks []Rollback `json:"rollbacks,omitempty"`
+	// Who asks; the server fills it in from the connection if it is empty.
+	Who string `json:"who,omitempty"`
+}
+
+// JobSource is a job and the file that it came from.
+type JobSource struct {
+	Job spec.Job `json:"job"`
+	// Source is an absolute path; empty if the job came from no file.
+	Source string `json:"source,omitempty"`
+}
+
+// Op is what an operator orders.
+type Op string
+
+// The orders.
+const (
+	// OpRestart restarts instances once, and starts those that were stopped.
+	OpRestart Op = "restart"
+	// OpStop keeps instances down until they are started, restarted or
+	// applied again.
+	OpStop Op = "stop"
+	// OpStart ends an OpStop; what runs is not touched.
+	OpStart Op = "start"
+	// OpScale sets a process's number of shards to Count.
+	OpScale Op = "scale"
+)
+
+// Order is an operator's wish for a job, a process or one shard.
+type Order struct {
+	Op Op `json:"op"`
+	// Target is "job", "job/process" or "job/process/shard" (ParseTarget).
+	Target string `json:"target"`
+	// Count is the number of shards, for OpScale.
+	Count int `json:"count,omitempty"`
+}
+
+// Rollback names an earlier version of a job.
+type Rollback struct {
+	Job string `json:"job"`
+	// Version is the version to bring back; 0 is the one before the current.
+	Version uint64 `json:"version,omitempty"`
+}
+
+// ApplyResult says what an apply has done.
+type ApplyResult struct {
+	// Index is the state's index of the change.
+	Index uint64 `json:"index"`
+	// Applied names the jobs that were written or removed.
+	Applied []string `json:"applied"`
+}
+
+// EventQuery selects events.
+type EventQuery struct {
+	// After is the ID of an event: only later ones are wanted.
+	After string    `json:"after,omitempty"`
+	Since time.Time `json:"since,omitzero"`
+	// Types are the wanted types; none means all. A type that ends with a dot
+	// ("instance.") selects all that begin with it.
+	Types []spec.EventType `json:"types,omitempty"`
+	// Job keeps the events of one job.
+	Job    string `json:"job,omitempty"`
+	Follow bool   `json:"follow,omitempty"`
+}
+
+// Info is an agent's word about itself.
+type Info struct {
+	Node    string `json:"node"`
+	Version string `json:"version"`
+	PID     int    `json:"pid"`
+	// WatchdogPID is 0 while there is no watchdog.
+	WatchdogPID int       `json:"watchdog_pid"`
+	DataDir     string    `json:"data_dir"`
+	Started     time.Time `json:"started"`
+	// Problems are sentences about what is wrong with the node now.
+	Problems []string `json:"problems,omitempty"`
+}
+
+// Signal is a request to send a signal.
+type Signal struct {
+	Target string      `json:"target"`
+	Signal spec.Signal `json:"signal"`
+}
+
+// Signalled says how many instances got a signal.
+type Signalled struct {
+	Count int `json:"count"`
+}
+
+// Shutdown is a request to end the agent.
+type Shutdown struct {
+	StopInstances bool `json:"stop_instances,omitempty"`
+}

@@ -1,0 +1,85 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/user"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// peer is who is at the other end of a connection, by the kernel's word.
+type peer struct {
+	uid uint32
+	err error // set if the kernel did not tell
+}
+
+type peerKey struct{}
+
+// withPeer asks the kernel who connected.
+func withPeer(ctx context.Context, conn net.Conn) context.Context {
+	return context.WithValue(ctx, peerKey{}, peerOf(conn))
+}
+
+func peerOf(conn net.Conn) peer {
+	uc, ok := conn.(*net.UnixConn)
+	if !ok {
+		return peer{err: fmt.Errorf("read peer credentials: not a unix socket")}
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return peer{err: fmt.Errorf("read peer credentials: %w", err)}
+	}
+	var cred *unix.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err == nil {
+		err = credErr
+	}
+	if err != nil {
+		return peer{err: fmt.Errorf("read peer credentials: %w", err)}
+	}
+	return peer{uid: cred.Uid}
+}
+
+// check returns ErrForbidden unless the peer is the user that the agent runs
+// as, or root.
+func (p peer) check(own uint32) error {
+	switch {
+	case p.err != nil:
+		return fmt.Errorf("%w: %w", ErrForbidden, p.err)
+	case p.uid != own && p.uid != 0:
+		return &Error{
+			Message: fmt.Sprintf("permission denied: this agent belongs to %s, and you are %s", userName(own), userName(p.uid)),
+			Code:    "forbidden",
+			Hint:    "run the command as " + userName(own) + " or root",
+		}
+	}
+	return nil
+}
+
+// Who returns the name of the user who asks, in the context of a Backend's
+// method, or "" outside of one.
+func Who(ctx context.Context) string {
+	p, ok := ctx.Value(peerKey{}).(peer)
+	if !ok || p.err != nil {
+		return ""
+	}
+	return userName(p.uid)
+}
+
+// userName returns a user's name, or "uid N" for one that has none.
+func userName(uid uint32) string {
+	id := strconv.FormatUint(uint64(uid), 10)
+	if u, err := user.LookupId(id); err == nil && u.Username != "" {
+		return u.Username
+	}
+	return "uid " + id
+}
+
+func ownUID() uint32 { return uint32(os.Geteuid()) }
