@@ -174,6 +174,41 @@ type AssignedProcess struct {
 	Epochs map[int]uint64 `json:"epochs,omitempty"`
 }
 
+// AssignedShards is an AssignedProcess as events tell it: the process by name
+// and version alone, because its values may be secret; history has them.
+type AssignedShards struct {
+	Process string   `json:"process"`
+	Version uint64   `json:"version"`
+	Shards  ShardSet `json:"shards"`
+	// Held are the shards that are not to be started yet.
+	Held ShardSet `json:"held,omitempty"`
+	// Epochs maps each epoch that is not 0 to its shards.
+	Epochs map[uint64]ShardSet `json:"epochs,omitempty"`
+}
+
+// Assigned returns the assignment as events tell it.
+func (a *Assignment) Assigned() []AssignedShards {
+	var out []AssignedShards
+	for _, p := range a.Processes {
+		s := AssignedShards{Process: p.Process.Name, Version: p.Version, Shards: p.Shards}
+		for shard := range p.Held {
+			s.Held = append(s.Held, shard)
+		}
+		sort.Ints(s.Held)
+		for shard, epoch := range p.Epochs {
+			if s.Epochs == nil {
+				s.Epochs = map[uint64]ShardSet{}
+			}
+			s.Epochs[epoch] = append(s.Epochs[epoch], shard)
+		}
+		for _, shards := range s.Epochs {
+			sort.Ints(shards)
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
 // Observed is what a node saw of a job's instances: the value of
 // observed/<node>/<job>.
 type Observed struct {

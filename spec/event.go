@@ -48,6 +48,8 @@ const (
 	EventRemoved     EventType = "instance.removed"
 	EventOutputLost  EventType = "instance.output_dropped"
 	EventWatchdogUp  EventType = "watchdog.started"
+	EventStray       EventType = "watchdog.stray" // a forgotten process was found and ended
+	EventJournalGap  EventType = "watchdog.gap"   // events before this one are no longer kept: read the table
 )
 
 // Event is one thing that happened or was decided. Events never hold secrets.
@@ -68,4 +70,8 @@ type Event struct {
 	Message string `json:"message"`
 	// Instance is the instance as it is after the event, for instance.* events.
 	Instance *Instance `json:"instance,omitempty"`
+	// Placement is what job.placed wrote; nil if it removed the placement.
+	Placement *Placement `json:"placement,omitempty"`
+	// Assigned is what job.assigned gave to Node; empty if it took all away.
+	Assigned []AssignedShards `json:"assigned,omitempty"`
 }
