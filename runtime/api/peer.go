@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -19,6 +20,8 @@ type peer struct {
 
 type peerKey struct{}
 
+var errNoPeer = errors.New("the kernel does not say who connected")
+
 // withPeer asks the kernel who connected.
 func withPeer(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, peerKey{}, peerOf(conn))
@@ -27,7 +30,7 @@ func withPeer(ctx context.Context, conn net.Conn) context.Context {
 func peerOf(conn net.Conn) peer {
 	uc, ok := conn.(*net.UnixConn)
 	if !ok {
-		return peer{err: fmt.Errorf("read peer credentials: not a unix socket")}
+		return peer{err: errNoPeer}
 	}
 	raw, err := uc.SyscallConn()
 	if err != nil {

@@ -170,7 +170,10 @@ func (s *Server) Close() error {
 func (s *Server) admit(next http.Handler) http.Handler {
 	own := ownUID()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p, _ := r.Context().Value(peerKey{}).(peer)
+		p, known := r.Context().Value(peerKey{}).(peer)
+		if !known {
+			p.err = errNoPeer
+		}
 		if err := p.check(own); err != nil {
 			s.logger.Warn("refused a connection", "uid", p.uid, "error", err)
 			s.fail(w, r, err)

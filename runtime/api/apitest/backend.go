@@ -1,0 +1,168 @@
+// Package apitest helps to test what speaks to an agent: a Backend made of
+// functions, and a server for it on a real socket.
+package apitest
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// Backend is an api.Backend whose methods are fields. One that is nil returns
+// an error that says so.
+type Backend struct {
+	PlanFunc      func(context.Context, api.PlanRequest) (spec.Plan, error)
+	ApplyFunc     func(context.Context, spec.Plan) (api.ApplyResult, error)
+	JobsFunc      func(context.Context) ([]spec.JobVersion, error)
+	JobFunc       func(context.Context, string) (spec.JobVersion, error)
+	HistoryFunc   func(context.Context, string) ([]spec.JobVersion, error)
+	InstancesFunc func(context.Context, uint64) ([]spec.Instance, uint64, error)
+	LogsFunc      func(context.Context, spec.LogQuery, func(spec.LogLine) error) error
+	EventsFunc    func(context.Context, api.EventQuery, func(spec.Event) error) error
+	SignalFunc    func(context.Context, string, spec.Signal) (int, error)
+	InfoFunc      func(context.Context) (api.Info, error)
+	ShutdownFunc  func(context.Context, bool) error
+	UpgradeFunc   func(context.Context) error
+}
+
+var _ api.Backend = (*Backend)(nil)
+
+var errUnexpected = errors.New("the test expects no such call")
+
+// Plan calls PlanFunc.
+func (b *Backend) Plan(ctx context.Context, req api.PlanRequest) (spec.Plan, error) {
+	if b.PlanFunc == nil {
+		return spec.Plan{}, errUnexpected
+	}
+	return b.PlanFunc(ctx, req)
+}
+
+// Apply calls ApplyFunc.
+func (b *Backend) Apply(ctx context.Context, plan spec.Plan) (api.ApplyResult, error) {
+	if b.ApplyFunc == nil {
+		return api.ApplyResult{}, errUnexpected
+	}
+	return b.ApplyFunc(ctx, plan)
+}
+
+// Jobs calls JobsFunc.
+func (b *Backend) Jobs(ctx context.Context) ([]spec.JobVersion, error) {
+	if b.JobsFunc == nil {
+		return nil, errUnexpected
+	}
+	return b.JobsFunc(ctx)
+}
+
+// Job calls JobFunc.
+func (b *Backend) Job(ctx context.Context, name string) (spec.JobVersion, error) {
+	if b.JobFunc == nil {
+		return spec.JobVersion{}, errUnexpected
+	}
+	return b.JobFunc(ctx, name)
+}
+
+// History calls HistoryFunc.
+func (b *Backend) History(ctx context.Context, name string) ([]spec.JobVersion, error) {
+	if b.HistoryFunc == nil {
+		return nil, errUnexpected
+	}
+	return b.HistoryFunc(ctx, name)
+}
+
+// Instances calls InstancesFunc.
+func (b *Backend) Instances(ctx context.Context, after uint64) ([]spec.Instance, uint64, error) {
+	if b.InstancesFunc == nil {
+		return nil, 0, errUnexpected
+	}
+	return b.InstancesFunc(ctx, after)
+}
+
+// Logs calls LogsFunc.
+func (b *Backend) Logs(ctx context.Context, q spec.LogQuery, each func(spec.LogLine) error) error {
+	if b.LogsFunc == nil {
+		return errUnexpected
+	}
+	return b.LogsFunc(ctx, q, each)
+}
+
+// Events calls EventsFunc.
+func (b *Backend) Events(ctx context.Context, q api.EventQuery, each func(spec.Event) error) error {
+	if b.EventsFunc == nil {
+		return errUnexpected
+	}
+	return b.EventsFunc(ctx, q, each)
+}
+
+// Signal calls SignalFunc.
+func (b *Backend) Signal(ctx context.Context, target string, signal spec.Signal) (int, error) {
+	if b.SignalFunc == nil {
+		return 0, errUnexpected
+	}
+	return b.SignalFunc(ctx, target, signal)
+}
+
+// Info calls InfoFunc.
+func (b *Backend) Info(ctx context.Context) (api.Info, error) {
+	if b.InfoFunc == nil {
+		return api.Info{}, errUnexpected
+	}
+	return b.InfoFunc(ctx)
+}
+
+// Shutdown calls ShutdownFunc.
+func (b *Backend) Shutdown(ctx context.Context, stopInstances bool) error {
+	if b.ShutdownFunc == nil {
+		return errUnexpected
+	}
+	return b.ShutdownFunc(ctx, stopInstances)
+}
+
+// Upgrade calls UpgradeFunc.
+func (b *Backend) Upgrade(ctx context.Context) error {
+	if b.UpgradeFunc == nil {
+		return errUnexpected
+	}
+	return b.UpgradeFunc(ctx)
+}
+
+// Serve serves the backend on agent.sock in a directory of its own until the
+// test ends, and returns the directory.
+func Serve(t testing.TB, backend api.Backend) string {
+	t.Helper()
+	// t.TempDir's paths grow with the test's name, and a socket's are bounded.
+	dir, err := os.MkdirTemp("", "api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	ServeAt(t, filepath.Join(dir, "agent.sock"), backend)
+	return dir
+}
+
+// ServeAt serves the backend on a socket until the test ends, or until the
+// server is closed.
+func ServeAt(t testing.TB, path string, backend api.Backend) *api.Server {
+	t.Helper()
+	server := api.NewServer(api.Config{Backend: backend, Logger: hclog.NewNullLogger(), SocketPath: path})
+	if err := server.Open(); err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve() }()
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Errorf("close the server: %v", err)
+		}
+		if err := <-served; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	return server
+}
