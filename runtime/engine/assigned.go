@@ -1,0 +1,131 @@
+package engine
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// process is one assigned process with what is costly to compute of it.
+type process struct {
+	spec.AssignedProcess
+	hash string
+}
+
+// assignments holds the node's assignments decoded: each once per change.
+type assignments struct {
+	prefix string
+	logger hclog.Logger
+
+	mu   sync.Mutex // guards all below
+	read bool       // the store has been read
+	jobs map[string]*assigned
+	// ports are those that the node reported before the agent started.
+	ports map[spec.InstanceID]map[string]int
+}
+
+// assigned is one job's part of the node.
+type assigned struct {
+	index     uint64
+	processes []*process
+	// broken tells that a later value could not be read; processes are those
+	// of the last one that could, and known tells whether there was one.
+	broken, known bool
+}
+
+func newAssignments(node string, logger hclog.Logger) *assignments {
+	return &assignments{prefix: state.AssignmentsPrefix + node + "/", logger: logger, jobs: map[string]*assigned{}}
+}
+
+// update takes over what the store holds now.
+func (a *assignments) update(entries []state.Entry) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.read = true
+	jobs := make(map[string]*assigned, len(entries))
+	for _, e := range entries {
+		job := strings.TrimPrefix(e.Key, a.prefix)
+		old := a.jobs[job]
+		if old != nil && old.index == e.ModifyIndex {
+			jobs[job] = old
+			continue
+		}
+		jobs[job] = a.decode(job, e, old)
+	}
+	a.jobs = jobs
+}
+
+// decode reads one assignment. Of a value that cannot be read, the last good
+// one stays.
+func (a *assignments) decode(job string, e state.Entry, old *assigned) *assigned {
+	var value spec.Assignment
+	if err := json.Unmarshal(e.Value, &value); err != nil || value.Job != job {
+		a.logger.Error("an assignment cannot be read; what runs of the job is left as it is; apply the job again to mend it",
+			"key", e.Key, "error", err)
+		next := &assigned{index: e.ModifyIndex, broken: true}
+		if old != nil {
+			next.processes, next.known = old.processes, old.known
+		}
+		return next
+	}
+	before := map[string]*process{}
+	if old != nil {
+		for _, p := range old.processes {
+			before[p.Process.Name] = p
+		}
+	}
+	next := &assigned{index: e.ModifyIndex, known: true, processes: make([]*process, len(value.Processes))}
+	for i := range value.Processes {
+		p := &process{AssignedProcess: value.Processes[i]}
+		if was := before[p.Process.Name]; was != nil && reflect.DeepEqual(&was.Process, &p.Process) {
+			p.hash = was.hash
+		} else {
+			p.hash = spec.ReplaceHash(&p.Process)
+		}
+		next.processes[i] = p
+	}
+	return next
+}
+
+// remember takes over the ports of what the node reported earlier.
+func (a *assignments) remember(observed []state.Entry) {
+	ports := map[spec.InstanceID]map[string]int{}
+	for _, e := range observed {
+		var seen spec.Observed
+		if err := json.Unmarshal(e.Value, &seen); err != nil {
+			a.logger.Warn("an earlier report cannot be read; ports are chosen anew", "key", e.Key, "error", err)
+			continue
+		}
+		for _, inst := range seen.Instances {
+			if len(inst.Ports) > 0 {
+				ports[inst.ID] = inst.Ports
+			}
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ports = ports
+}
+
+// takePorts returns what remember took over, once.
+func (a *assignments) takePorts() map[spec.InstanceID]map[string]int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	ports := a.ports
+	a.ports = nil
+	return ports
+}
+
+// current returns the jobs as they are assigned; false until they could be
+// read once. The map and what it holds must not be changed.
+func (a *assignments) current() (map[string]*assigned, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.jobs, a.read
+}

@@ -1,0 +1,141 @@
+package engine
+
+import "github.com/synergymesh/meshrun/spec"
+
+// builder makes the launches of all assigned shards, each once per change of
+// what it is made of. The engine's loop owns it.
+type builder struct {
+	host  *Host
+	ports *portBook
+	locks *locks
+	files *files
+	made  map[spec.InstanceID]*made
+	// exclusive lists the shards whose locks shall be held, as of wanted.
+	exclusive []spec.InstanceID
+	// faults counts the shards that cannot be launched, as of wanted.
+	faults int
+}
+
+// made is a launch, or the fault of one, with what it was made of.
+type made struct {
+	process *process
+	token   uint64
+	digest  string
+	result  Wanted
+	// told is the fault that was emitted.
+	told string
+	used bool
+}
+
+// wanted returns every assigned shard with its launch, or why there is none.
+func (b *builder) wanted(jobs map[string]*assigned, running []spec.Instance) []Wanted {
+	var out []Wanted
+	b.exclusive, b.faults = b.exclusive[:0], 0
+	b.ports.reserve(jobs)
+	b.files.begin()
+	defer b.files.end()
+	for name, job := range jobs {
+		for _, p := range job.processes {
+			for _, shard := range p.Shards {
+				id := spec.InstanceID{Job: name, Process: p.Process.Name, Shard: shard}
+				out = append(out, b.shard(p, id))
+			}
+		}
+		if job.broken && !job.known {
+			out = append(out, protect(name, running)...)
+		}
+	}
+	b.forget(running)
+	return out
+}
+
+// protect keeps what runs of a job whose assignment was never readable.
+func protect(job string, running []spec.Instance) (out []Wanted) {
+	for _, inst := range running {
+		if inst.ID.Job == job {
+			out = append(out, Wanted{ID: inst.ID, Why: "the job's assignment cannot be read; apply the job again", Failed: true})
+		}
+	}
+	return out
+}
+
+// forget drops what belongs to shards that are neither assigned nor running.
+func (b *builder) forget(running []spec.Instance) {
+	runs := make(map[spec.InstanceID]bool, len(running))
+	for i := range running {
+		runs[running[i].ID] = true
+	}
+	for id, m := range b.made {
+		if m.used {
+			m.used = false
+			continue
+		}
+		delete(b.made, id)
+	}
+	for id := range b.ports.byID {
+		if b.made[id] == nil && !runs[id] {
+			b.ports.release(id)
+		}
+	}
+}
+
+// shard returns one shard with its launch, or why there is none.
+func (b *builder) shard(p *process, id spec.InstanceID) Wanted {
+	m := b.made[id]
+	if m == nil {
+		m = &made{}
+		b.made[id] = m
+	}
+	m.used = true
+	if why, held := p.Held[id.Shard]; held {
+		return b.keep(m, Wanted{ID: id, Why: why})
+	}
+	var token uint64
+	if p.Process.Exclusive {
+		b.exclusive = append(b.exclusive, id)
+		var why string
+		if token, why = b.locks.token(id); why != "" {
+			return b.keep(m, Wanted{ID: id, Why: why})
+		}
+	}
+	ports, err := b.ports.assign(id, p.Process.Ports)
+	if err != nil {
+		return b.keep(m, Wanted{ID: id, Why: err.Error(), Failed: true})
+	}
+	paths, err := ReloadFiles(&p.AssignedProcess, id, ports, b.host)
+	if err != nil {
+		return b.keep(m, Wanted{ID: id, Why: err.Error(), Failed: true})
+	}
+	digest := b.files.digest(paths)
+	if m.process == p && m.token == token && m.digest == digest && m.result.Launch != nil {
+		return m.result
+	}
+	launch, err := Launch(&p.AssignedProcess, id, Given{Hash: p.hash, Ports: ports, Token: token, Digest: digest}, b.host)
+	if err != nil {
+		return b.keep(m, Wanted{ID: id, Why: err.Error(), Failed: true})
+	}
+	m.process, m.token, m.digest, m.told = p, token, digest, ""
+	m.result = Wanted{ID: id, Launch: &launch, Digest: Digest(&launch)}
+	return m.result
+}
+
+// keep remembers that there is no launch.
+func (b *builder) keep(m *made, w Wanted) Wanted {
+	m.process, m.result = nil, w
+	if w.Failed {
+		b.faults++
+	} else {
+		m.told = ""
+	}
+	return w
+}
+
+// isNewFault reports, once, that a shard cannot be launched for a new reason.
+func (b *builder) isNewFault(w *Wanted) bool {
+	m := b.made[w.ID]
+	if !w.Failed || m == nil || m.told == w.Why {
+		return false
+	}
+	m.told = w.Why
+	return true
+}

@@ -1,0 +1,385 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// Supervisor is what the engine needs of the watchdog.
+type Supervisor interface {
+	// Table returns what the watchdog keeps.
+	Table(ctx context.Context) (spec.Table, error)
+	// Declare sets and removes instances; when it returns nil, the watchdog
+	// will see to it, whatever dies. Declaring the same twice changes nothing.
+	Declare(ctx context.Context, set []spec.Launch, remove []spec.InstanceID) error
+	// Signal sends a signal to running instances.
+	Signal(ctx context.Context, ids []spec.InstanceID, sig spec.Signal) error
+	// Events calls fn with every event after the given number, in order, and
+	// goes on until ctx is done, the watchdog is gone, or fn returns an error.
+	Events(ctx context.Context, after uint64, fn func(spec.Event) error) error
+}
+
+const (
+	declareTimeout = 15 * time.Second
+	// firstRetry doubles up to lastRetry while the store or the watchdog is away.
+	firstRetry = 50 * time.Millisecond
+	lastRetry  = 5 * time.Second
+	// faultRetry is how soon a launch that could not be made is tried again:
+	// nothing tells when a user is created or a port is freed.
+	faultRetry = 10 * time.Second
+)
+
+// Config is what an engine is made of.
+type Config struct {
+	Store      state.Store
+	Supervisor Supervisor
+	Node       string
+	Labels     map[string]string
+	// Session returns the agent's session, which holds the locks of exclusive
+	// shards; "" while there is none. Call Refresh when its answer changes.
+	Session func() string
+	// Expand fills in a template with what is known on the node.
+	Expand func(spec.Template, spec.Runtime) (string, error)
+	// HoldOutput opens an instance's pipes, so that what is in them survives
+	// the watchdog; what it returns is closed when the instance is gone. It
+	// must not block. Nil holds nothing.
+	HoldOutput func(spec.InstanceID) (io.Closer, error)
+	// Emit is told about launches that cannot be made. It must not block. Nil
+	// tells nobody.
+	Emit func(spec.Event)
+	// Logger is required. Environ and Account default to the agent's own
+	// environment and to the system's users.
+	Logger  hclog.Logger
+	Environ []string
+	Account func(name string) (Account, error)
+	// PortFree tells whether nobody listens on a port; the default tries.
+	PortFree func(port int) bool
+}
+
+// Engine converges one node. Make it with New; Run does the work.
+type Engine struct {
+	cfg         Config
+	logger      hclog.Logger
+	host        Host
+	assignments *assignments
+	view        *view
+	locks       *locks
+	files       *files
+	report      *reporter
+	outputs     *outputs
+	kick        chan struct{} // something that step looks at has changed
+	build       builder       // owned by the loop of Run
+
+	mu       sync.Mutex // guards declared
+	declared map[spec.InstanceID]Declared
+}
+
+// New returns an engine. It does no I/O.
+func New(cfg Config) *Engine {
+	if cfg.Environ == nil {
+		cfg.Environ = os.Environ()
+	}
+	if cfg.Account == nil {
+		cfg.Account = newAccounts(cfg.Environ).lookup
+	}
+	if cfg.PortFree == nil {
+		cfg.PortFree = bindable
+	}
+	if cfg.Session == nil {
+		cfg.Session = func() string { return "" }
+	}
+	if cfg.Emit == nil {
+		cfg.Emit = func(spec.Event) {}
+	}
+	cfg.Logger = cfg.Logger.Named("engine")
+	e := &Engine{
+		cfg: cfg, logger: cfg.Logger,
+		host: Host{Node: cfg.Node, Labels: cfg.Labels, Environ: cfg.Environ, Account: cfg.Account, Expand: cfg.Expand},
+		view: newView(cfg.Node), kick: make(chan struct{}, 1),
+		declared: map[spec.InstanceID]Declared{},
+	}
+	e.assignments = newAssignments(cfg.Node, cfg.Logger)
+	e.locks = newLocks(&e.cfg, e.Refresh)
+	e.files = newFiles(cfg.Logger, e.Refresh)
+	e.report = newReporter(&e.cfg, e.view)
+	e.outputs = newOutputs(cfg.HoldOutput, cfg.Logger)
+	e.build = builder{host: &e.host, ports: newPortBook(cfg.PortFree), locks: e.locks, files: e.files, made: map[spec.InstanceID]*made{}}
+	return e
+}
+
+// Refresh makes the engine look again at what it cannot watch: call it when
+// Session's answer has changed.
+func (e *Engine) Refresh() {
+	signal(e.kick)
+	signal(e.locks.wake)
+}
+
+// Instances returns all that runs or is assigned on the node, sorted by ID.
+func (e *Engine) Instances() []spec.Instance {
+	instances, _, _ := e.view.wait(context.Background(), 0)
+	return instances
+}
+
+// WaitInstances blocks until something has changed after the given version,
+// and returns what Instances does with the new version. After 0 it returns at
+// once; ctx's error if ctx is done first.
+func (e *Engine) WaitInstances(ctx context.Context, after uint64) ([]spec.Instance, uint64, error) {
+	return e.view.wait(ctx, after)
+}
+
+// Run converges the node until ctx is done, and returns nil then. It stops
+// nothing that runs. While the store or the watchdog is away, it goes on with
+// what it knows and tries again.
+func (e *Engine) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	for _, loop := range []func(context.Context){
+		e.watchAssignments, e.followTable, e.locks.run, e.files.run, e.report.run,
+	} {
+		wg.Go(func() { loop(ctx) })
+	}
+	defer e.outputs.close()
+	defer wg.Wait()
+	defer cancel()
+
+	retry := newBackoff()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-e.kick:
+		case <-timer.C:
+		}
+		if err := e.step(ctx); err != nil && ctx.Err() == nil {
+			wait := retry.next()
+			e.logger.Warn("the watchdog did not take a declaration", "retry_in", wait, "error", err)
+			timer.Reset(wait)
+			continue
+		}
+		retry.reset()
+		timer.Stop()
+		if e.build.faults > 0 {
+			timer.Reset(faultRetry)
+		}
+	}
+}
+
+// step compares what is assigned with what runs and declares the difference.
+func (e *Engine) step(ctx context.Context) error {
+	jobs, read := e.assignments.current()
+	running, synced := e.view.running()
+	if !read || !synced {
+		return nil
+	}
+	e.build.ports.adopt(e.view.ports())
+	e.build.ports.adopt(e.assignments.takePorts())
+	wanted := e.build.wanted(jobs, running)
+	e.tellFaults(wanted)
+
+	e.mu.Lock()
+	actions := Converge(wanted, running, e.declared)
+	e.mu.Unlock()
+	e.view.setPending(actions.Pending)
+	e.report.wakeUp()
+	take := map[spec.InstanceID]bool{}
+	for _, id := range e.build.exclusive {
+		take[id] = true
+	}
+	defer e.locks.want(take, e.knows)
+	if actions.Empty() {
+		return nil
+	}
+	e.logger.Debug("converging", "declare", len(actions.Declare), "urgent", actions.Urgent, "remove", len(actions.Remove))
+	if err := e.declare(ctx, actions.Declare[:actions.Urgent], actions.Remove); err != nil {
+		return err
+	}
+	return e.declare(ctx, actions.Declare[actions.Urgent:], nil)
+}
+
+// declare tells the watchdog and remembers what was told.
+func (e *Engine) declare(ctx context.Context, set []Wanted, remove []spec.InstanceID) error {
+	if len(set)+len(remove) == 0 {
+		return nil
+	}
+	launches := make([]spec.Launch, len(set))
+	told := make(map[spec.InstanceID]Declared, len(set)+len(remove))
+	for i, w := range set {
+		launches[i] = *w.Launch
+		told[w.ID] = Declared{Digest: w.Digest}
+	}
+	for _, id := range remove {
+		told[id] = Declared{Removed: true}
+	}
+	// Remembered before, so that an event that comes meanwhile can overrule it.
+	e.mu.Lock()
+	before := make(map[spec.InstanceID]Declared, len(told))
+	for id, d := range told {
+		if old, ok := e.declared[id]; ok {
+			before[id] = old
+		}
+		e.declared[id] = d
+	}
+	e.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, declareTimeout)
+	defer cancel()
+	if err := e.cfg.Supervisor.Declare(ctx, launches, remove); err != nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		for id := range told {
+			// It may have been taken or not: what is unknown is told again.
+			delete(e.declared, id)
+			if old, ok := before[id]; ok && old.Removed {
+				e.declared[id] = old
+			}
+		}
+		return fmt.Errorf("declare %d instances and remove %d: %w", len(set), len(remove), err)
+	}
+	return nil
+}
+
+// knows reports whether the watchdog has, or may have, an instance.
+func (e *Engine) knows(id spec.InstanceID) bool {
+	e.mu.Lock()
+	_, declared := e.declared[id]
+	e.mu.Unlock()
+	return declared || e.view.has(id)
+}
+
+// tellFaults emits an event for every launch that newly cannot be made.
+func (e *Engine) tellFaults(wanted []Wanted) {
+	for _, w := range wanted {
+		if !e.build.isNewFault(&w) {
+			continue
+		}
+		e.logger.Error("an instance cannot be launched", "instance", w.ID.String(), "reason", w.Why)
+		e.cfg.Emit(spec.Event{
+			Time: time.Now(), Type: spec.EventStartFailed, Severity: spec.Critical, Node: e.cfg.Node,
+			Job: w.ID.Job, Who: "engine", Message: fmt.Sprintf("%s cannot be launched: %s", w.ID, w.Why),
+			Instance: &spec.Instance{ID: w.ID, Node: e.cfg.Node, Phase: spec.PhaseFailed, Reason: w.Why},
+		})
+	}
+}
+
+// watchAssignments follows what is assigned to the node.
+func (e *Engine) watchAssignments(ctx context.Context) {
+	retry := newBackoff()
+	var after uint64
+	for ctx.Err() == nil {
+		entries, index, err := e.readAssignments(ctx, after)
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			wait := retry.next()
+			e.logger.Warn("assignments cannot be read; what runs goes on", "retry_in", wait, "error", err)
+			sleep(ctx, wait)
+			continue
+		}
+		retry.reset()
+		after = index
+		e.assignments.update(entries)
+		signal(e.kick)
+	}
+}
+
+// readAssignments waits for assignments after the index. The first time it
+// also takes over what the node reported earlier.
+func (e *Engine) readAssignments(ctx context.Context, after uint64) ([]state.Entry, uint64, error) {
+	if after == 0 {
+		observed, _, err := e.cfg.Store.List(ctx, state.ObservedPrefix+e.cfg.Node+"/")
+		if err != nil {
+			return nil, 0, fmt.Errorf("list reports: %w", err)
+		}
+		e.assignments.remember(observed)
+	}
+	entries, index, err := e.cfg.Store.Watch(ctx, e.assignments.prefix, after)
+	if err != nil {
+		return nil, 0, fmt.Errorf("watch assignments: %w", err)
+	}
+	return entries, index, nil
+}
+
+// errGap: events are missing, the table must be read again.
+var errGap = errors.New("events are missing")
+
+// followTable keeps the mirror of the watchdog's table.
+func (e *Engine) followTable(ctx context.Context) {
+	retry := newBackoff()
+	for ctx.Err() == nil {
+		seq, err := e.readTable(ctx)
+		if err == nil {
+			retry.reset()
+			err = e.cfg.Supervisor.Events(ctx, seq, func(ev spec.Event) error {
+				if ev.Seq > seq+1 {
+					return errGap
+				}
+				seq = max(seq, ev.Seq)
+				e.see(&ev)
+				return nil
+			})
+			e.view.lose()
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, errGap) {
+			continue
+		}
+		wait := retry.next()
+		e.logger.Warn("the watchdog cannot be reached; what runs goes on", "retry_in", wait, "error", err)
+		sleep(ctx, wait)
+	}
+}
+
+// readTable replaces the mirror. All launches are declared again then, which
+// changes nothing for those that the watchdog still has.
+func (e *Engine) readTable(ctx context.Context) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, declareTimeout)
+	defer cancel()
+	table, err := e.cfg.Supervisor.Table(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("read table: %w", err)
+	}
+	e.mu.Lock()
+	clear(e.declared)
+	e.mu.Unlock()
+	for _, id := range e.view.reset(table.Instances) {
+		e.outputs.drop(id)
+	}
+	for _, inst := range table.Instances {
+		e.outputs.hold(inst.ID)
+	}
+	e.report.wakeUp()
+	signal(e.kick)
+	return table.Seq, nil
+}
+
+// see takes over one event.
+func (e *Engine) see(ev *spec.Event) {
+	if ev.Instance == nil {
+		return
+	}
+	id := ev.Instance.ID
+	if e.view.apply(ev) {
+		e.mu.Lock()
+		delete(e.declared, id)
+		e.mu.Unlock()
+		e.outputs.drop(id)
+		signal(e.kick)
+	} else {
+		e.outputs.hold(id)
+	}
+	e.report.wakeUp()
+}

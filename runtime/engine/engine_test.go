@@ -1,0 +1,364 @@
+package engine
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// within runs a test of a running engine in a bubble with virtual time.
+func within(t *testing.T, test func(*testing.T, *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.start()
+		defer func() { r.close() }()
+		test(t, r)
+	})
+}
+
+func want[T any](t *testing.T, got, want T) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+func settled() {
+	time.Sleep(time.Second)
+	synctest.Wait()
+}
+
+func TestOnlyWhatChangedIsDeclared(t *testing.T) {
+	within(t, func(t *testing.T, r *rig) {
+		r.assign("shop", proc("web", 0, 1), proc("db", 0))
+		settled()
+		want(t, r.dog.takeCalls(), [][]string{{"+shop/db/0", "+shop/web/0", "+shop/web/1"}})
+		want(t, r.observed("shop"), []string{"shop/db/0 running", "shop/web/0 running", "shop/web/1 running"})
+
+		db := proc("db", 0)
+		db.Process.Restart.Attempts = 7 // a policy
+		web := proc("web", 0, 1)
+		web.Process.Command = append(web.Process.Command, "-v")
+		r.assign("shop", web, db)
+		settled()
+		want(t, r.dog.takeCalls(), [][]string{{"+shop/web/0", "+shop/web/1"}, {"+shop/db/0"}})
+		want(t, r.dog.starts, map[spec.InstanceID]int{id("shop/db/0"): 1, id("shop/web/0"): 2, id("shop/web/1"): 2})
+
+		r.assign("shop", web, db) // the same again
+		r.assign("other", proc("x", 0))
+		settled()
+		want(t, r.dog.takeCalls(), [][]string{{"+other/x/0"}})
+
+		r.assign("shop")
+		settled()
+		want(t, r.dog.takeCalls(), [][]string{{"-shop/db/0", "-shop/web/0", "-shop/web/1"}})
+		want(t, r.observed("shop"), nil)
+		want(t, r.observed("other"), []string{"other/x/0 running"})
+	})
+}
+
+func TestHeldShardsWaitAndRunningOnesStay(t *testing.T) {
+	within(t, func(t *testing.T, r *rig) {
+		held := proc("web", 0)
+		held.Held = map[int]string{0: "waits for db"}
+		r.assign("shop", held)
+		settled()
+		want(t, len(r.dog.takeCalls()), 0)
+		want(t, r.observed("shop"), []string{"shop/web/0 pending waits for db"})
+		r.assign("shop", proc("web", 0))
+		settled()
+		want(t, r.dog.takeCalls(), [][]string{{"+shop/web/0"}})
+		held.Process.Command = []spec.Template{"another"}
+		r.assign("shop", held)
+		settled()
+		want(t, len(r.dog.takeCalls()), 0)
+		want(t, r.observed("shop"), []string{"shop/web/0 running kept as it is: waits for db"})
+	})
+}
+
+func TestNothingStopsWhileSomethingIsAway(t *testing.T) {
+	within(t, func(t *testing.T, r *rig) {
+		r.assign("shop", proc("web", 0))
+		settled()
+		r.dog.takeCalls()
+		r.dog.setAway(true)
+		settled()
+		r.assign("shop", proc("web", 0), proc("db", 0))
+		settled()
+		want(t, len(r.dog.takeCalls()), 0)
+		r.dog.setAway(false)
+		time.Sleep(2 * lastRetry)
+		settled()
+		// What was declared before may be unknown to a new watchdog: told again.
+		want(t, r.dog.takeCalls(), [][]string{{"+shop/db/0"}, {"+shop/web/0"}})
+		want(t, r.dog.starts[id("shop/web/0")], 1)
+
+		key := state.AssignmentKey("n1", "shop")
+		if _, err := r.store.Txn(t.Context(), state.Op{Kind: state.OpSet, Key: key, Value: []byte("{broken")}); err != nil {
+			t.Fatal(err)
+		}
+		settled()
+		want(t, len(r.dog.takeCalls()), 0)
+		r.stop()
+		r.start() // it never saw the good one
+		settled()
+		want(t, len(r.dog.takeCalls()), 0)
+		want(t, len(r.dog.table), 2)
+	})
+}
+
+func TestAgentRestartTouchesNothing(t *testing.T) {
+	within(t, func(t *testing.T, r *rig) {
+		web := proc("web", 0, 1)
+		web.Process.Ports = []spec.Port{{Name: "http"}}
+		web.Process.Command = append(web.Process.Command, "${ports}")
+		r.assign("shop", web)
+		settled()
+		ports := r.dog.launches[id("shop/web/0")].Ports
+		if p := ports["http"]; p < FirstPort || p > LastPort {
+			t.Errorf("port %d", p)
+		}
+		r.stop()
+		r.assign("shop", web, proc("new", 0))
+		r.start()
+		settled()
+		want(t, r.dog.launches[id("shop/web/0")].Ports, ports)
+		want(t, r.dog.starts, map[spec.InstanceID]int{id("shop/web/0"): 1, id("shop/web/1"): 1, id("shop/new/0"): 1})
+	})
+}
+
+func TestOwnInstancesAreLeftAlone(t *testing.T) {
+	within(t, func(t *testing.T, r *rig) {
+		r.dog.mu.Lock()
+		r.dog.table[id("meshrun/agent/0")] = spec.Instance{ID: id("meshrun/agent/0"), Phase: spec.PhaseRunning}
+		r.dog.mu.Unlock()
+		r.stop()
+		r.start()
+		settled()
+		want(t, len(r.dog.takeCalls()), 0)
+		want(t, len(r.Instances()), 0)
+		want(t, r.observed("meshrun"), nil)
+	})
+}
+
+func TestExclusiveShardsRunUnderTheirLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		session := func(node string) string {
+			s, err := r.store.CreateSession(t.Context(), state.SessionConfig{Node: node})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		mine, others := session("n1"), session("n2")
+		r.cfg.Session = func() string { return mine }
+		value, _ := json.Marshal(ShardHolder{Node: "n2"})
+		lock := state.Op{Kind: state.OpLock, Key: state.ShardLock(id("shop/solo/1")), Value: value, Session: others}
+		if _, err := r.store.Txn(t.Context(), lock); err != nil {
+			t.Fatal(err)
+		}
+		r.start()
+		defer func() { r.close() }()
+		solo := proc("solo", 0, 1)
+		solo.Process.Exclusive = true
+		r.assign("shop", solo, proc("web", 0))
+		settled()
+		e, err := r.store.Get(t.Context(), state.ShardLock(id("shop/solo/0")))
+		if err != nil || e.Session != mine {
+			t.Fatalf("lock: %+v, %v", e, err)
+		}
+		token := fmt.Sprintf("MESHRUN_TOKEN=%d", e.ModifyIndex)
+		if env := r.dog.launches[id("shop/solo/0")].Env; !slices.Contains(env, token) {
+			t.Errorf("%s is not in %q", token, env)
+		}
+		want(t, r.observed("shop"), []string{
+			"shop/solo/0 running",
+			"shop/solo/1 pending shard is locked by session " + others + " on node n2",
+			"shop/web/0 running",
+		})
+
+		r.stop()
+		r.start() // the same session: the same token
+		settled()
+		if env := r.dog.launches[id("shop/solo/0")].Env; !slices.Contains(env, token) {
+			t.Errorf("after a restart %s is not in %q", token, env)
+		}
+
+		lock.Kind = state.OpUnlock
+		if _, err := r.store.Txn(t.Context(), lock); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * lockRetry)
+		settled()
+		want(t, r.dog.starts, map[spec.InstanceID]int{id("shop/solo/0"): 1, id("shop/solo/1"): 1, id("shop/web/0"): 1})
+
+		r.dog.mu.Lock()
+		r.dog.slow = true
+		r.dog.mu.Unlock()
+		r.assign("shop", proc("web", 0))
+		settled()
+		if e, err := r.store.Get(t.Context(), state.ShardLock(id("shop/solo/0"))); err != nil || e.Session != mine {
+			t.Errorf("the lock was given up while its shard still runs: %+v, %v", e, err)
+		}
+		r.dog.mu.Lock()
+		r.dog.gone(id("shop/solo/0"))
+		r.dog.mu.Unlock()
+		settled()
+		if e, err := r.store.Get(t.Context(), state.ShardLock(id("shop/solo/0"))); err == nil {
+			t.Errorf("the lock is kept though its shard is gone: %+v", e)
+		}
+	})
+}
+
+func TestALaunchThatCannotBeMadeStopsNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var events []spec.Event
+		r.cfg.Emit = func(ev spec.Event) { events = append(events, ev) }
+		r.start()
+		defer func() { r.close() }()
+		bad, user := proc("bad", 0), proc("user", 0)
+		bad.Process.Command = []spec.Template{"${bad}"}
+		user.Process.User = "nobody-here:staff"
+		r.assign("shop", bad, user, proc("web", 0))
+		settled()
+		want(t, r.observed("shop"), []string{
+			"shop/bad/0 failed make launch of shop/bad/0: fill in command[0]: no such thing as bad",
+			"shop/user/0 failed make launch of shop/user/0: look up user: unknown user nobody-here",
+			"shop/web/0 running",
+		})
+		time.Sleep(5 * faultRetry)
+		want(t, len(events), 2)
+	})
+}
+
+func TestReportsAreBatched(t *testing.T) {
+	within(t, func(t *testing.T, r *rig) {
+		r.assign("shop", proc("web", 0))
+		settled()
+		key := state.ObservedKey("n1", "shop")
+		e, _ := r.store.Get(t.Context(), key)
+		writes := func() (n int) {
+			for range 10 {
+				synctest.Wait()
+				if now, _ := r.store.Get(t.Context(), key); now.ModifyIndex != e.ModifyIndex {
+					e, n = now, n+1
+				}
+				r.dog.mu.Lock()
+				inst := r.dog.table[id("shop/web/0")]
+				inst.Restarts++
+				r.dog.table[inst.ID] = inst
+				r.dog.emit(spec.EventStarted, inst)
+				r.dog.mu.Unlock()
+				time.Sleep(10 * time.Millisecond)
+			}
+			return n
+		}
+		if n := writes(); n != 1 {
+			t.Errorf("%d writes in the first 100 ms, want the first change only", n)
+		}
+		settled()
+		var seen spec.Observed
+		last, _ := r.store.Get(t.Context(), key)
+		if err := json.Unmarshal(last.Value, &seen); err != nil || seen.Instances[0].Restarts != 10 {
+			t.Errorf("the last change was not reported: %+v, %v", seen, err)
+		}
+		_, index, _ := r.store.List(t.Context(), "")
+		time.Sleep(time.Hour)
+		if _, after, _ := r.store.List(t.Context(), ""); after != index {
+			t.Errorf("an idle engine wrote: index %d, was %d", after, index)
+		}
+	})
+}
+
+type closer struct{ open *atomic.Int32 }
+
+func (c closer) Close() error { c.open.Add(-1); return nil }
+
+func TestOutputsAreHeldWhileInstancesExist(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var open atomic.Int32
+		r.cfg.HoldOutput = func(spec.InstanceID) (io.Closer, error) {
+			open.Add(1)
+			return closer{&open}, nil
+		}
+		r.start()
+		r.assign("shop", proc("web", 0, 1, 2))
+		settled()
+		want(t, open.Load(), 3)
+		r.assign("shop", proc("web", 0))
+		settled()
+		want(t, open.Load(), 1)
+		r.close()
+		want(t, open.Load(), 0)
+	})
+}
+
+func TestWaitInstancesReturnsWithEachChange(t *testing.T) {
+	within(t, func(t *testing.T, r *rig) {
+		settled()
+		_, version, err := r.WaitInstances(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan []spec.Instance)
+		go func() {
+			instances, _, _ := r.WaitInstances(t.Context(), version)
+			done <- instances
+		}()
+		synctest.Wait()
+		select {
+		case <-done:
+			t.Fatal("it returned though nothing had changed")
+		default:
+		}
+		r.assign("shop", proc("web", 0))
+		want(t, len(<-done), 1)
+	})
+}
+
+func TestEnvironmentIsMinimalAndComplete(t *testing.T) {
+	r := newRig(t)
+	p := proc("web", 2)
+	p.Process.Shards = 5
+	p.Process.Exclusive = true
+	p.Process.Env = map[string]spec.Template{"HOME": "/srv", "DATA": "$${x}", "MESHRUN_JOB": "lie"}
+	host := Host{Node: "n1", Environ: []string{"PATH=/bin", "SECRET=1", "LC_ALL=C"}, Account: r.cfg.Account, Expand: r.cfg.Expand}
+	l, err := Launch(&p, id("shop/web/2"), Given{Ports: map[string]int{"my-http": 8080}, Token: 42}, &host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, strings.Join(l.Env, "\n"), `DATA=${x}
+HOME=/srv
+LC_ALL=C
+LOGNAME=u
+MESHRUN_JOB=shop
+MESHRUN_NODE=n1
+MESHRUN_PORT_MY_HTTP=8080
+MESHRUN_PROCESS=web
+MESHRUN_SHARD=2
+MESHRUN_SHARDS=5
+MESHRUN_TOKEN=42
+PATH=/bin
+USER=u`)
+	want(t, l.Dir, "/")
+	more := p
+	more.Process.Shards = 6
+	m, err := Launch(&more, id("shop/web/2"), Given{Token: 43}, &host)
+	if err != nil || m.Hash != l.Hash {
+		t.Errorf("another shard count and token restart the process: %v", err)
+	}
+}

@@ -1,0 +1,209 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+const (
+	// reportEvery is how often a job that moves is written.
+	reportEvery = 100 * time.Millisecond
+	// maxReport is how large a value may become: a transaction carries it in
+	// base64.
+	maxReport = state.MaxTxnBytes/4*3 - 4<<10
+)
+
+// reporter writes what is seen to the store, a job at a time: at once when it
+// begins to move, then every reportEvery, and only what differs.
+type reporter struct {
+	store  state.Store
+	node   string
+	view   *view
+	logger hclog.Logger
+	wake   chan struct{}
+	seed   maphash.Seed
+
+	// What follows belongs to run's goroutine.
+	listed  bool              // the store's values are known
+	written map[string]uint64 // job → digest of its value in the store
+	last    map[string]time.Time
+	dirty   map[string]bool
+}
+
+func newReporter(cfg *Config, v *view) *reporter {
+	return &reporter{
+		store: cfg.Store, node: cfg.Node, view: v, logger: cfg.Logger.Named("report"),
+		wake: make(chan struct{}, 1), seed: maphash.MakeSeed(),
+		written: map[string]uint64{}, last: map[string]time.Time{}, dirty: map[string]bool{},
+	}
+}
+
+func (r *reporter) wakeUp() { signal(r.wake) }
+
+// run reports until ctx is done.
+func (r *reporter) run(ctx context.Context) {
+	retry := newBackoff()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+		case <-timer.C:
+		}
+		next, err := r.step(ctx, time.Now())
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			next = retry.next()
+			r.logger.Warn("what is seen cannot be reported", "retry_in", next, "error", err)
+		} else {
+			retry.reset()
+		}
+		if next > 0 {
+			timer.Reset(next)
+		} else {
+			timer.Stop()
+		}
+	}
+}
+
+// step writes the jobs that are due and returns when the next one is; 0 if
+// none waits.
+func (r *reporter) step(ctx context.Context, now time.Time) (next time.Duration, err error) {
+	if !r.view.takeDirty(r.dirty) {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if err := r.list(ctx); err != nil {
+		return 0, err
+	}
+	var due []string
+	for job := range r.dirty {
+		if wait := r.last[job].Add(reportEvery).Sub(now); wait > 0 {
+			if next == 0 || wait < next {
+				next = wait
+			}
+			continue
+		}
+		due = append(due, job)
+	}
+	slices.Sort(due)
+	return next, r.write(ctx, now, due)
+}
+
+// list learns what was reported before this agent started.
+func (r *reporter) list(ctx context.Context) error {
+	if r.listed {
+		return nil
+	}
+	prefix := state.ObservedPrefix + r.node + "/"
+	entries, _, err := r.store.List(ctx, prefix)
+	if err != nil {
+		return fmt.Errorf("list reports: %w", err)
+	}
+	for _, e := range entries {
+		job := strings.TrimPrefix(e.Key, prefix)
+		r.written[job] = maphash.Bytes(r.seed, e.Value)
+		r.dirty[job] = true
+	}
+	r.listed = true
+	return nil
+}
+
+// write writes jobs in as few transactions as they fit in.
+func (r *reporter) write(ctx context.Context, now time.Time, jobs []string) error {
+	var ops []state.Op
+	var of []string
+	digests := map[string]uint64{}
+	size := 0
+	flush := func() error {
+		if len(ops) == 0 {
+			return nil
+		}
+		if _, err := r.store.Txn(ctx, ops...); err != nil {
+			return fmt.Errorf("report %d jobs: %w", len(ops), err)
+		}
+		for i, job := range of {
+			r.wrote(job, now, digests[job], ops[i].Kind == state.OpDelete)
+		}
+		ops, of, size = nil, nil, 0
+		return nil
+	}
+	for _, job := range jobs {
+		op, err := r.op(job)
+		if err != nil {
+			r.logger.Error("a job has too many instances on this node to be reported; split it into several jobs", "job", job, "error", err)
+			delete(r.dirty, job)
+			continue
+		}
+		digest := maphash.Bytes(r.seed, op.Value)
+		if old, known := r.written[job]; known == (op.Kind == state.OpSet) && (!known || old == digest) {
+			delete(r.dirty, job)
+			continue
+		}
+		if len(ops) == state.MaxTxnOps || size+op.Size() > state.MaxTxnBytes {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		ops, of, size = append(ops, op), append(of, job), size+op.Size()
+		digests[job] = digest
+	}
+	return flush()
+}
+
+// wrote notes what the store holds now.
+func (r *reporter) wrote(job string, now time.Time, digest uint64, deleted bool) {
+	delete(r.dirty, job)
+	r.last[job] = now
+	r.written[job] = digest
+	if deleted {
+		delete(r.written, job)
+		delete(r.last, job)
+	}
+}
+
+// op returns the write of a job: its removal once nothing is seen of it.
+func (r *reporter) op(job string) (state.Op, error) {
+	seen := r.view.observed(job)
+	key := state.ObservedKey(r.node, job)
+	if len(seen.Instances) == 0 {
+		return state.Op{Kind: state.OpDelete, Key: key}, nil
+	}
+	value, err := encode(&seen)
+	return state.Op{Kind: state.OpSet, Key: key, Value: value}, err
+}
+
+// encode writes a report to be read by people if it fits, else without white
+// space, else without what only the node itself needs.
+func encode(seen *spec.Observed) ([]byte, error) {
+	if b, err := json.MarshalIndent(seen, "", "  "); err != nil || len(b) <= maxReport {
+		return b, err
+	}
+	if b, err := json.Marshal(seen); err != nil || len(b) <= maxReport {
+		return b, err
+	}
+	for i := range seen.Instances {
+		inst := &seen.Instances[i]
+		inst.Node, inst.BootID, inst.StartTicks, inst.Status, inst.ReloadHash = "", "", 0, "", ""
+	}
+	b, err := json.Marshal(seen)
+	if err == nil && len(b) > maxReport {
+		err = fmt.Errorf("encode report of %d instances: %d bytes, of at most %d: %w", len(seen.Instances), len(b), maxReport, state.ErrTooLarge)
+	}
+	return b, err
+}

@@ -1,0 +1,249 @@
+package engine
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// view is what the node sees: the mirror of the watchdog's table, and over it
+// what could not be declared.
+type view struct {
+	node string
+
+	mu      sync.Mutex // guards all below
+	jobs    map[string]map[spec.InstanceID]spec.Instance
+	pending map[string]map[spec.InstanceID]Pending
+	synced  bool // the mirror follows the watchdog now
+	version uint64
+	changed chan struct{}   // closed and replaced with every version
+	dirty   map[string]bool // jobs to be reported
+	all     []spec.Instance // of this version; nil until asked for
+}
+
+func newView(node string) *view {
+	return &view{
+		node: node, version: 1, changed: make(chan struct{}),
+		jobs:    map[string]map[spec.InstanceID]spec.Instance{},
+		pending: map[string]map[spec.InstanceID]Pending{},
+		dirty:   map[string]bool{},
+	}
+}
+
+// bump tells waiters that something has changed. The caller holds v.mu.
+func (v *view) bump() {
+	v.version++
+	v.all = nil
+	close(v.changed)
+	v.changed = make(chan struct{})
+}
+
+// reset replaces the mirror and returns the instances that are gone.
+func (v *view) reset(instances []spec.Instance) (gone []spec.InstanceID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	old := v.jobs
+	v.jobs = map[string]map[spec.InstanceID]spec.Instance{}
+	for _, inst := range instances {
+		v.put(inst)
+	}
+	for job, byID := range old {
+		v.dirty[job] = true
+		for id := range byID {
+			if _, ok := v.jobs[job][id]; !ok {
+				gone = append(gone, id)
+			}
+		}
+	}
+	v.synced = true
+	v.bump()
+	return gone
+}
+
+func (v *view) put(inst spec.Instance) {
+	if inst.ID.Job == ReservedJob {
+		return
+	}
+	inst.Node = v.node
+	byID := v.jobs[inst.ID.Job]
+	if byID == nil {
+		byID = map[spec.InstanceID]spec.Instance{}
+		v.jobs[inst.ID.Job] = byID
+	}
+	byID[inst.ID] = inst
+	v.dirty[inst.ID.Job] = true
+}
+
+// apply takes one event over and reports whether an instance is gone.
+func (v *view) apply(ev *spec.Event) (gone bool) {
+	if ev.Instance == nil || ev.Instance.ID.Job == ReservedJob {
+		return false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	id := ev.Instance.ID
+	if ev.Type == spec.EventRemoved {
+		delete(v.jobs[id.Job], id)
+		if len(v.jobs[id.Job]) == 0 {
+			delete(v.jobs, id.Job)
+		}
+		v.dirty[id.Job] = true
+		gone = true
+	} else {
+		v.put(*ev.Instance)
+	}
+	v.bump()
+	return gone
+}
+
+// lose notes that the mirror no longer follows.
+func (v *view) lose() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.synced = false
+}
+
+// running returns the mirror, or false while it does not follow.
+func (v *view) running() ([]spec.Instance, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.synced {
+		return nil, false
+	}
+	var out []spec.Instance
+	for _, byID := range v.jobs {
+		out = slices.AppendSeq(out, maps.Values(byID))
+	}
+	return out, true
+}
+
+// setPending replaces what could not be declared and why.
+func (v *view) setPending(pending map[spec.InstanceID]Pending) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	next := map[string]map[spec.InstanceID]Pending{}
+	for id, p := range pending {
+		if next[id.Job] == nil {
+			next[id.Job] = map[spec.InstanceID]Pending{}
+		}
+		next[id.Job][id] = p
+	}
+	same := true
+	for _, jobs := range []map[string]map[spec.InstanceID]Pending{v.pending, next} {
+		for job := range jobs {
+			if !maps.Equal(v.pending[job], next[job]) {
+				v.dirty[job], same = true, false
+			}
+		}
+	}
+	v.pending = next
+	if !same {
+		v.bump()
+	}
+}
+
+// ofJob returns what is seen of a job, sorted. The caller holds v.mu.
+func (v *view) ofJob(job string) []spec.Instance {
+	out := make([]spec.Instance, 0, len(v.jobs[job])+len(v.pending[job]))
+	for id, inst := range v.jobs[job] {
+		if p, ok := v.pending[job][id]; ok && inst.Reason == "" {
+			inst.Reason = "kept as it is: " + p.Reason
+		}
+		out = append(out, inst)
+	}
+	for id, p := range v.pending[job] {
+		if _, ok := v.jobs[job][id]; ok {
+			continue
+		}
+		phase := spec.PhasePending
+		if p.Failed {
+			phase = spec.PhaseFailed
+		}
+		out = append(out, spec.Instance{ID: id, Node: v.node, Phase: phase, Reason: p.Reason})
+	}
+	slices.SortFunc(out, func(a, b spec.Instance) int { return a.ID.Compare(b.ID) })
+	return out
+}
+
+// takeDirty returns the jobs to be reported and forgets them; false until the
+// table has been read once.
+func (v *view) takeDirty(into map[string]bool) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.synced && len(v.jobs) == 0 {
+		return false
+	}
+	maps.Copy(into, v.dirty)
+	clear(v.dirty)
+	return true
+}
+
+// observed returns what is to be reported of a job.
+func (v *view) observed(job string) spec.Observed {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return spec.Observed{Job: job, Node: v.node, Instances: v.ofJob(job)}
+}
+
+// snapshot returns all instances of this version. The caller holds v.mu and
+// must not change them.
+func (v *view) snapshot() []spec.Instance {
+	if v.all == nil {
+		names := map[string]bool{}
+		for job := range v.jobs {
+			names[job] = true
+		}
+		for job := range v.pending {
+			names[job] = true
+		}
+		v.all = []spec.Instance{}
+		for _, job := range slices.Sorted(maps.Keys(names)) {
+			v.all = append(v.all, v.ofJob(job)...)
+		}
+	}
+	return v.all
+}
+
+// wait blocks until there is a version after the given one.
+func (v *view) wait(ctx context.Context, after uint64) ([]spec.Instance, uint64, error) {
+	for {
+		v.mu.Lock()
+		if v.version > after {
+			defer v.mu.Unlock()
+			return slices.Clone(v.snapshot()), v.version, nil
+		}
+		changed := v.changed
+		v.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil, after, ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// ports returns the ports of every instance in the mirror.
+func (v *view) ports() map[spec.InstanceID]map[string]int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	out := map[spec.InstanceID]map[string]int{}
+	for _, byID := range v.jobs {
+		for id, inst := range byID {
+			if len(inst.Ports) > 0 {
+				out[id] = inst.Ports
+			}
+		}
+	}
+	return out
+}
+
+// has reports whether the mirror holds an instance.
+func (v *view) has(id spec.InstanceID) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	_, ok := v.jobs[id.Job][id]
+	return ok
+}
