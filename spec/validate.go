@@ -19,8 +19,9 @@ const MaxNameLength = 63
 const MaxJobBytes = 372 << 10
 
 // assignedBytes is what a process takes beside its own JSON when it is
-// assigned to a node.
-const assignedBytes = 48
+// assigned to a node: its version, its shards, why they are held, and what the
+// event of it tells.
+const assignedBytes = 160
 
 // MaxFiles bounds the rotated log files of an instance.
 const MaxFiles = 1000

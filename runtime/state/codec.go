@@ -7,17 +7,28 @@ import (
 	"fmt"
 )
 
-// Encode returns a value as the store holds it: indented JSON, made to be read
-// by people. It panics if v can't be JSON, which no value of spec's types is.
+// maxIndented is the largest JSON that is stored with indentation, which about
+// doubles it: nobody reads larger ones by eye, and the limits are Consul's.
+const maxIndented = 64 << 10
+
+// Encode writes a value as it is stored: JSON, indented to be read by people
+// unless it is large.
 func Encode(v any) []byte {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
 	if err := enc.Encode(v); err != nil {
 		panic(fmt.Sprintf("encode %T: %v", v, err))
 	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	data := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	if len(data) > maxIndented {
+		return data
+	}
+	var indented bytes.Buffer
+	if err := json.Indent(&indented, data, "", "  "); err != nil {
+		panic(fmt.Sprintf("indent %T: %v", v, err))
+	}
+	return indented.Bytes()
 }
 
 // Decode reads the value of an entry. Fields that this version doesn't know
