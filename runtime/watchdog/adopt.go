@@ -1,0 +1,181 @@
+package watchdog
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// The wait for a process that was forked right when the last watchdog died: it
+// may not have executed its program yet.
+const (
+	forkGrace = 300 * time.Millisecond
+	forkPoll  = 5 * time.Millisecond
+)
+
+// adoptAll goes on where the journal ends: it finds every process that a
+// predecessor left, and starts again what is gone.
+func (s *supervisor) adoptAll(r *replayed, now time.Time) {
+	ids := make([]spec.InstanceID, 0, len(r.entries))
+	for id := range r.entries {
+		ids = append(ids, id)
+	}
+	slices.SortFunc(ids, spec.InstanceID.Compare)
+	sameBoot := false
+	for _, id := range ids {
+		e := r.entries[id]
+		sameBoot = sameBoot || e.Instance.BootID == s.kern.BootID()
+		in := &instance{launch: &e.Launch, view: e.Instance, phase: e.Keep.Phase, nonce: e.Keep.Nonce,
+			history: e.Keep.History, blame: e.Keep.Blame, forking: e.Keep.Forking, nextAt: e.Instance.NextStart}
+		in.view.ID = id
+		s.instances[id] = in
+		s.listen(in)
+	}
+	seen := s.scan(ids)
+	known := make(map[int]bool)
+	for _, id := range ids {
+		s.resume(s.instances[id], seen, known, now)
+	}
+	s.strays(seen, known, len(r.damage) > 0 || r.fresh, now)
+	s.settle()
+}
+
+// scan looks for this watchdog's processes; while one is awaited that was
+// about to be forked, it looks again for a moment.
+func (s *supervisor) scan(ids []spec.InstanceID) []sighting {
+	deadline := time.Now().Add(forkGrace)
+	for {
+		seen := s.kern.Scan(ids)
+		missing := false
+		for _, in := range s.instances {
+			if in.forking && leaderOf(in, seen) == nil {
+				missing = true
+			}
+		}
+		if !missing || time.Now().After(deadline) {
+			return seen
+		}
+		time.Sleep(forkPoll)
+	}
+}
+
+// leaderOf returns the process that an instance's newest generation leads:
+// marked as such, or holding its pipes. A newer generation than the journal
+// knows counts too: its start could not be written.
+func leaderOf(in *instance, seen []sighting) *sighting {
+	var best *sighting
+	for i := range seen {
+		p := &seen[i]
+		if p.id != in.view.ID || !p.leader() {
+			continue
+		}
+		newer := p.generation > in.view.Generation
+		if !p.byPipe && !newer && (p.nonce != in.nonce || p.generation != in.view.Generation) {
+			continue
+		}
+		// The newest generation, of it the oldest process.
+		if best == nil || p.generation > best.generation ||
+			(p.generation == best.generation && p.startTicks < best.startTicks) {
+			best = p
+		}
+	}
+	return best
+}
+
+// resume goes on with one instance.
+func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, now time.Time) {
+	var p *process
+	if in.view.PID != 0 && in.phase.alive() {
+		p = s.kern.Find(in.view.PID, in.view.StartTicks, in.view.BootID, in.marks())
+	}
+	awaited := in.phase.alive() || in.forking
+	in.forking = false
+	leader := leaderOf(in, seen)
+	if p == nil && leader != nil && (awaited || leader.generation > in.view.Generation) {
+		if !leader.byPipe {
+			in.view.Generation, in.nonce = leader.generation, leader.nonce
+		}
+		p = s.kern.Find(leader.pid, leader.startTicks, s.kern.BootID(), in.marks())
+		in.view.Started = now.UTC()
+	}
+	if p != nil {
+		known[p.pid] = true
+		s.adopted(in, p, now)
+		return
+	}
+	switch {
+	case in.phase.alive():
+		// It ended while nobody watched. Nobody knows how.
+		in.view.PID, in.view.StartTicks = 0, 0
+		s.ended(in, spec.Exit{Unknown: true}, false, now)
+	case in.phase == pending:
+		s.enqueue(in)
+	case in.phase == backoff:
+		s.timers.set(in, timerStart, in.nextAt)
+	}
+}
+
+// adopted takes a live process over.
+func (s *supervisor) adopted(in *instance, p *process, now time.Time) {
+	s.holdProcess(in, p)
+	if !in.phase.alive() {
+		// That it was started is not in the journal.
+		in.phase = running
+		if in.needsReady() {
+			in.phase = starting
+		}
+		in.view.Phase = in.phase.public()
+	}
+	switch in.phase {
+	case starting:
+		in.adopted = true
+		if t := in.launch.Ready; t != nil && t.Timeout > 0 {
+			s.timers.set(in, timerReady, now.Add(t.Timeout.Std()))
+		}
+	case running:
+		s.timeRunning(in, now)
+	case stopping, replacing, killing:
+		s.timers.set(in, timerStop, now.Add(in.launch.Stop.Timeout.Std()))
+	}
+	s.tell(in, note{kind: spec.EventAdopted, severity: spec.Info, message: fmt.Sprintf("found alive as process %d", p.pid)})
+}
+
+// strays looks at processes that carry this watchdog's marks and belong to no
+// live instance. Normally they are what left its group on purpose, and are
+// left alone. They are ended only if they are meshrun's own forgotten starts:
+// leaders whose start could not be journalled, or any if the journal is broken.
+func (s *supervisor) strays(seen []sighting, known map[int]bool, lost bool, now time.Time) {
+	for _, p := range seen {
+		in := s.instances[p.id]
+		if known[p.session] || known[p.pid] || (in != nil && in.proc != nil && p.nonce == in.nonce) {
+			continue
+		}
+		remains := in != nil && in.proc == nil && p.nonce == in.nonce && !p.leader()
+		forgotten := p.leader() && !p.byPipe && (p.unrecorded || lost)
+		m := marks{generation: p.generation, nonce: p.nonce}
+		if !remains && !forgotten {
+			s.log.Info("left a process alone that an instance has set free", "instance", p.id.String(), "pid", p.pid)
+			continue
+		}
+		s.endStray(p, m, now)
+	}
+}
+
+// endStray kills a process whose identity is certain.
+func (s *supervisor) endStray(p sighting, m marks, now time.Time) {
+	proc := s.kern.Find(p.pid, p.startTicks, s.kern.BootID(), m)
+	if proc == nil {
+		return
+	}
+	proc.session = p.session
+	err := s.kern.Kill(proc)
+	message := fmt.Sprintf("process %d was left of instance %s, which no longer has it: killed", p.pid, p.id)
+	if err != nil {
+		message = fmt.Sprintf("process %d was left of instance %s and cannot be killed: %v", p.pid, p.id, err)
+	}
+	s.log.Warn(message)
+	s.journal.append(record{Event: spec.Event{Time: now.UTC(), Type: spec.EventStray, Severity: spec.Warning,
+		Job: p.id.Job, Who: "watchdog", Message: message}})
+}

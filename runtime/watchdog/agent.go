@@ -1,0 +1,70 @@
+package watchdog
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// AgentID is the agent as an instance of its watchdog. The job name is
+// reserved: no declaration over the API touches it.
+var AgentID = spec.InstanceID{Job: "meshrun", Process: "agent"}
+
+// agentLaunch is how the watchdog runs the agent: always, and without giving up.
+func agentLaunch(argv, environ []string, dir, socket string) *spec.Launch {
+	// Its environment is the watchdog's own, which another start of the
+	// watchdog may change: that is no reason to restart the agent.
+	sum := sha256.Sum256([]byte(strings.Join(argv, "\x00")))
+	return &spec.Launch{
+		ID: AgentID, Version: 1, Hash: hex.EncodeToString(sum[:]), Critical: true,
+		Argv: argv, Env: agentEnv(environ, socket), Dir: dir,
+		Restart: spec.Restart{
+			Policy: spec.RestartAlways, MaxDelay: spec.Duration(5 * time.Second), Attempts: 5,
+			Window: spec.Duration(time.Minute), Exhausted: spec.ExhaustedRetry, Stable: spec.Duration(10 * time.Second),
+		},
+		Stop:     spec.Stop{Signal: "SIGTERM", Timeout: spec.Duration(10 * time.Second)},
+		Ready:    &spec.Ready{Notify: true, Timeout: spec.Duration(time.Minute)},
+		Watchdog: &spec.Watchdog{Timeout: spec.Duration(30 * time.Second)},
+		Logs:     spec.Logs{MaxSize: 10 << 20, Keep: 3},
+	}
+}
+
+// agentEnv is the environment without what was meant for the watchdog alone.
+func agentEnv(environ []string, socket string) []string {
+	var env []string
+	for _, v := range environ {
+		name, _, _ := strings.Cut(v, "=")
+		switch name {
+		case "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES",
+			envInstance, envGeneration, envWatchdog, envUnrecorded, envLockFD, envSocket, envReexec:
+			continue
+		}
+		env = append(env, v)
+	}
+	return append(env, envSocket+"="+socket)
+}
+
+// agentDir is where the agent runs: relative paths in its command mean those
+// of whoever started the watchdog.
+func agentDir() string {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "/"
+	}
+	return dir
+}
+
+// declareAgent makes the agent an instance, or the one that there is what it
+// shall be.
+func (s *supervisor) declareAgent(l *spec.Launch, now time.Time) {
+	if in := s.instances[l.ID]; in == nil {
+		s.introduce(l)
+	} else if !same(in.launch, l) {
+		s.change(in, l, now)
+	}
+	s.settle()
+}

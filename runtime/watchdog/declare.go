@@ -1,0 +1,244 @@
+package watchdog
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// ErrRefused: a request is not acceptable as it is; nothing of it was done.
+var ErrRefused = errors.New("refused")
+
+// refuse returns an error that wraps ErrRefused.
+func refuse(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrRefused, fmt.Sprintf(format, args...))
+}
+
+// checkBatch refuses what could not be kept alive as it was meant.
+func checkBatch(set []spec.Launch, remove []spec.InstanceID) error {
+	seen := make(map[spec.InstanceID]bool, len(set))
+	for i := range set {
+		l := &set[i]
+		if err := checkID(l.ID); err != nil {
+			return err
+		}
+		if seen[l.ID] {
+			return refuse("instance %s is in the batch twice", l.ID)
+		}
+		seen[l.ID] = true
+		if err := checkLaunch(l); err != nil {
+			return err
+		}
+	}
+	for _, id := range remove {
+		if err := checkID(id); err != nil {
+			return err
+		}
+		if seen[id] {
+			return refuse("instance %s is to be set and removed in one batch", id)
+		}
+	}
+	return nil
+}
+
+func checkID(id spec.InstanceID) error {
+	for _, part := range [...]string{id.Job, id.Process} {
+		if part == "" || part == "." || part == ".." || strings.ContainsAny(part, "/\x00\n") || len(part) > 200 {
+			return refuse("instance %q has an unusable name", id)
+		}
+	}
+	if id.Shard < 0 {
+		return refuse("instance %q has a negative shard number", id)
+	}
+	if id.Job == AgentID.Job {
+		return refuse("instance %s: the job name %q is reserved for meshrun itself", id, AgentID.Job)
+	}
+	return nil
+}
+
+func checkLaunch(l *spec.Launch) error {
+	id := l.ID
+	switch {
+	case len(l.Argv) == 0 || l.Argv[0] == "":
+		return refuse("instance %s has no command", id)
+	case l.Dir != "" && !filepath.IsAbs(l.Dir):
+		return refuse("instance %s: directory %q is not absolute", id, l.Dir)
+	case l.Restart.Attempts < 0:
+		return refuse("instance %s: restart attempts %d are negative", id, l.Restart.Attempts)
+	case l.Watchdog != nil && l.Watchdog.Timeout <= 0:
+		return refuse("instance %s: the watchdog timeout must be greater than 0", id)
+	}
+	switch l.Restart.Policy {
+	case spec.RestartAlways, spec.RestartOnFailure, spec.RestartNever:
+	default:
+		return refuse("instance %s: unknown restart policy %q: want always, on-failure or never", id, l.Restart.Policy)
+	}
+	switch l.Restart.Exhausted {
+	case "", spec.ExhaustedFail, spec.ExhaustedRetry, spec.ExhaustedReschedule:
+	default:
+		return refuse("instance %s: unknown value %q of restart exhausted: want fail, retry or reschedule", id, l.Restart.Exhausted)
+	}
+	for _, d := range [...]spec.Duration{l.Restart.Delay, l.Restart.MaxDelay, l.Restart.Window, l.Restart.Stable, l.Stop.Timeout} {
+		if d < 0 {
+			return refuse("instance %s: a duration is negative", id)
+		}
+	}
+	if err := checkText(l); err != nil {
+		return err
+	}
+	if l.Stop.Signal != "" && signalNumber(l.Stop.Signal) == 0 {
+		return refuse("instance %s: unknown stop signal %q: write it as \"SIGTERM\"", id, l.Stop.Signal)
+	}
+	if l.Reload != nil && signalNumber(l.Reload.Signal) == 0 {
+		return refuse("instance %s: unknown reload signal %q: write it as \"SIGHUP\"", id, l.Reload.Signal)
+	}
+	return nil
+}
+
+// checkText refuses what the kernel cannot take. It names no values: they may
+// be secret.
+func checkText(l *spec.Launch) error {
+	for i, a := range l.Argv {
+		if strings.ContainsRune(a, 0) {
+			return refuse("instance %s: command[%d] has a NUL byte", l.ID, i)
+		}
+	}
+	for i, v := range l.Env {
+		name, _, ok := strings.Cut(v, "=")
+		if !ok || name == "" {
+			return refuse("instance %s: env[%d] is not written NAME=value", l.ID, i)
+		}
+		if strings.ContainsRune(v, 0) {
+			return refuse("instance %s: environment variable %s has a NUL byte", l.ID, strings.ToValidUTF8(name, "?"))
+		}
+	}
+	if strings.ContainsRune(l.Dir+l.User, 0) {
+		return refuse("instance %s: dir or user has a NUL byte", l.ID)
+	}
+	return nil
+}
+
+// signalNumber returns a signal by its name; 0 if there is none of that name.
+func signalNumber(s spec.Signal) syscall.Signal { return unix.SignalNum(string(s)) }
+
+// declare makes the batch what is wanted. It was checked. All of it is
+// journalled when declare returns, and the forks follow.
+func (s *supervisor) declare(set []spec.Launch, remove []spec.InstanceID, now time.Time) error {
+	if s.halt != nil {
+		return errClosed
+	}
+	if len(s.instances)+len(set) > maxInstances {
+		return refuse("%d instances are kept and %d declared: %d are allowed", len(s.instances), len(set), maxInstances)
+	}
+	for _, id := range remove {
+		if in := s.instances[id]; in != nil {
+			s.step(in, evRemove, now)
+			if in.phase == stopping && in.proc != nil {
+				in.view.Restarts = 0
+			}
+		}
+	}
+	for i := range set {
+		l := set[i]
+		if in := s.instances[l.ID]; in == nil {
+			s.introduce(&l)
+		} else if !same(in.launch, &l) || in.phase == stopping {
+			s.change(in, &l, now)
+		}
+	}
+	s.settle()
+	return nil
+}
+
+// introduce makes a new instance, which is forked in its turn.
+func (s *supervisor) introduce(l *spec.Launch) {
+	in := &instance{phase: pending, view: spec.Instance{ID: l.ID, Phase: spec.PhasePending}}
+	in.want(l)
+	s.instances[l.ID] = in
+	s.tell(in, note{kind: spec.EventDeclared, severity: spec.Info, message: "declared", launch: true})
+	s.enqueue(in)
+}
+
+// change gives a known instance another launch, and does as little as that asks.
+func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
+	old := in.launch
+	in.want(l)
+	if replaces(old, l) || in.phase == stopping {
+		in.history, in.view.Restarts = history{}, 0
+		message := "declared with another command or settings"
+		if old.Hash == l.Hash {
+			message = "restart was asked for"
+		}
+		s.step(in, evReplace, now, note{kind: spec.EventDeclared, severity: spec.Info, message: message, launch: true})
+		return
+	}
+	n := note{kind: spec.EventUpdated, severity: spec.Info, message: "settings changed, the process is left as it is", launch: true}
+	if old.ReloadHash != l.ReloadHash && l.Reload != nil && (in.phase == running || in.phase == starting) {
+		n.kind, n.message = spec.EventReloaded, fmt.Sprintf("told to reload with %s", l.Reload.Signal)
+		if err := s.kern.Signal(in.proc, signalNumber(l.Reload.Signal)); err != nil {
+			n.severity, n.message = spec.Warning, fmt.Sprintf("cannot be told to reload: %v", err)
+		}
+	}
+	s.retime(in, old, now)
+	s.tell(in, n)
+}
+
+// retime lets changed limits take effect on what is waited for already.
+func (s *supervisor) retime(in *instance, old *spec.Launch, now time.Time) {
+	if old.Logs != in.launch.Logs {
+		s.kern.SetLogs(in.view.ID, in.launch.Logs)
+	}
+	switch in.phase {
+	case backoff:
+		// A wait that would be shorter under the new policy is shortened.
+		soonest := now.Add(in.launch.Restart.MaxDelay.Std())
+		if old.Restart != in.launch.Restart && soonest.Before(in.nextAt) {
+			in.nextAt, in.view.NextStart = soonest, soonest.UTC()
+			s.timers.set(in, timerStart, soonest)
+		}
+	case starting:
+		if in.needsReady() && (old.Ready == nil || old.Ready.Timeout != in.launch.Ready.Timeout) {
+			s.timers.set(in, timerReady, in.view.Started.Add(in.launch.Ready.Timeout.Std()))
+		}
+	case running:
+		if old.Restart.Stable != in.launch.Restart.Stable {
+			s.timeRunning(in, now)
+		}
+	case stopping, replacing, killing:
+		if old.Stop.Timeout != in.launch.Stop.Timeout && !in.killed {
+			s.timers.set(in, timerStop, now.Add(in.launch.Stop.Timeout.Std()))
+		}
+	}
+}
+
+// signal sends a signal to the groups of instances.
+func (s *supervisor) signal(ids []spec.InstanceID, sig spec.Signal) error {
+	number := signalNumber(sig)
+	if number == 0 {
+		return refuse("unknown signal %q: write it as \"SIGHUP\"", sig)
+	}
+	for _, id := range ids {
+		if in := s.instances[id]; in == nil {
+			return refuse("there is no instance %s", id)
+		} else if in.proc == nil || in.proc.dead {
+			return refuse("instance %s has no process: it is %s", id, in.view.Phase)
+		}
+	}
+	var errs []error
+	for _, id := range ids {
+		in := s.instances[id]
+		if err := s.kern.Signal(in.proc, number); err != nil {
+			errs = append(errs, fmt.Errorf("instance %s: %w", id, err))
+			continue
+		}
+		s.tell(in, note{kind: spec.EventSignalled, severity: spec.Info, message: fmt.Sprintf("was sent %s", sig)})
+	}
+	return errors.Join(errs...)
+}

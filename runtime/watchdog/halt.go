@@ -1,0 +1,55 @@
+package watchdog
+
+import (
+	"time"
+)
+
+// beginHalt ends the loop: with keep at once, leaving all processes alive;
+// otherwise by stopping them, the agent last, so that it can tell.
+func (s *supervisor) beginHalt(keep bool, now time.Time) {
+	if s.halt != nil && s.halt.keep {
+		return
+	}
+	s.halt = &halt{keep: keep}
+	if keep {
+		return
+	}
+	// They are wanted again by whoever comes next: replaced, not removed.
+	for _, id := range s.sorted() {
+		if in := s.instances[id]; id != AgentID {
+			s.pause(in, now)
+		}
+	}
+}
+
+// pause stops an instance in a way that a successor starts it again.
+func (s *supervisor) pause(in *instance, now time.Time) {
+	if in.phase.alive() {
+		if in.blame == "" {
+			in.blame = "meshrun is stopped"
+		}
+		s.step(in, evReplace, now)
+	}
+}
+
+// halted reports whether the loop is through, and stops the agent once it is
+// the only one left.
+func (s *supervisor) halted() bool {
+	if s.halt == nil {
+		return false
+	}
+	if s.halt.keep {
+		return true
+	}
+	agent := s.instances[AgentID]
+	left := len(s.procs)
+	if agent != nil && agent.proc != nil && !s.halt.agentToo {
+		if left > 1 {
+			return false
+		}
+		s.halt.agentToo = true
+		s.pause(agent, time.Now())
+		return false
+	}
+	return left == 0
+}

@@ -1,0 +1,73 @@
+package watchdog
+
+import (
+	"reflect"
+	"time"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// instance is one instance as the loop keeps it.
+type instance struct {
+	launch  *spec.Launch  // what is wanted; never changed in place
+	view    spec.Instance // what is told
+	phase   phase
+	history history
+	nonce   string
+	proc    *process // nil unless alive
+	// blame is why it is being killed: the next exit counts as a failure.
+	blame  string
+	why    string    // the policy's reason for what follows an end
+	nextAt time.Time // of the next start, in backoff
+	queued bool
+	// forking: a fork was begun, and whether it worked is not noted yet.
+	forking bool
+	killed  bool // SIGKILL was sent, and told
+	// adopted: it was starting when a watchdog died, so READY=1 may be lost.
+	adopted bool
+	notify  uint64        // token of its notify socket
+	pulse   time.Duration // WATCHDOG_USEC that it chose itself, or 0
+	lost    uint64        // bytes dropped and not told yet
+	timers  [numTimers]*timer
+}
+
+// keep is what the journal holds of it besides what is told.
+func (in *instance) keep() keep {
+	k := keep{Phase: in.phase, Nonce: in.nonce, History: in.history, Blame: in.blame, Forking: in.forking}
+	if in.proc != nil && in.proc.session != in.proc.pid {
+		k.Session = in.proc.session
+	}
+	return k
+}
+
+// want makes the launch the wanted one, as far as it can be seen at once.
+func (in *instance) want(l *spec.Launch) {
+	in.launch = l
+	in.view.Version, in.view.Hash, in.view.Epoch = l.Version, l.Hash, l.Epoch
+	in.view.ReloadHash, in.view.Ports, in.view.Critical = l.ReloadHash, l.Ports, l.Critical
+}
+
+// needsReady reports whether the instance is up only once it says READY=1.
+func (in *instance) needsReady() bool { return in.launch.Ready != nil && in.launch.Ready.Notify }
+
+// heartbeat is how often WATCHDOG=1 is expected; 0 for never.
+func (in *instance) heartbeat() time.Duration {
+	if in.launch.Watchdog == nil {
+		return 0
+	}
+	if in.pulse > 0 {
+		return in.pulse
+	}
+	return in.launch.Watchdog.Timeout.Std()
+}
+
+// marks are those of the current generation.
+func (in *instance) marks() marks {
+	return marks{generation: in.view.Generation, nonce: in.nonce}
+}
+
+// replaces reports whether a launch needs another process than the one known.
+func replaces(old, l *spec.Launch) bool { return old.Hash != l.Hash || old.Epoch != l.Epoch }
+
+// same reports whether two launches are the same in every respect.
+func same(a, b *spec.Launch) bool { return reflect.DeepEqual(a, b) }

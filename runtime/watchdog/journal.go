@@ -1,0 +1,272 @@
+package watchdog
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// The bounds of the journal.
+const (
+	DefaultSegmentSize = 8 << 20
+	DefaultSegments    = 4
+
+	// maxPending bounds the records that wait for room on the disk.
+	maxPending = 4 << 20
+)
+
+const segmentSuffix = ".jsonl"
+
+// journal is the append-only memory of the watchdog: numbered records in
+// segments, each of which begins with the whole table, so that the ones before
+// it may go. It is used by the loop alone; readers use its files and the ring.
+//
+// Writes are not synced one by one: a killed process loses nothing that it has
+// written, and a machine that loses power has lost the processes as well; what
+// shall run is then declared again by the agent, whose store is synced.
+type journal struct {
+	dir   string
+	log   hclog.Logger
+	ring  *ring
+	table func() []entry // the state as of now, for a new segment
+
+	segmentSize int64
+	segments    int
+
+	file    *os.File
+	size    int64
+	seq     uint64 // of the last record
+	pending []byte // whole lines that are not in the file yet
+	untold  []spec.Event
+	lost    bool // records were dropped: only a new segment makes it whole
+	fails   int  // failed writes in a row
+	err     error
+}
+
+// append numbers a record and keeps it for the next flush.
+func (j *journal) append(r record) {
+	j.seq++
+	r.Event.Seq = j.seq
+	b, err := json.Marshal(r)
+	if err != nil { // no type in a record can fail to marshal
+		j.log.Error("cannot encode a journal record", "type", r.Event.Type, "error", err)
+		return
+	}
+	j.untold = append(j.untold, r.Event)
+	if len(j.pending)+len(b) > maxPending {
+		j.pending, j.lost = nil, true
+	}
+	j.pending = append(append(j.pending, b...), '\n')
+}
+
+// flush writes what was appended, all in one write, and reports whether all of
+// it is in the file. A full disk stops nothing: records wait, within a bound,
+// and the next flush tries again.
+func (j *journal) flush() bool {
+	if len(j.pending) == 0 && !j.lost {
+		return true
+	}
+	err := j.write()
+	// Told is only what is written, so that no number is ever told twice; with
+	// a full disk, it is told nevertheless.
+	j.ring.add(j.untold)
+	clear(j.untold)
+	j.untold = j.untold[:0]
+	if err == nil {
+		if j.fails > 0 {
+			j.log.Info("journal is written again", "failed_writes", j.fails)
+		}
+		j.fails, j.err = 0, nil
+		return true
+	}
+	if j.fails%10 == 0 {
+		j.log.Warn("cannot write the journal; supervision goes on, and what happens is kept in memory: make room on the disk",
+			"dir", j.dir, "failed_writes", j.fails+1, "error", err)
+	}
+	j.fails++
+	j.err = err
+	return false
+}
+
+func (j *journal) write() error {
+	if j.file == nil || j.lost || j.size > j.segmentSize {
+		// The new segment begins with the state that the pending records led to.
+		err := j.rotate()
+		if err != nil && (j.file == nil || j.lost) {
+			return err
+		}
+		if err != nil {
+			j.log.Warn("cannot begin a new journal segment; going on with the old one", "error", err)
+		}
+	}
+	if len(j.pending) == 0 {
+		return nil
+	}
+	n, err := j.file.Write(j.pending)
+	if err != nil {
+		// A torn line would read as damage: take it back.
+		if n > 0 {
+			if terr := j.file.Truncate(j.size); terr != nil {
+				j.lost = true
+			}
+		}
+		return fmt.Errorf("write journal: %w", err)
+	}
+	j.size += int64(n)
+	if cap(j.pending) > 256<<10 {
+		j.pending = nil
+	}
+	j.pending = j.pending[:0]
+	return nil
+}
+
+// rotate begins a new segment with the whole table and removes the oldest.
+// Pending records go to its end, after the table that they led to; replaying
+// them again changes nothing.
+func (j *journal) rotate() error {
+	entries := j.table()
+	from := j.seq + 1
+	if first, ok := firstSeq(j.pending); ok && !j.lost {
+		from = first
+	}
+	b, err := encodeSegment(segmentHead{From: from, Entries: len(entries)}, entries)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(j.dir, fmt.Sprintf("%020d%s", from, segmentSuffix))
+	tmp := path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("create journal segment: %w", err)
+	}
+	if _, err = f.Write(b); err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		f.Close()
+		os.Remove(tmp)
+		return fmt.Errorf("write journal segment: %w", err)
+	}
+	j.close()
+	j.file, j.size, j.lost = f, int64(len(b)), false
+	// A table larger than a segment must not rotate at every write.
+	j.segmentSize = max(j.segmentSize, 2*int64(len(b)))
+	j.prune()
+	return nil
+}
+
+func encodeSegment(head segmentHead, entries []entry) ([]byte, error) {
+	var out []byte
+	add := func(v any) error {
+		b, err := json.Marshal(v)
+		if err != nil {
+			return fmt.Errorf("encode journal segment: %w", err)
+		}
+		out = append(append(out, b...), '\n')
+		return nil
+	}
+	if err := add(struct {
+		Head segmentHead `json:"head"`
+	}{head}); err != nil {
+		return nil, err
+	}
+	for i := range entries {
+		if err := add(struct {
+			Entry *entry `json:"entry"`
+		}{&entries[i]}); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// firstSeq returns the number of the first record in encoded lines.
+func firstSeq(lines []byte) (uint64, bool) {
+	if len(lines) == 0 {
+		return 0, false
+	}
+	var r struct {
+		Event struct {
+			Seq uint64 `json:"seq"`
+		} `json:"event"`
+	}
+	first, _, _ := strings.Cut(string(lines[:min(len(lines), 1<<20)]), "\n")
+	if json.Unmarshal([]byte(first), &r) != nil || r.Event.Seq == 0 {
+		return 0, false
+	}
+	return r.Event.Seq, true
+}
+
+// prune removes the segments beyond the bound, oldest first.
+func (j *journal) prune() {
+	names, err := segmentNames(j.dir)
+	if err != nil {
+		j.log.Warn("cannot list the journal", "error", err)
+		return
+	}
+	for len(names) > j.segments {
+		if err := os.Remove(filepath.Join(j.dir, names[0])); err != nil && !errors.Is(err, os.ErrNotExist) {
+			j.log.Warn("cannot remove an old journal segment", "error", err)
+			return
+		}
+		names = names[1:]
+	}
+}
+
+// close closes the file; what was not flushed is gone.
+func (j *journal) close() {
+	if j.file != nil {
+		j.file.Close()
+		j.file = nil
+	}
+}
+
+// segmentNames lists the segments, oldest first.
+func segmentNames(dir string) ([]string, error) {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list journal: %w", err)
+	}
+	var names []string
+	for _, f := range files {
+		if _, ok := segmentStart(f.Name()); ok {
+			names = append(names, f.Name())
+		}
+	}
+	sort.Strings(names)
+	return names, nil
+}
+
+// segmentStart returns the number of the first event of a segment.
+func segmentStart(name string) (uint64, bool) {
+	stem, ok := strings.CutSuffix(name, segmentSuffix)
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(stem, 10, 64)
+	return n, err == nil
+}
+
+// entryOf is what a segment keeps of an instance.
+func entryOf(l *spec.Launch, v *spec.Instance, k keep) entry {
+	return entry{Launch: *l, Instance: *v, Keep: k}
+}
+
+// resume goes on writing at the end of an undamaged segment.
+func (j *journal) resume(name string, size int64) error {
+	f, err := os.OpenFile(filepath.Join(j.dir, name), os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("open journal: %w", err)
+	}
+	j.file, j.size = f, size
+	return nil
+}

@@ -1,0 +1,396 @@
+package watchdog
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// eventQueue bounds the batches of kernel events that wait for the loop.
+const eventQueue = 64
+
+// linuxKernel is the kernel that there is. The loop's goroutine alone calls
+// its methods; the poller's goroutine only hands tokens on.
+type linuxKernel struct {
+	log    hclog.Logger
+	id     string // of this watchdog's data directory
+	runDir string
+	bootID string
+	null   int // /dev/null, the stdin of all
+
+	poll      *poller
+	pump      *pump
+	events    chan []kernelEvent
+	closed    chan struct{} // closed by close
+	nextToken uint64
+	held      map[spec.InstanceID]*held
+	inherited map[spec.InstanceID]int // notify sockets handed on by re-exec
+}
+
+// held is what an instance keeps across its generations.
+type held struct {
+	out, err    int // the FIFOs, read-write, non-blocking
+	notify      int // the notify socket, or -1
+	notifyToken uint64
+}
+
+// notifyBit marks the tokens of notify sockets.
+const notifyBit = 1 << 63
+
+// newLinuxKernel opens what the watchdog needs of the kernel.
+func newLinuxKernel(log hclog.Logger, id, runDir string, p *pump) (*linuxKernel, error) {
+	boot, err := readBootID()
+	if err != nil {
+		return nil, err
+	}
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open /dev/null: %w", err)
+	}
+	poll, err := newPoller("meshrun-events")
+	if err != nil {
+		unix.Close(null)
+		return nil, err
+	}
+	k := &linuxKernel{log: log, id: id, runDir: runDir, bootID: boot, null: null, poll: poll, pump: p,
+		events: make(chan []kernelEvent, eventQueue), closed: make(chan struct{}),
+		held: map[spec.InstanceID]*held{}, inherited: map[spec.InstanceID]int{}}
+	poll.run(k.deliver)
+	return k, nil
+}
+
+// deliver hands a batch to the loop; if the loop is busy, it waits.
+func (k *linuxKernel) deliver(tokens []uint64) {
+	batch := make([]kernelEvent, len(tokens))
+	for i, t := range tokens {
+		batch[i] = kernelEvent{token: t, notify: t&notifyBit != 0}
+	}
+	select {
+	case k.events <- batch:
+	case <-k.closed:
+	}
+}
+
+// close lets go of everything and waits; no process is touched.
+func (k *linuxKernel) close() {
+	close(k.closed)
+	k.poll.close()
+	unix.Close(k.null)
+	for _, h := range k.held {
+		if h.notify >= 0 {
+			unix.Close(h.notify)
+		}
+	}
+}
+
+// Events delivers what happens.
+func (k *linuxKernel) Events() <-chan []kernelEvent { return k.events }
+
+// BootID names the running boot.
+func (k *linuxKernel) BootID() string { return k.bootID }
+
+// Dropped is ready when output was lost.
+func (k *linuxKernel) Dropped() <-chan struct{} { return k.pump.dropped }
+
+// TakeDropped returns what was lost since the last time.
+func (k *linuxKernel) TakeDropped() map[spec.InstanceID]uint64 { return k.pump.takeDropped() }
+
+// SetLogs changes how much output of an instance is kept.
+func (k *linuxKernel) SetLogs(id spec.InstanceID, l spec.Logs) { k.pump.setLimits(id, l) }
+
+// EndOutput ends the unfinished lines of a process that has exited.
+func (k *linuxKernel) EndOutput(id spec.InstanceID) { k.pump.flush(id) }
+
+// runName is the stem of an instance's files in the run directory: a hash,
+// since socket paths are short.
+func runName(id spec.InstanceID) string {
+	sum := sha256.Sum256([]byte(id.String()))
+	return hex.EncodeToString(sum[:8])
+}
+
+func (k *linuxKernel) path(id spec.InstanceID, suffix string) string {
+	return filepath.Join(k.runDir, runName(id)+suffix)
+}
+
+// Hold opens an instance's pipes and notify socket, once.
+func (k *linuxKernel) Hold(l *spec.Launch) (uint64, error) {
+	h := k.held[l.ID]
+	if h == nil {
+		h = &held{notify: -1}
+		var err error
+		if h.out, err = openFIFO(k.path(l.ID, ".out")); err != nil {
+			return 0, err
+		}
+		if h.err, err = openFIFO(k.path(l.ID, ".err")); err != nil {
+			unix.Close(h.out)
+			return 0, err
+		}
+		if err = k.pump.add(l.ID, h.out, h.err, l.Logs); err != nil {
+			unix.Close(h.out)
+			unix.Close(h.err)
+			return 0, err
+		}
+		k.held[l.ID] = h
+	}
+	if h.notify < 0 && wantsNotify(l) {
+		fd, ok := k.inherited[l.ID]
+		delete(k.inherited, l.ID)
+		if !ok {
+			var err error
+			if fd, err = listenNotify(k.path(l.ID, ".notify")); err != nil {
+				return 0, err
+			}
+		}
+		k.nextToken++
+		h.notify, h.notifyToken = fd, k.nextToken|notifyBit
+		if err := k.poll.watch(fd, unix.EPOLLIN|unix.EPOLLONESHOT, h.notifyToken); err != nil {
+			unix.Close(fd)
+			h.notify = -1
+			return 0, err
+		}
+	}
+	return h.notifyToken, nil
+}
+
+func wantsNotify(l *spec.Launch) bool {
+	return l.Watchdog != nil || (l.Ready != nil && l.Ready.Notify)
+}
+
+// openFIFO opens a FIFO for reading and writing, so that neither end is ever
+// missing, and makes it if need be.
+func openFIFO(path string) (int, error) {
+	const flags = unix.O_RDWR | unix.O_NONBLOCK | unix.O_CLOEXEC
+	if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, unix.EEXIST) {
+		return -1, fmt.Errorf("make output pipe %s: %w", path, err)
+	}
+	fd, err := unix.Open(path, flags|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open output pipe %s: %w", path, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		unix.Close(fd)
+		return -1, fmt.Errorf("open output pipe %s: it is no pipe: remove it", path)
+	}
+	return fd, nil
+}
+
+// Release drains, closes and removes what Hold opened.
+func (k *linuxKernel) Release(id spec.InstanceID) {
+	h := k.held[id]
+	if h == nil {
+		return
+	}
+	delete(k.held, id)
+	k.pump.remove(id)
+	if h.notify >= 0 {
+		unix.Close(h.notify)
+	}
+	for _, suffix := range [...]string{".out", ".err", ".notify", ".lock"} {
+		if err := unix.Unlink(k.path(id, suffix)); err != nil && !errors.Is(err, unix.ENOENT) {
+			k.log.Warn("cannot remove a file of a removed instance", "instance", id.String(), "error", err)
+		}
+	}
+}
+
+// Signal signals the whole group of a process. The kernel does it through the
+// pidfd where it can (6.9 and later); elsewhere the identity is verified first.
+func (k *linuxKernel) Signal(p *process, sig syscall.Signal) error {
+	if p.pid == p.session {
+		err := unix.PidfdSendSignal(p.pidfd, sig, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP)
+		if err == nil || errors.Is(err, unix.ESRCH) {
+			return nil // nobody left is what was wanted
+		}
+		if !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("send %s to group %d: %w", unix.SignalName(sig), p.pid, err)
+		}
+	}
+	if st, err := readStat(p.pid); err == nil && st.startTicks == p.startTicks && st.group == p.session {
+		if err := unix.Kill(-p.session, sig); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("send %s to group %d: %w", unix.SignalName(sig), p.session, err)
+		}
+		return nil
+	}
+	err := unix.PidfdSendSignal(p.pidfd, sig, nil, 0)
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("send %s to process %d: %w", unix.SignalName(sig), p.pid, err)
+	}
+	return nil
+}
+
+// Collect reads how a dead process ended.
+func (k *linuxKernel) Collect(p *process, last bool) (spec.Exit, bool) {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PIDFD, p.pidfd, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	if err == nil && info.Signo == 0 {
+		return spec.Exit{}, false // it lives
+	}
+	// The rest of the group goes now: the zombie still pins the group's number.
+	if kerr := k.Signal(p, unix.SIGKILL); kerr != nil {
+		k.log.Warn("cannot kill the rest of a group", "pid", p.pid, "error", kerr)
+	}
+	if err == nil {
+		var ws unix.WaitStatus
+		if _, err = unix.Wait4(p.pid, &ws, unix.WNOHANG, nil); err == nil {
+			k.drop(p)
+			return exitOf(ws), true
+		}
+	}
+	// Not a child: it was adopted. The kernel tells once its parent reaped it.
+	pi := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
+	err = unix.IoctlPidfdInfo(p.pidfd, &pi)
+	switch {
+	case err == nil && pi.Mask&unix.PIDFD_INFO_EXIT != 0:
+		k.drop(p)
+		return exitOf(unix.WaitStatus(pi.Exit_code)), true
+	case err == nil && !last:
+		return spec.Exit{}, false
+	default:
+		k.drop(p)
+		return spec.Exit{Unknown: true}, true
+	}
+}
+
+// Kill ends one process, and lets go of it.
+func (k *linuxKernel) Kill(p *process) error {
+	defer k.drop(p)
+	if err := unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill process %d: %w", p.pid, err)
+	}
+	return nil
+}
+
+func (k *linuxKernel) drop(p *process) {
+	unix.Close(p.pidfd) // leaves the epoll by itself
+	p.pidfd = -1
+}
+
+func exitOf(ws unix.WaitStatus) spec.Exit {
+	if ws.Signaled() {
+		return spec.Exit{Signal: signalName(ws.Signal())}
+	}
+	return spec.Exit{Code: ws.ExitStatus()}
+}
+
+func signalName(sig syscall.Signal) spec.Signal {
+	if name := unix.SignalName(sig); name != "" {
+		return spec.Signal(name)
+	}
+	return spec.Signal("SIG" + strconv.Itoa(int(sig))) // real-time signals
+}
+
+// maxOrphans bounds how many orphans are reaped in one turn.
+const maxOrphans = 256
+
+// Orphans reaps processes that were left to this one because their parents
+// ended. A known child's status is left to Collect.
+func (k *linuxKernel) Orphans(known func(pid int) (uint64, bool)) []uint64 {
+	for range maxOrphans {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if err != nil || info.Signo == 0 {
+			return nil
+		}
+		pid := childOf(&info)
+		if token, ok := known(pid); ok {
+			return []uint64{token} // it stands before the others until collected
+		}
+		var ws unix.WaitStatus
+		if _, err := unix.Wait4(pid, &ws, unix.WNOHANG, nil); err != nil {
+			return nil
+		}
+		k.log.Trace("reaped an orphan", "pid", pid)
+	}
+	return nil
+}
+
+// childOf reads si_pid: the first field after the three that all signals have,
+// aligned to a pointer.
+func childOf(info *unix.Siginfo) int {
+	const header = 3 * unsafe.Sizeof(int32(0))
+	const align = unsafe.Sizeof(uintptr(0))
+	offset := (header + align - 1) / align * align
+	return int(*(*int32)(unsafe.Add(unsafe.Pointer(info), offset)))
+}
+
+// becomeSubreaper makes orphaned descendants children of this process.
+func becomeSubreaper() error {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("become subreaper: %w", err)
+	}
+	return nil
+}
+
+var _ kernel = (*linuxKernel)(nil)
+
+// Find opens a process that is said to live.
+func (k *linuxKernel) Find(pid int, startTicks uint64, bootID string, m marks) *process {
+	if pid <= 1 || bootID != k.bootID {
+		return nil
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil
+	}
+	st, err := readStat(pid)
+	if err != nil || st.startTicks != startTicks || !k.carries(pid, m) ||
+		unix.PidfdSendSignal(fd, 0, nil, 0) != nil { // the pidfd is of an earlier holder of the pid
+		unix.Close(fd)
+		return nil
+	}
+	p := &process{pidfd: fd, pid: pid, startTicks: startTicks, bootID: bootID, session: pid}
+	if err := k.attend(p); err != nil {
+		k.log.Error("cannot watch a process", "pid", pid, "error", err)
+		unix.Close(fd)
+		return nil
+	}
+	return p
+}
+
+// carries reports whether a process may be what the marks say. Programs that
+// set their title overwrite their environment, so that missing marks prove
+// nothing: pid, start time and boot decide. Other marks prove the contrary.
+func (k *linuxKernel) carries(pid int, m marks) bool {
+	found := readMarks(pid)
+	if w := found[envWatchdog]; w != "" && w != k.id {
+		return false
+	}
+	g := found[envGeneration]
+	return g == "" || m.nonce == "" || g == markGeneration(m)
+}
+
+// attend gives a process a token and watches it: edge-triggered, since it is
+// told twice, when it dies and when it has been reaped.
+func (k *linuxKernel) attend(p *process) error {
+	k.nextToken++
+	p.token = k.nextToken
+	return k.poll.watch(p.pidfd, unix.EPOLLIN|unix.EPOLLET, p.token)
+}
+
+// watchdogID names a data directory for good: what it started carries it.
+func watchdogID(dir string, fresh func() string) (string, error) {
+	path := filepath.Join(dir, "id")
+	b, err := os.ReadFile(path)
+	if err == nil && len(b) == 33 {
+		return string(b[:32]), nil
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("read watchdog id: %w", err)
+	}
+	id := fresh()
+	if err := os.WriteFile(path, []byte(id+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("write watchdog id: %w", err)
+	}
+	return id, nil
+}

@@ -1,0 +1,168 @@
+package watchdog
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// procStat is what /proc/<pid>/stat says of a process.
+type procStat struct {
+	state      byte
+	parent     int
+	group      int
+	session    int
+	startTicks uint64
+}
+
+// readStat reads /proc/<pid>/stat.
+func readStat(pid int) (procStat, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return procStat{}, fmt.Errorf("read process %d: %w", pid, err)
+	}
+	return parseStat(b)
+}
+
+// parseStat takes the file apart. The name in it, in parentheses, may hold
+// anything, so fields are counted from the last parenthesis.
+func parseStat(b []byte) (procStat, error) {
+	end := bytes.LastIndexByte(b, ')')
+	if end < 0 {
+		return procStat{}, fmt.Errorf("parse process status %q: no name", b)
+	}
+	f := strings.Fields(string(b[end+1:]))
+	if len(f) < 20 {
+		return procStat{}, fmt.Errorf("parse process status: %d fields", len(f))
+	}
+	s := procStat{state: f[0][0]}
+	var errs [4]error
+	s.parent, errs[0] = strconv.Atoi(f[1])
+	s.group, errs[1] = strconv.Atoi(f[2])
+	s.session, errs[2] = strconv.Atoi(f[3])
+	s.startTicks, errs[3] = strconv.ParseUint(f[19], 10, 64)
+	for _, err := range errs {
+		if err != nil {
+			return procStat{}, fmt.Errorf("parse process status: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// readMarks reads the marks from a process's environment. Programs may have
+// overwritten it (those that set their title do), and a zombie has none: then
+// nothing is found.
+func readMarks(pid int) (m map[string]string) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil {
+		return nil
+	}
+	for v := range bytes.SplitSeq(b, []byte{0}) {
+		if !bytes.HasPrefix(v, []byte("MESHRUN_")) {
+			continue
+		}
+		name, value, ok := strings.Cut(string(v), "=")
+		switch name {
+		case envInstance, envGeneration, envWatchdog, envUnrecorded:
+			if ok {
+				if m == nil {
+					m = make(map[string]string, 4)
+				}
+				m[name] = value
+			}
+		}
+	}
+	return m
+}
+
+// markGeneration is the value of MESHRUN_GENERATION.
+func markGeneration(m marks) string {
+	return strconv.FormatUint(m.generation, 10) + "." + m.nonce
+}
+
+func parseGeneration(s string) (generation uint64, nonce string) {
+	number, nonce, _ := strings.Cut(s, ".")
+	generation, _ = strconv.ParseUint(number, 10, 64)
+	return generation, nonce
+}
+
+// readBootID reads the name of the running boot.
+func readBootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("read boot id: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// Scan looks at every process for this watchdog's marks and pipes.
+func (k *linuxKernel) Scan(ids []spec.InstanceID) []sighting {
+	dirs, err := os.ReadDir("/proc")
+	if err != nil {
+		k.log.Error("cannot list processes: strays will not be found", "error", err)
+		return nil
+	}
+	pipes := make(map[string]spec.InstanceID, 2*len(ids))
+	for _, id := range ids {
+		pipes[k.path(id, ".out")] = id
+		pipes[k.path(id, ".err")] = id
+	}
+	var found []sighting
+	self := os.Getpid()
+	for _, d := range dirs {
+		pid, err := strconv.Atoi(d.Name())
+		if err != nil || pid == self {
+			continue
+		}
+		if s, ok := k.look(pid, pipes); ok {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+// look tells whether a process is one of this watchdog's.
+func (k *linuxKernel) look(pid int, pipes map[string]spec.InstanceID) (sighting, bool) {
+	s := sighting{pid: pid}
+	m := readMarks(pid)
+	if m[envWatchdog] == k.id {
+		id, err := spec.ParseInstanceID(m[envInstance])
+		if err != nil {
+			return s, false
+		}
+		s.id = id
+		s.generation, s.nonce = parseGeneration(m[envGeneration])
+		s.unrecorded = m[envUnrecorded] != ""
+	} else if m[envWatchdog] != "" {
+		return s, false // another watchdog's
+	} else if id, ok := pipeOwner(pid, pipes); ok {
+		s.id, s.byPipe = id, true
+	} else {
+		return s, false
+	}
+	st, err := readStat(pid)
+	if err != nil || st.state == 'Z' || st.state == 'X' {
+		return s, false
+	}
+	s.pgid, s.session, s.startTicks = st.group, st.session, st.startTicks
+	return s, true
+}
+
+// pipeOwner tells whose pipes a process has as its stdout or stderr.
+func pipeOwner(pid int, pipes map[string]spec.InstanceID) (spec.InstanceID, bool) {
+	for _, fd := range [...]string{"1", "2"} {
+		target, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "fd", fd))
+		if err != nil {
+			return spec.InstanceID{}, false
+		}
+		if id, ok := pipes[target]; ok {
+			return id, true
+		}
+	}
+	return spec.InstanceID{}, false
+}

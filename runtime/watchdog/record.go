@@ -1,0 +1,50 @@
+package watchdog
+
+import (
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// record is one line of the journal. Launches may hold secrets, so records
+// stay in files of mode 0600, and only their events are told.
+type record struct {
+	Event  spec.Event   `json:"event"`
+	Launch *spec.Launch `json:"launch,omitempty"`
+	Keep   *keep        `json:"keep,omitempty"`
+	// Removed says that the event's instance is forgotten.
+	Removed bool `json:"removed,omitempty"`
+}
+
+// keep is what only the watchdog needs to know of an instance to go on with it.
+type keep struct {
+	Phase   phase   `json:"phase"`
+	Nonce   string  `json:"nonce,omitempty"`
+	History history `json:"history,omitzero"`
+	// Forking is set from right before a fork until it is known to have worked.
+	Forking bool `json:"forking,omitempty"`
+	// Session is the group and session of the process, if not the PID.
+	Session int `json:"session,omitempty"`
+	// Blame is why it is being killed, if it is.
+	Blame string `json:"blame,omitempty"`
+}
+
+// entry is all that is known of one instance: what a segment begins with, and
+// what a replay ends with.
+type entry struct {
+	Launch   spec.Launch   `json:"launch"`
+	Instance spec.Instance `json:"instance"`
+	Keep     keep          `json:"keep"`
+}
+
+// segmentHead is the first line of a segment; Entries entry lines follow it.
+type segmentHead struct {
+	// From is the number of the first event in the segment.
+	From    uint64 `json:"from"`
+	Entries int    `json:"entries"`
+}
+
+// line is any line of a segment: exactly one of its kinds.
+type line struct {
+	Head  *segmentHead `json:"head,omitempty"`
+	Entry *entry       `json:"entry,omitempty"`
+	record
+}

@@ -1,0 +1,82 @@
+package watchdog
+
+import (
+	"sync"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// ringSize is how many of the last events are kept in memory, for those who
+// follow, and for all while the disk is full.
+const ringSize = 2048
+
+// ring holds the last events and wakes those who wait for more. Adding never
+// blocks: who reads too slowly reads from the journal's files.
+type ring struct {
+	mu     sync.Mutex // guards all below
+	events []spec.Event
+	start  int // index of the oldest once the ring is full
+	last   uint64
+	more   chan struct{} // closed when an event was added since it was made
+}
+
+// newRing returns a ring that goes on after event last.
+func newRing(last uint64) *ring { return &ring{last: last, more: make(chan struct{})} }
+
+// add keeps events and forgets the oldest beyond the bound.
+func (r *ring) add(events []spec.Event) {
+	if len(events) == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range events {
+		if len(r.events) < ringSize {
+			r.events = append(r.events, e)
+		} else {
+			r.events[r.start] = e
+			r.start = (r.start + 1) % ringSize
+		}
+		r.last = e.Seq
+	}
+	close(r.more)
+	r.more = make(chan struct{})
+}
+
+// after returns up to limit events that follow seq, and whether the ring goes
+// back that far. The channel is closed when there is more than that.
+func (r *ring) after(seq uint64, limit int) (events []spec.Event, ok bool, more <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if seq == r.last {
+		return nil, true, r.more
+	}
+	n := len(r.events)
+	if n == 0 || seq > r.last || seq+1 < r.events[r.start%n].Seq {
+		return nil, false, r.more
+	}
+	skip := int(seq + 1 - r.events[r.start%n].Seq)
+	for i := skip; i < n && len(events) < limit; i++ {
+		events = append(events, r.events[(r.start+i)%n])
+	}
+	return events, true, r.more
+}
+
+// bounds returns the number of the oldest event in the ring, or of the next
+// one if it is empty, and of the last event.
+func (r *ring) bounds() (first, last uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.events) == 0 {
+		return r.last + 1, r.last
+	}
+	return r.events[r.start%len(r.events)].Seq, r.last
+}
+
+// wait returns the number of the last event, and a channel that is closed when
+// there is a later one.
+func (r *ring) wait() (last uint64, more <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.last, r.more
+}

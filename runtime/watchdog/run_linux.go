@@ -1,0 +1,367 @@
+package watchdog
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+const (
+	socketName = "watchdog.sock"
+	lockName   = "watchdog.lock"
+
+	// layoutVersion is the data directory's layout that this program reads.
+	layoutVersion = 1
+)
+
+// Config says what a watchdog keeps and where.
+type Config struct {
+	// DataDir is the root of all that meshrun keeps.
+	DataDir string
+	// Agent is the command line of the agent, kept alive as meshrun/agent/0;
+	// empty for none.
+	Agent []string
+	// Version is told to who asks.
+	Version string
+	// Logger takes what the watchdog has to say; nil for nothing.
+	Logger hclog.Logger
+	// AgentOutput also gets what the agent writes, besides its logs; nil for
+	// nobody. It may be slow: what it does not take in time it does not get.
+	AgentOutput io.Writer
+}
+
+// ErrRunning: another watchdog owns the data directory.
+var ErrRunning = errors.New("another watchdog is running")
+
+// watchdog is one run: what is opened in order, and closed the other way round.
+type watchdog struct {
+	cfg     Config
+	log     hclog.Logger
+	dir     string // DataDir/watchdog
+	lock    *os.File
+	kern    *linuxKernel
+	pump    *pump
+	journal *journal
+	loop    *supervisor
+	ln      *net.UnixListener
+	http    *http.Server
+	upgrade chan struct{}
+	wg      sync.WaitGroup // the API, the loop, the systemd reports
+	systemd *sdNotifier
+}
+
+// Run is the watchdog. It adopts what a predecessor left, keeps alive what is
+// declared, and returns when it was told to end: after SIGTERM, SIGINT or the
+// end of ctx it stops all instances first, the agent last. It wraps ErrRunning
+// if the data directory has a watchdog already. An upgrade does not return: the
+// process goes on as the new program.
+func Run(ctx context.Context, cfg Config) error {
+	w := &watchdog{cfg: cfg, log: cfg.Logger, upgrade: make(chan struct{}, 1)}
+	if w.log == nil {
+		w.log = hclog.NewNullLogger()
+	}
+	w.log = w.log.Named("watchdog")
+	if err := w.open(); err != nil {
+		return errors.Join(err, w.close())
+	}
+	err := w.serve(ctx)
+	return errors.Join(err, w.close())
+}
+
+// open does everything up to the point where requests are answered.
+func (w *watchdog) open() error {
+	handed, err := takeHanded()
+	if err != nil {
+		return err
+	}
+	if err := w.openDir(handed); err != nil {
+		return err
+	}
+	r, err := w.openJournal()
+	if err != nil {
+		return err
+	}
+	if err := w.openKernel(handed); err != nil {
+		return err
+	}
+	w.loop = newSupervisor(w.log, w.kern, w.journal, newNonce)
+	if w.ln, err = w.listen(handed); err != nil {
+		return err
+	}
+	now := time.Now()
+	w.announce(r, handed != nil, now)
+	w.loop.adoptAll(r, now)
+	w.kern.closeHanded()
+	if len(w.cfg.Agent) > 0 {
+		w.loop.declareAgent(agentLaunch(w.cfg.Agent, os.Environ(), agentDir(), w.socket()), now)
+	}
+	return nil
+}
+
+// openDir makes the directories and takes the lock.
+func (w *watchdog) openDir(handed *handed) error {
+	root, err := filepath.Abs(w.cfg.DataDir)
+	if err != nil {
+		return fmt.Errorf("find data directory: %w", err)
+	}
+	w.cfg.DataDir, w.dir = root, filepath.Join(root, "watchdog")
+	if n := len(filepath.Join(w.dir, "run", strings.Repeat("x", 16)+".notify")); n > maxSocketPath {
+		return fmt.Errorf("use data directory %s: the paths of its sockets would be %d bytes long, %d are allowed: choose a shorter one",
+			root, n, maxSocketPath)
+	}
+	for _, d := range [...]string{root, w.dir, filepath.Join(w.dir, "run"), filepath.Join(w.dir, "journal")} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return fmt.Errorf("make data directory: %w", err)
+		}
+	}
+	// Users' processes reach their notify sockets through these; what is in
+	// them has modes of its own.
+	for _, d := range [...]string{root, w.dir, filepath.Join(w.dir, "run")} {
+		if err := letThrough(d); err != nil {
+			return fmt.Errorf("make data directory: %w", err)
+		}
+	}
+	if err := checkLayout(root); err != nil {
+		return err
+	}
+	if handed != nil {
+		w.lock = os.NewFile(uintptr(handed.Lock), lockName)
+		unix.CloseOnExec(handed.Lock)
+		return nil
+	}
+	w.lock, err = takeLock(filepath.Join(w.dir, lockName), root)
+	return err
+}
+
+// letThrough lets others pass a directory without listing it.
+func letThrough(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	return os.Chmod(dir, info.Mode().Perm()|0o011)
+}
+
+// checkLayout refuses a data directory of a newer meshrun, and marks a new one.
+func checkLayout(root string) error {
+	path := filepath.Join(root, "VERSION")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = os.WriteFile(path, []byte(strconv.Itoa(layoutVersion)+"\n"), 0o600); err != nil {
+			return fmt.Errorf("mark data directory: %w", err)
+		}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read version of data directory: %w", err)
+	}
+	v, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return fmt.Errorf("read version of data directory: %s says %q, want %d: correct the file", path, strings.TrimSpace(string(b)), layoutVersion)
+	}
+	if v > layoutVersion {
+		return fmt.Errorf("use data directory %s: it is of layout version %d, this meshrun knows %d: install the newer meshrun again, or use another directory",
+			root, v, layoutVersion)
+	}
+	return nil
+}
+
+// takeLock makes this watchdog the only one of its data directory.
+func takeLock(path, root string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		b, _ := io.ReadAll(io.LimitReader(f, 32))
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w: process %s has data directory %s: stop it, or use another directory",
+				ErrRunning, strings.TrimSpace(string(b)), root)
+		}
+		return nil, fmt.Errorf("take lock: %w", err)
+	}
+	if err = f.Truncate(0); err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	if err != nil { // a full disk: the lock holds all the same
+		return f, nil
+	}
+	return f, nil
+}
+
+// openJournal reads what a predecessor knew, and goes on writing behind it.
+func (w *watchdog) openJournal() (*replayed, error) {
+	dir := filepath.Join(w.dir, "journal")
+	r, err := replay(dir)
+	if err != nil {
+		return nil, err
+	}
+	w.journal = &journal{dir: dir, log: w.log.Named("journal"), ring: newRing(r.seq), seq: r.seq,
+		segmentSize: DefaultSegmentSize, segments: DefaultSegments}
+	if len(r.damage) == 0 && !r.fresh {
+		return r, w.journal.resume(r.newest, r.size)
+	}
+	return r, nil
+}
+
+// openKernel opens what is behind the kernel interface.
+func (w *watchdog) openKernel(handed *handed) error {
+	id, err := watchdogID(w.dir, newNonce)
+	if err != nil {
+		return err
+	}
+	if err := becomeSubreaper(); err != nil {
+		return err
+	}
+	if w.pump, err = newPump(filepath.Join(w.cfg.DataDir, "logs"), w.cfg.AgentOutput); err != nil {
+		return err
+	}
+	w.pump.run()
+	if w.kern, err = newLinuxKernel(w.log, id, filepath.Join(w.dir, "run"), w.pump); err != nil {
+		return err
+	}
+	if handed != nil {
+		for id, fd := range handed.Sockets {
+			unix.CloseOnExec(fd)
+			w.kern.inherited[id] = fd
+		}
+	}
+	return nil
+}
+
+// announce journals how this run begins.
+func (w *watchdog) announce(r *replayed, upgraded bool, now time.Time) {
+	how := "started"
+	if upgraded {
+		how = "goes on as a new program"
+	}
+	e := spec.Event{Time: now.UTC(), Type: spec.EventWatchdogUp, Severity: spec.Info, Who: "watchdog",
+		Message: fmt.Sprintf("watchdog %s %s as process %d", w.cfg.Version, how, os.Getpid())}
+	w.journal.append(record{Event: e})
+	if len(r.damage) == 0 {
+		return
+	}
+	found := r.damage[0]
+	if n := len(r.damage) - 1; n > 0 {
+		found += fmt.Sprintf(" (and %d more)", n)
+	}
+	message := fmt.Sprintf("the journal was damaged: %s; going on with %d instances that could be read", found, len(r.entries))
+	aside, err := keepBroken(w.journal.dir, r.damage, now)
+	if err != nil {
+		w.log.Error("cannot keep a copy of the damaged journal", "error", err)
+	} else {
+		message += "; a copy is in " + aside
+	}
+	w.log.Warn(message)
+	e.Type, e.Severity, e.Message = spec.EventStateRepaired, spec.Warning, message
+	w.journal.append(record{Event: e})
+}
+
+func (w *watchdog) socket() string { return filepath.Join(w.dir, socketName) }
+
+// serve answers requests and runs the loop until the end.
+func (w *watchdog) serve(ctx context.Context) error {
+	api := &server{log: w.log.Named("api"), loop: w.loop, dir: w.journal.dir, ring: w.journal.ring,
+		version: w.cfg.Version, started: time.Now().UTC(), upgrade: w.upgrade}
+	w.http = &http.Server{Handler: api.handler(), ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog: w.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug})}
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, syscall.SIGCHLD)
+	defer signal.Stop(children)
+
+	w.wg.Go(func() { w.loop.run(context.WithoutCancel(ctx)) })
+	w.wg.Go(func() { w.http.Serve(&peerListener{UnixListener: w.ln, log: api.log}) })
+	w.systemd = newSDNotifier(os.Getenv, w.log)
+	w.wg.Go(func() { w.systemd.report(w.loop, w.journal.ring) })
+	w.log.Info("watchdog is up", "pid", os.Getpid(), "data_dir", w.cfg.DataDir, "socket", w.socket())
+	return w.wait(ctx, signals, children)
+}
+
+// wait runs until the loop has ended, passing on what comes from outside.
+func (w *watchdog) wait(ctx context.Context, signals, children <-chan os.Signal) error {
+	end := ctx.Done()
+	stop := func(why string) {
+		w.log.Info("stopping all instances, the agent last", "why", why)
+		w.systemd.send("STOPPING=1")
+		// A loop that has ended already has nothing left to stop.
+		_ = w.loop.do(context.Background(), func() { w.loop.beginHalt(false, time.Now()) })
+	}
+	for {
+		select {
+		case <-w.loop.done:
+			return nil
+		case <-end:
+			end = nil
+			stop("context ended")
+		case sig := <-signals:
+			if sig != syscall.SIGHUP { // a lost terminal is no reason to end
+				stop(sig.String())
+			}
+		case <-children:
+			select {
+			case w.loop.orphans <- struct{}{}:
+			default:
+			}
+		case <-w.upgrade:
+			if err := w.reexec(); err != nil {
+				w.log.Error("cannot upgrade; going on as I am", "error", err)
+			}
+		}
+	}
+}
+
+// close lets go of everything that open and serve opened, in reverse.
+func (w *watchdog) close() error {
+	if w.http != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := w.http.Shutdown(ctx); err != nil {
+			w.http.Close()
+		}
+	} else if w.ln != nil {
+		w.ln.Close()
+	}
+	w.wg.Wait()
+	if w.kern != nil {
+		w.kern.close()
+	}
+	if w.pump != nil {
+		w.pump.close()
+	}
+	if w.journal != nil {
+		w.journal.close()
+	}
+	if w.lock != nil {
+		w.lock.Close()
+	}
+	return nil
+}
+
+// newNonce returns 32 hexadecimal digits that nobody can guess.
+func newNonce() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}

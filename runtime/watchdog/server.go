@@ -1,0 +1,184 @@
+package watchdog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// maxBody bounds a request: a batch of declarations with their environments.
+const maxBody = 64 << 20
+
+// declareRequest is the body of POST /v1/declare.
+type declareRequest struct {
+	Set    []spec.Launch     `json:"set,omitempty"`
+	Remove []spec.InstanceID `json:"remove,omitempty"`
+}
+
+// signalRequest is the body of POST /v1/signal.
+type signalRequest struct {
+	IDs    []spec.InstanceID `json:"ids"`
+	Signal spec.Signal       `json:"signal"`
+}
+
+// shutdownRequest is the body of POST /v1/shutdown.
+type shutdownRequest struct {
+	StopInstances bool `json:"stop_instances"`
+}
+
+// seqReply tells up to which event a request was carried out.
+type seqReply struct {
+	Seq uint64 `json:"seq"`
+}
+
+// errorReply is the body of every answer that is no success.
+type errorReply struct {
+	Error string `json:"error"`
+}
+
+// Health is how a watchdog feels: the answer to GET /v1/health.
+type Health struct {
+	// OK is false if something is degraded; Problems says what, in words.
+	OK       bool     `json:"ok"`
+	Problems []string `json:"problems,omitempty"`
+	PID      int      `json:"pid"`
+	Version  string   `json:"version"`
+	Seq      uint64   `json:"seq"`
+	// Instances counts the known ones, Processes the live ones, Queued those
+	// that wait for their fork.
+	Instances int       `json:"instances"`
+	Processes int       `json:"processes"`
+	Queued    int       `json:"queued"`
+	Started   time.Time `json:"started"`
+}
+
+// server answers over the unix socket. It holds no state: every answer comes
+// from the loop.
+type server struct {
+	log     hclog.Logger
+	loop    *supervisor
+	dir     string // of the journal
+	ring    *ring
+	version string
+	started time.Time
+	// upgrade is told to Run, which alone can replace the program.
+	upgrade chan<- struct{}
+}
+
+// handler returns the API.
+func (s *server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/table", s.table)
+	mux.HandleFunc("GET /v1/health", s.health)
+	mux.HandleFunc("GET /v1/events", s.events)
+	mux.HandleFunc("POST /v1/declare", s.declare)
+	mux.HandleFunc("POST /v1/signal", s.signal)
+	mux.HandleFunc("POST /v1/shutdown", s.shutdown)
+	mux.HandleFunc("POST /v1/upgrade", s.reexec)
+	return mux
+}
+
+func (s *server) table(w http.ResponseWriter, r *http.Request) {
+	t := spec.Table{PID: os.Getpid(), Version: s.version, Instances: []spec.Instance{}}
+	err := s.loop.do(r.Context(), func() {
+		s.loop.settle()
+		t.Seq = s.loop.journal.seq
+		for _, id := range s.loop.sorted() {
+			t.Instances = append(t.Instances, s.loop.instances[id].view)
+		}
+	})
+	reply(w, t, err)
+}
+
+func (s *server) health(w http.ResponseWriter, r *http.Request) {
+	h := Health{OK: true, PID: os.Getpid(), Version: s.version, Started: s.started}
+	err := s.loop.do(r.Context(), func() {
+		h.Seq = s.loop.journal.seq
+		h.Instances, h.Processes, h.Queued = len(s.loop.instances), len(s.loop.procs), len(s.loop.queue)
+		if jerr := s.loop.journal.err; jerr != nil {
+			h.OK = false
+			h.Problems = append(h.Problems, "the journal cannot be written: "+jerr.Error())
+		}
+	})
+	reply(w, h, err)
+}
+
+func (s *server) declare(w http.ResponseWriter, r *http.Request) {
+	var req declareRequest
+	if !body(w, r, &req) {
+		return
+	}
+	err := checkBatch(req.Set, req.Remove)
+	var out seqReply
+	if err == nil {
+		derr := s.loop.do(r.Context(), func() {
+			err = s.loop.declare(req.Set, req.Remove, time.Now())
+			out.Seq = s.loop.journal.seq
+		})
+		err = errors.Join(err, derr)
+	}
+	reply(w, out, err)
+}
+
+func (s *server) signal(w http.ResponseWriter, r *http.Request) {
+	var req signalRequest
+	if !body(w, r, &req) {
+		return
+	}
+	var err error
+	derr := s.loop.do(r.Context(), func() { err = s.loop.signal(req.IDs, req.Signal) })
+	reply(w, struct{}{}, errors.Join(err, derr))
+}
+
+func (s *server) shutdown(w http.ResponseWriter, r *http.Request) {
+	var req shutdownRequest
+	if !body(w, r, &req) {
+		return
+	}
+	s.log.Info("asked to shut down", "stop_instances", req.StopInstances)
+	err := s.loop.do(r.Context(), func() { s.loop.beginHalt(!req.StopInstances, time.Now()) })
+	reply(w, struct{}{}, err)
+}
+
+func (s *server) reexec(w http.ResponseWriter, _ *http.Request) {
+	select {
+	case s.upgrade <- struct{}{}:
+	default: // one is under way
+	}
+	reply(w, struct{}{}, nil)
+}
+
+// body reads a request; on an error it answers itself and returns false.
+func body(w http.ResponseWriter, r *http.Request, into any) bool {
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		reply(w, nil, refuse("cannot read the request: %v", err))
+		return false
+	}
+	return true
+}
+
+// reply writes an answer, or what went wrong.
+func reply(w http.ResponseWriter, v any, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	if err != nil {
+		status := http.StatusInternalServerError
+		switch {
+		case errors.Is(err, ErrRefused):
+			status = http.StatusUnprocessableEntity
+		case errors.Is(err, errClosed), errors.Is(err, context.Canceled):
+			status = http.StatusServiceUnavailable
+		}
+		w.WriteHeader(status)
+		v = errorReply{Error: err.Error()}
+	}
+	json.NewEncoder(w).Encode(v)
+}

@@ -1,0 +1,150 @@
+package watchdog
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// lockFD is the descriptor that an exclusive process inherits locked.
+const lockFD = 3
+
+// Start checks a launch, forks, and watches what came of it.
+func (k *linuxKernel) Start(l *spec.Launch, m marks) (*process, error) {
+	p, err := prepare(l)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := k.Hold(l); err != nil {
+		return nil, err
+	}
+	files, err := k.files(l, p)
+	defer func() {
+		for _, fd := range files[1:] {
+			unix.Close(int(fd))
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	pidfd := -1
+	attr := &syscall.ProcAttr{Dir: p.dir, Env: k.environment(l, m), Files: files,
+		Sys: &syscall.SysProcAttr{Setsid: true, Credential: p.cred, PidFD: &pidfd}}
+	pid, err := syscall.ForkExec(p.path, l.Argv, attr)
+	runtime.KeepAlive(attr)
+	if err != nil {
+		return nil, explain(err, p, l)
+	}
+	return k.attendChild(pid, pidfd)
+}
+
+// attendChild learns who a fresh child is. Should that fail, the child is
+// ended: nothing runs that is not watched.
+func (k *linuxKernel) attendChild(pid, pidfd int) (*process, error) {
+	proc := &process{pidfd: pidfd, pid: pid, bootID: k.bootID, session: pid}
+	var err error
+	if proc.pidfd < 0 {
+		proc.pidfd, err = unix.PidfdOpen(pid, 0)
+	}
+	if err == nil {
+		var st procStat
+		if st, err = readStat(pid); err == nil {
+			proc.startTicks = st.startTicks
+			err = k.attend(proc)
+		}
+	}
+	if err == nil {
+		return proc, nil
+	}
+	// An unreaped child's number cannot be anybody else's.
+	unix.Kill(-pid, unix.SIGKILL)
+	var ws unix.WaitStatus
+	for {
+		if _, werr := unix.Wait4(pid, &ws, 0, nil); !errors.Is(werr, unix.EINTR) {
+			break
+		}
+	}
+	if proc.pidfd >= 0 {
+		unix.Close(proc.pidfd)
+	}
+	return nil, fmt.Errorf("watch started process: %w", err)
+}
+
+// files opens what a process inherits: /dev/null, its own blocking ends of the
+// pipes, and the lock of an exclusive one. All but the first are the caller's
+// to close.
+func (k *linuxKernel) files(l *spec.Launch, p prepared) ([]uintptr, error) {
+	files := []uintptr{uintptr(k.null)}
+	for _, suffix := range [...]string{".out", ".err"} {
+		path := k.path(l.ID, suffix)
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return files, fmt.Errorf("open output pipe %s: %w", path, err)
+		}
+		files = append(files, uintptr(fd))
+		if p.cred != nil { // so that it can open its /dev/stdout
+			if err := unix.Fchown(fd, int(p.cred.Uid), -1); err != nil {
+				return files, fmt.Errorf("hand over output pipe: %w", err)
+			}
+		}
+	}
+	if p.cred != nil && k.held[l.ID].notify >= 0 {
+		if err := unix.Chown(k.path(l.ID, ".notify"), int(p.cred.Uid), -1); err != nil {
+			return files, fmt.Errorf("hand over notify socket: %w", err)
+		}
+	}
+	if !l.Exclusive {
+		return files, nil
+	}
+	fd, err := unix.Open(k.path(l.ID, ".lock"), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return files, fmt.Errorf("open lock: %w", err)
+	}
+	files = append(files, uintptr(fd))
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return files, errLocked
+		}
+		return files, fmt.Errorf("take lock: %w", err)
+	}
+	return files, nil
+}
+
+// environment is the launch's own and what the watchdog adds; of a variable
+// that is there twice, the watchdog's counts.
+func (k *linuxKernel) environment(l *spec.Launch, m marks) []string {
+	add := []string{
+		envInstance + "=" + l.ID.String(),
+		envGeneration + "=" + markGeneration(m),
+		envWatchdog + "=" + k.id,
+	}
+	if m.unrecorded {
+		add = append(add, envUnrecorded+"=1")
+	}
+	if wantsNotify(l) {
+		add = append(add, "NOTIFY_SOCKET="+k.path(l.ID, ".notify"))
+	}
+	if l.Watchdog != nil {
+		add = append(add, "WATCHDOG_USEC="+strconv.FormatInt(int64(l.Watchdog.Timeout.Std()/time.Microsecond), 10))
+	}
+	if l.Exclusive {
+		add = append(add, envLockFD+"="+strconv.Itoa(lockFD))
+	}
+	own := map[string]bool{"NOTIFY_SOCKET": true, "WATCHDOG_USEC": true, "WATCHDOG_PID": true,
+		envInstance: true, envGeneration: true, envWatchdog: true, envUnrecorded: true, envLockFD: true}
+	env := make([]string, 0, len(l.Env)+len(add))
+	for _, v := range l.Env {
+		if name, _, _ := strings.Cut(v, "="); !own[name] {
+			env = append(env, v)
+		}
+	}
+	return append(env, add...)
+}

@@ -1,0 +1,185 @@
+package watchdog
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+const (
+	// streamBatch is how many events are written to a follower at once.
+	streamBatch = 256
+	// streamStall is how long a follower may take nothing before it is cut off.
+	streamStall = 30 * time.Second
+)
+
+// events answers GET /v1/events?after=N[&follow=1]: one event a line. Where
+// events after N are no longer kept, or N was never given out, the first line
+// is an event of type watchdog.gap, after which the table must be read again.
+func (s *server) events(w http.ResponseWriter, r *http.Request) {
+	after := uint64(0)
+	if text := r.URL.Query().Get("after"); text != "" {
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			reply(w, nil, refuse("after=%q is not the number of an event", text))
+			return
+		}
+		after = n
+	}
+	follow := r.URL.Query().Get("follow")
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	f := follower{ctx: r.Context(), w: w, control: http.NewResponseController(w), ring: s.ring, dir: s.dir, after: after}
+	if err := f.run(follow == "1" || follow == "true", s.loop.done); err != nil {
+		s.log.Debug("an events stream ended", "error", err)
+	}
+}
+
+// follower writes events to one reader: from the ring where that goes back far
+// enough, else from the files. It never holds up the loop.
+type follower struct {
+	ctx     context.Context
+	w       io.Writer
+	control *http.ResponseController
+	ring    *ring
+	dir     string
+	after   uint64
+}
+
+func (f *follower) run(follow bool, done <-chan struct{}) error {
+	for {
+		events, ok, more := f.ring.after(f.after, streamBatch)
+		if !ok {
+			if err := f.fromFiles(); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := f.write(events); err != nil {
+			return err
+		}
+		if len(events) > 0 {
+			continue
+		}
+		if !follow {
+			return nil
+		}
+		select {
+		case <-f.ctx.Done():
+			return context.Cause(f.ctx)
+		case <-more:
+		case <-done:
+			follow = false // the last events, and then the end
+		}
+	}
+}
+
+// write sends events at once, within a deadline.
+func (f *follower) write(events []spec.Event) error {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	for i := range events {
+		if err := enc.Encode(&events[i]); err != nil {
+			return fmt.Errorf("encode event: %w", err)
+		}
+		f.after = events[i].Seq
+	}
+	if err := f.control.SetWriteDeadline(time.Now().Add(streamStall)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	if _, err := f.w.Write(buf.Bytes()); err != nil {
+		return fmt.Errorf("write events: %w", err)
+	}
+	return f.control.Flush()
+}
+
+// fromFiles sends what the files hold after f.after. Whatever is missing there
+// is told as a gap, so that it always gets on.
+func (f *follower) fromFiles() error {
+	first, last := f.ring.bounds()
+	if f.after > last {
+		at := f.after
+		f.after = last
+		return f.gap(last, fmt.Sprintf("event %d was never journalled here: the journal was begun anew, read the table", at))
+	}
+	names, err := segmentNames(f.dir)
+	if err != nil {
+		return err
+	}
+	for i, name := range names {
+		if i+1 < len(names) {
+			if next, _ := segmentStart(names[i+1]); next <= f.after+1 {
+				continue
+			}
+		}
+		if err := f.file(filepath.Join(f.dir, name)); err != nil {
+			return err
+		}
+	}
+	if first > f.after+1 { // the files end before the ring begins
+		return f.gap(first-1, f.missing(first-1))
+	}
+	return nil
+}
+
+// file sends the events of one segment that come after f.after.
+func (f *follower) file(path string) error {
+	file, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // pruned in this moment
+	}
+	if err != nil {
+		return fmt.Errorf("open journal: %w", err)
+	}
+	defer file.Close()
+	in := bufio.NewReaderSize(file, 64<<10)
+	var batch []spec.Event
+	for {
+		b, err := in.ReadBytes('\n')
+		if err != nil {
+			break // the end, or half a line that is being written
+		}
+		var l struct {
+			Event spec.Event `json:"event"`
+		}
+		if !bytes.HasPrefix(b, []byte(`{"event"`)) || json.Unmarshal(b, &l) != nil || l.Event.Seq <= f.after {
+			continue
+		}
+		if expected := f.after + uint64(len(batch)) + 1; l.Event.Seq > expected {
+			if err := f.write(batch); err != nil {
+				return err
+			}
+			if err := f.gap(l.Event.Seq-1, f.missing(l.Event.Seq-1)); err != nil {
+				return err
+			}
+			batch = batch[:0]
+		}
+		if batch = append(batch, l.Event); len(batch) == streamBatch {
+			if err := f.write(batch); err != nil {
+				return err
+			}
+			batch = batch[:0]
+		}
+	}
+	return f.write(batch)
+}
+
+func (f *follower) missing(to uint64) string {
+	return fmt.Sprintf("events %d to %d are no longer kept: read the table", f.after+1, to)
+}
+
+// gap tells that events up to seq cannot be told.
+func (f *follower) gap(seq uint64, message string) error {
+	return f.write([]spec.Event{{Seq: seq, Time: time.Now().UTC(), Type: spec.EventJournalGap,
+		Severity: spec.Warning, Who: "watchdog", Message: message}})
+}

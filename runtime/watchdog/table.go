@@ -1,0 +1,223 @@
+package watchdog
+
+import "github.com/synergymesh/meshrun/spec"
+
+// phase is where an instance is in its life, as the table sees it. It is finer
+// than spec.Phase: there are three reasons to be stopping.
+type phase uint8
+
+// The phases. In starting, running, stopping, replacing and killing a process
+// is alive; in the others none is.
+const (
+	pending   phase = iota // waits for its turn to be forked
+	starting               // forked, has not said READY=1 yet
+	running                // up
+	stopping               // asked to end, and forgotten once it has
+	replacing              // asked to end, and started afresh once it has
+	killing                // did not do its duty; its restart policy follows
+	backoff                // down until its next start is due
+	completed              // ended as its policy wants
+	failed                 // given up
+	gone                   // forgotten
+	numPhases
+)
+
+// event is what can happen to an instance.
+type event uint8
+
+// The events.
+const (
+	evReplace      event = iota // declared anew, with another hash or epoch
+	evRemove                    // not wanted any more
+	evForked                    // the fork worked; READY=1 has to come
+	evUp                        // the fork worked, and that is all it takes
+	evReady                     // READY=1 came
+	evReadyTimeout              // READY=1 did not come in time
+	evUnresponsive              // WATCHDOG=1 did not come in time
+	evRetry                     // ended, or not startable; policy: again
+	evDone                      // ended; policy: that was all
+	evGiveUp                    // ended, or not startable; policy: no more
+	evStopTimeout               // did not end in time after being asked to
+	evDue                       // the wait before the next start is over
+	evStable                    // has been up for long enough
+	numEvents
+)
+
+// action is what the loop does when the table says so.
+type action uint8
+
+// The actions, in the order in which a cell's are done.
+const (
+	actQueue   action = iota // put into the queue of starts
+	actAsk                   // the stop signal to the group; SIGKILL at the timeout
+	actKill                  // SIGKILL to the group
+	actWait                  // set the timer of the next start
+	actRecover               // note that a restart proved stable
+	actForget                // drop the instance and what it holds
+)
+
+// cell is one place of the table: where an event leads, and what is done.
+type cell struct {
+	next phase
+	acts []action
+}
+
+func to(next phase, acts ...action) cell { return cell{next: next, acts: acts} }
+
+// table says, for every phase and every event, what follows. A late or
+// meaningless event leads to where one is, and does nothing.
+//
+//	declare                                         policy: again
+//	   │          ┌───────────────────────────────────────────────────────┐
+//	   ▼          ▼                                                       │
+//	pending ──fork──▶ starting ──READY=1──▶ running ──ended──┬─again──▶ backoff
+//	   ▲  ▲              │ │                 │  │  │         ├─done───▶ completed
+//	   │  │              │ └──no READY=1──┐  │  │  │         └─give up▶ failed
+//	   │  │              │                ▼  │  │  │              ▲
+//	   │  │              │             killing◀─┘ no WATCHDOG=1   │
+//	   │  │              │                └───────────ended───────┘ (or backoff)
+//	   │  └──ended── replacing ◀──other hash or epoch
+//	   │                 │ remove
+//	   │                 ▼
+//	   │             stopping ◀──remove── (starting, running, killing)
+//	   │                 │ ended
+//	   │                 ▼
+//	   │               gone ◀──remove── (pending, backoff, completed, failed)
+//	   └──other hash or epoch, or due── (backoff, completed, failed)
+//
+// Laws, each one tested: every place is filled; a start is queued only where
+// no process is alive or by the event that says it has ended; nothing leads
+// out of gone; what is removed never starts again by itself.
+var table = [numPhases][numEvents]cell{
+	pending: row(pending, moves{
+		evReplace: to(pending), // it is in the queue already
+		evRemove:  to(gone, actForget),
+		evForked:  to(starting),
+		evUp:      to(running),
+		evRetry:   to(backoff, actWait),
+		evGiveUp:  to(failed),
+	}),
+	starting: row(starting, moves{
+		evReplace:      to(replacing, actAsk),
+		evRemove:       to(stopping, actAsk),
+		evReady:        to(running),
+		evReadyTimeout: to(killing, actAsk),
+		evUnresponsive: to(killing, actKill),
+		evRetry:        to(backoff, actWait),
+		evDone:         to(completed),
+		evGiveUp:       to(failed),
+	}),
+	running: row(running, moves{
+		evReplace:      to(replacing, actAsk),
+		evRemove:       to(stopping, actAsk),
+		evUnresponsive: to(killing, actKill),
+		evRetry:        to(backoff, actWait),
+		evDone:         to(completed),
+		evGiveUp:       to(failed),
+		evStable:       to(running, actRecover),
+	}),
+	stopping: row(stopping, moves{
+		evReplace:     to(replacing), // removed and wanted again: it is ending already
+		evRetry:       to(gone, actForget),
+		evDone:        to(gone, actForget),
+		evGiveUp:      to(gone, actForget),
+		evStopTimeout: to(stopping, actKill),
+	}),
+	replacing: row(replacing, moves{
+		evRemove:      to(stopping),
+		evRetry:       to(pending, actQueue),
+		evDone:        to(pending, actQueue),
+		evGiveUp:      to(pending, actQueue),
+		evStopTimeout: to(replacing, actKill),
+	}),
+	killing: row(killing, moves{
+		evReplace:     to(replacing),
+		evRemove:      to(stopping),
+		evRetry:       to(backoff, actWait),
+		evDone:        to(failed), // a duty not done is never a success
+		evGiveUp:      to(failed),
+		evStopTimeout: to(killing, actKill),
+	}),
+	backoff: row(backoff, moves{
+		evReplace: to(pending, actQueue),
+		evRemove:  to(gone, actForget),
+		evDue:     to(pending, actQueue),
+	}),
+	completed: row(completed, moves{
+		evReplace: to(pending, actQueue),
+		evRemove:  to(gone, actForget),
+	}),
+	failed: row(failed, moves{
+		evReplace: to(pending, actQueue),
+		evRemove:  to(gone, actForget),
+	}),
+	gone: row(gone, nil),
+}
+
+// moves are the places of a row where an event matters.
+type moves map[event]cell
+
+// row fills a phase's row: what is not named stays and does nothing.
+func row(self phase, named moves) [numEvents]cell {
+	var r [numEvents]cell
+	for e := range numEvents {
+		r[e] = to(self)
+		if c, ok := named[e]; ok {
+			r[e] = c
+		}
+	}
+	return r
+}
+
+// Next says where an event leads an instance, and what is to be done. It is
+// total and pure; the actions must not be changed.
+func Next(p phase, e event) (phase, []action) {
+	c := table[p][e]
+	return c.next, c.acts
+}
+
+// alive reports whether a process exists in the phase.
+func (p phase) alive() bool {
+	return p == starting || p == running || p == stopping || p == replacing || p == killing
+}
+
+// public returns the phase as it is told.
+func (p phase) public() spec.Phase {
+	switch p {
+	case starting:
+		return spec.PhaseStarting
+	case running:
+		return spec.PhaseRunning
+	case stopping, replacing, killing:
+		return spec.PhaseStopping
+	case backoff:
+		return spec.PhaseBackoff
+	case completed:
+		return spec.PhaseCompleted
+	case failed:
+		return spec.PhaseFailed
+	default:
+		return spec.PhasePending
+	}
+}
+
+var phaseNames = [numPhases]string{"pending", "starting", "running", "stopping", "replacing", "killing",
+	"backoff", "completed", "failed", "gone"}
+
+// String returns the phase's name: the form in which the journal keeps it.
+func (p phase) String() string { return phaseNames[p] }
+
+// MarshalText writes the phase's name.
+func (p phase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads a phase's name; an unknown one reads as pending, which a
+// successor verifies anyway.
+func (p *phase) UnmarshalText(b []byte) error {
+	*p = pending
+	for i, name := range phaseNames {
+		if name == string(b) {
+			*p = phase(i)
+		}
+	}
+	return nil
+}
