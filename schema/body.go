@@ -38,7 +38,7 @@ type reader struct {
 // open reads a block's content by the table's schema.
 func open(def *Block, body hcl.Body, header hcl.Range, path string, check *checker, rec *record, diags *hcl.Diagnostics) *reader {
 	content, d := body.Content(def.schema)
-	*diags = append(*diags, d...)
+	*diags = append(*diags, mendUnknown(def, d)...)
 	r := &reader{
 		def: def, check: check, ctx: check.base, attrs: content.Attributes, blocks: content.Blocks,
 		header: header, path: path, rec: rec, diags: diags,
@@ -159,9 +159,28 @@ func (r *reader) eval(def *Attr, path string, expr hclsyntax.Expression, ctx *hc
 	if diags.HasErrors() {
 		return nil
 	}
+	if !v.IsWhollyKnown() && broken(expr) {
+		return nil
+	}
 	g := &given{attr: def, path: path, expr: expr, ctx: ctx, sensitive: v.ContainsMarked()}
 	g.value, _ = v.UnmarkDeep()
 	return g
+}
+
+// broken reports whether a part of an expression could not be parsed, which
+// was reported then.
+func broken(expr hclsyntax.Expression) bool {
+	found := false
+	_ = hclsyntax.VisitAll(expr, func(n hclsyntax.Node) hcl.Diagnostics {
+		switch n := n.(type) {
+		case *hclsyntax.ExprSyntaxError:
+			found = true
+		case *hclsyntax.LiteralValueExpr:
+			found = found || !n.Val.IsKnown()
+		}
+		return nil
+	})
+	return found
 }
 
 // note records that a value came from a sensitive variable.
@@ -188,7 +207,7 @@ func (r *reader) scalar(name string, ty cty.Type) (g *given, absent bool) {
 	r.note(g.path, g.sensitive)
 	v, err := convert.Convert(g.value, ty)
 	if err != nil {
-		r.failValue(g, "Wrong type", fmt.Sprintf("%s must be %s, not %s.%s", name, article(string(g.attr.Kind)), article(g.value.Type().FriendlyName()), example(g.attr)))
+		r.failValue(g, "Wrong type", fmt.Sprintf("%s must be %s, not %s.%s", name, article(g.attr.Kind.noun()), article(g.value.Type().FriendlyName()), example(g.attr)))
 		return nil, false
 	}
 	g.value = v

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"unicode/utf8"
 
 	"github.com/zclconf/go-cty/cty"
@@ -74,7 +75,7 @@ func Functions() []string {
 
 // functions returns all functions for the files of one directory. Each file
 // that file() reads, or misses, is told to read.
-func functions(dir string, lookup func(string) (string, bool), read func(path string)) map[string]function.Function {
+func functions(dir string, lookup func(string) (string, bool), read func(path string, content []byte, err error)) map[string]function.Function {
 	all := make(map[string]function.Function, len(pureFunctions)+len(loadOnly))
 	for name, f := range pureFunctions {
 		all[name] = f
@@ -101,7 +102,7 @@ func envFunction(lookup func(string) (string, bool)) function.Function {
 	})
 }
 
-func fileFunction(dir string, read func(path string)) function.Function {
+func fileFunction(dir string, read func(path string, content []byte, err error)) function.Function {
 	return function.New(&function.Spec{
 		Description: "Returns the text of a file; a relative path is relative to the directory of the HCL file.",
 		Params:      []function.Parameter{{Name: "path", Type: cty.String}},
@@ -111,8 +112,8 @@ func fileFunction(dir string, read func(path string)) function.Function {
 			if !filepath.IsAbs(path) {
 				path = filepath.Join(dir, path)
 			}
-			read(path)
 			text, err := readBounded(path, MaxIncludedFile)
+			read(path, text, err)
 			if err != nil {
 				return cty.NilVal, function.NewArgError(0, err)
 			}
@@ -125,28 +126,29 @@ func fileFunction(dir string, read func(path string)) function.Function {
 }
 
 // errTooLarge is wrapped by readBounded for files above the limit.
-var errTooLarge = errors.New("file too large")
+var errTooLarge = errors.New("the file is too large")
 
-// readBounded reads a regular file of at most limit bytes.
+// readBounded reads a regular file of at most limit bytes. It never waits, not
+// even for a FIFO.
 func readBounded(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("read file: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("read file %s: it is not a regular file", path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read file: %w", err)
+		return nil, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("read %s: it is not a regular file", path)
+	}
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
-		return nil, fmt.Errorf("read file: %w", err)
+		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("read file %s: %w: more than %d bytes", path, errTooLarge, limit)
+		return nil, fmt.Errorf("read %s: %w, at most %d bytes are read", path, errTooLarge, limit)
 	}
 	return b, nil
 }

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,7 +34,12 @@ type Config struct {
 	// Files are the absolute paths of all files that were read, or looked for
 	// by file(), sorted: a change of any of them can change the jobs.
 	Files []string
+	// digest identifies all that was read.
+	digest digest
 }
+
+// digest is the SHA-256 of something.
+type digest [sha256.Size]byte
 
 // Loaded is a job and where it was read.
 type Loaded struct {
@@ -72,7 +78,7 @@ func NewLoader(opts Options) *Loader {
 func (l *Loader) Load(paths []string) (*Config, Diagnostics) {
 	run := &loading{
 		loader: l, environ: environment(l.opts.Environ),
-		files: map[string]*hcl.File{}, parsed: map[string]parsedFile{}, read: map[string]bool{},
+		files: map[string]*hcl.File{}, parsed: map[string]parsedFile{}, read: map[string]digest{},
 	}
 	run.collect(paths)
 	run.assignments()
@@ -81,7 +87,7 @@ func (l *Loader) Load(paths []string) (*Config, Diagnostics) {
 	}
 	run.unusedVars()
 	l.parsed = run.parsed
-	cfg := &Config{Files: sortedKeys(run.read)}
+	cfg := &Config{Files: sortedKeys(run.read), digest: run.digest()}
 	jobs := run.finish()
 	diags := describe(run.diags, run.files)
 	if !diags.HasErrors() {
@@ -102,8 +108,8 @@ type loading struct {
 	// files are for showing the source of faults.
 	files  map[string]*hcl.File
 	parsed map[string]parsedFile
-	// read are the absolute paths of what was read.
-	read  map[string]bool
+	// read are the absolute paths of what was read, with what was there.
+	read  map[string]digest
 	diags hcl.Diagnostics
 }
 
@@ -171,6 +177,29 @@ func (l *loading) add(s source) {
 		l.dirs = append(l.dirs, &directory{path: dir})
 	}
 	l.dirs[i].files = append(l.dirs[i].files, s)
+}
+
+// note records what was found at a path.
+func (l *loading) note(path string, content []byte, err error) {
+	if err != nil {
+		content = []byte("error: " + err.Error())
+	}
+	l.read[absolute(path)] = sha256.Sum256(content)
+}
+
+// digest identifies all that was read, and what could not be.
+func (l *loading) digest() digest {
+	h := sha256.New()
+	for _, path := range sortedKeys(l.read) {
+		sum := l.read[path]
+		fmt.Fprintf(h, "%q %x\n", path, sum)
+	}
+	for _, d := range l.diags {
+		if d.Subject == nil {
+			fmt.Fprintf(h, "%q %q\n", d.Summary, d.Detail)
+		}
+	}
+	return digest(h.Sum(nil))
 }
 
 // unreadable reports a path that cannot be read.

@@ -13,7 +13,7 @@ import (
 
 // parsedFile is a file with what parsing it gave.
 type parsedFile struct {
-	sum   [sha256.Size]byte
+	sum   digest
 	file  *hcl.File
 	diags hcl.Diagnostics
 	// dynamic is set if it has dynamic blocks.
@@ -23,13 +23,13 @@ type parsedFile struct {
 // parse reads and parses a file, or takes it from the last time if it has not
 // changed. It returns nil if it cannot be read, which is reported.
 func (l *loading) parse(s source) *parsedFile {
-	l.read[s.path] = true
 	src, err := readBounded(s.path, MaxFile)
+	l.note(s.path, src, err)
 	if err != nil {
 		l.fail("Cannot read", fmt.Sprintf("%s cannot be read: %v.", s.name, err))
 		return nil
 	}
-	sum := sha256.Sum256(src)
+	sum := digest(sha256.Sum256(src))
 	p, ok := l.loader.parsed[s.name]
 	if !ok || p.sum != sum {
 		p = parsedFile{sum: sum}
@@ -116,7 +116,7 @@ func (l *loading) evaluate(d *directory) {
 	}
 	sc.ctx = &hcl.EvalContext{
 		Variables: runtimeValues(nil),
-		Functions: functions(d.path, l.lookup, func(path string) { l.read[absolute(path)] = true }),
+		Functions: functions(d.path, l.lookup, l.note),
 	}
 	sc.ctx.Variables[rootVar] = cty.ObjectVal(values)
 	sc.ctx.Variables[rootLocal] = cty.EmptyObjectVal
@@ -140,7 +140,7 @@ func (l *loading) decode(sc *scope, p *parsedFile) {
 		body = dynblock.Expand(tracedBody{body}, sc.ctx, dynblock.OptCheckForEach(checkForEach))
 	}
 	content, diags := body.Content(Root.schema)
-	l.diags = append(l.diags, diags...)
+	l.diags = append(l.diags, mendUnknown(Root, diags)...)
 	for _, b := range content.Blocks {
 		if b.Type == jobBlock.Name {
 			l.jobs = append(l.jobs, decodeJob(b, sc))
@@ -196,8 +196,8 @@ func (l *loading) assignText(name, text, source string) {
 // varFile reads a file of values. Its source is never shown, since it can
 // hold secrets.
 func (l *loading) varFile(path string) {
-	l.read[absolute(path)] = true
 	src, err := readBounded(path, MaxFile)
+	l.note(path, src, err)
 	if err != nil {
 		l.fail("Cannot read", fmt.Sprintf("The file of variables %s cannot be read: %v.", path, err))
 		return

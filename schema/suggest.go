@@ -81,6 +81,36 @@ func list(words []string, conjunction string) string {
 	return strings.Join(quoted[:last], ", ") + " " + conjunction + " " + quoted[last]
 }
 
+// mendUnknown adds to hcl's errors about unknown names what the table knows:
+// the name that was probably meant, or else all that there are.
+func mendUnknown(def *Block, diags hcl.Diagnostics) hcl.Diagnostics {
+	for i, d := range diags {
+		if d.Summary != "Unsupported argument" && d.Summary != "Unsupported block type" || strings.Contains(d.Detail, "Did you mean") {
+			continue
+		}
+		var attrs, blocks []string
+		for _, a := range def.Attrs {
+			attrs = append(attrs, a.Name)
+		}
+		for _, b := range def.Blocks {
+			blocks = append(blocks, b.Name)
+		}
+		_, rest, _ := strings.Cut(d.Detail, `"`)
+		name, _, _ := strings.Cut(rest, `"`)
+		hint := didYouMean(name, append(attrs, blocks...))
+		if hint == "" && len(attrs) > 0 {
+			hint = " Attributes here: " + strings.Join(attrs, ", ") + "."
+		}
+		if hint == "" || !strings.HasPrefix(hint, " Did") && len(blocks) > 0 {
+			hint += " Blocks here: " + strings.Join(blocks, ", ") + "."
+		}
+		mended := *d
+		mended.Detail += hint
+		diags[i] = &mended
+	}
+	return diags
+}
+
 func sortedKeys[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))
 	for k := range m {

@@ -29,6 +29,30 @@ const (
 	KindAny Kind = "any"
 )
 
+// noun is what a value of the kind is called in messages.
+func (k Kind) noun() string {
+	switch k {
+	case KindString, KindTemplate:
+		return "text"
+	case KindBool:
+		return "true or false"
+	case KindInt:
+		return "whole number"
+	case KindFloat:
+		return "number"
+	case KindSignal:
+		return "signal's name"
+	case KindEnum:
+		return "word"
+	case KindTemplateList, KindStringList:
+		return "list of texts"
+	case KindTemplateMap, KindStringMap:
+		return "map of texts"
+	default:
+		return string(k)
+	}
+}
+
 // Attr describes one attribute of a block.
 type Attr struct {
 	Name     string

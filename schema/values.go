@@ -177,8 +177,14 @@ func (r *reader) signal(name string, dst *spec.Signal) {
 		*dst = sig
 		return
 	}
-	hint := didYouMean("SIG"+strings.TrimPrefix(strings.ToUpper(s), "SIG"), spec.SignalNames())
-	if hint == "" || g.sensitive {
+	var hint string
+	var names []string
+	for _, n := range spec.SignalNames() {
+		names = append(names, strings.TrimPrefix(n, "SIG"))
+	}
+	if near := nearest(strings.TrimPrefix(strings.ToUpper(s), "SIG"), names); near != "" && !g.sensitive {
+		hint = fmt.Sprintf(" Did you mean %q?", "SIG"+near)
+	} else {
 		hint = ` Signals are written as in signal(7): "SIGTERM", "SIGHUP", "SIGUSR1".`
 	}
 	r.failValue(g, "Unknown signal", fmt.Sprintf("%s is not the name of a signal.%s", g.text(), hint))
@@ -197,7 +203,7 @@ func (r *reader) enum(name string) string {
 	}
 	s := g.value.AsString()
 	if !slices.Contains(def.Values, s) {
-		hint := ""
+		var hint string
 		if !g.sensitive {
 			hint = didYouMean(s, def.Values)
 		}

@@ -1,0 +1,7 @@
+job "web" {
+  process "server" {
+    command = ["./server"]
+    port "http" {}
+    port "http" {} # ERROR: Duplicate block
+  }
+}

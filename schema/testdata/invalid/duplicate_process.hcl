@@ -1,0 +1,8 @@
+job "web" {
+  process "server" {
+    command = ["a"]
+  }
+  process "server" { # ERROR: Duplicate block
+    command = ["b"]
+  }
+}

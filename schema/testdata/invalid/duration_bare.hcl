@@ -1,0 +1,8 @@
+job "web" {
+  process "server" {
+    command = ["./server"]
+    restart {
+      delay = 10 # ERROR: Missing unit
+    }
+  }
+}

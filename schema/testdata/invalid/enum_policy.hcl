@@ -1,0 +1,6 @@
+job "web" {
+  process "server" {
+    command = ["./server"]
+    restart { policy = "alwas" } # ERROR: Invalid value
+  }
+}

@@ -1,0 +1,5 @@
+job "web" {
+  process "server" {
+    command = [upper()] # ERROR: Not enough function arguments
+  }
+}

@@ -1,0 +1,5 @@
+job "web" {
+  process "server" {
+    command = [env("HOME")] # ERROR: Not enough function arguments
+  }
+}

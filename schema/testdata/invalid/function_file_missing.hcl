@@ -1,0 +1,5 @@
+job "web" {
+  process "server" {
+    command = [file("no-such-file")] # ERROR: Invalid function argument
+  }
+}

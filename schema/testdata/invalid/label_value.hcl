@@ -1,0 +1,8 @@
+job "web" {
+  process "server" {
+    command = ["./server"]
+    hook "before_stop" { # ERROR: Invalid label
+      command = ["x"]
+    }
+  }
+}

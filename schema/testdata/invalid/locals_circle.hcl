@@ -1,0 +1,5 @@
+locals {
+  a = local.b # ERROR: Circular locals
+  b = local.c
+  c = "x-${local.a}"
+}

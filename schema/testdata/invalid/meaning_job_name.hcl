@@ -1,0 +1,5 @@
+job "meshrun" { # ERROR: The job name "meshrun" is reserved
+  process "server" {
+    command = ["a"]
+  }
+}

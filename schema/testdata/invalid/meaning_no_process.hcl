@@ -1,0 +1,2 @@
+job "web" { # ERROR: A job needs at least one process
+}

@@ -1,0 +1,5 @@
+job "web" {
+  process "server" { # ERROR: Missing attribute
+    user = "nobody"
+  }
+}

@@ -1,0 +1,6 @@
+job "web" {
+  process "server" {
+    command = ["./server"]
+    watchdog {} # ERROR: Missing attribute
+  }
+}

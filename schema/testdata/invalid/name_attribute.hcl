@@ -1,0 +1,6 @@
+job "web" {
+  process "server" {
+    comand = ["./server"] # ERROR: Unsupported argument
+    command = ["./server"]
+  }
+}

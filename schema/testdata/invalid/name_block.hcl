@@ -1,0 +1,7 @@
+job "web" {
+  process "server" {
+    command = ["./server"]
+    restrat { # ERROR: Unsupported block type
+    }
+  }
+}

@@ -1,0 +1,7 @@
+job "web" {
+  process "server" {
+    command = ["./server"]
+    stop "now" { # ERROR: Extraneous label for stop
+    }
+  }
+}

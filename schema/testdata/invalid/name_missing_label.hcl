@@ -1,0 +1,5 @@
+job "web" {
+  process { # ERROR: Missing name for process
+    command = ["./server"]
+  }
+}

@@ -1,0 +1,2 @@
+jobs "web" { # ERROR: Unsupported block type
+}

@@ -1,0 +1,6 @@
+job "web" {
+  process "server" {
+    command = ["./server"]
+    shards = "many" # ERROR: Wrong type
+  }
+}

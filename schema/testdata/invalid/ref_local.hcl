@@ -1,0 +1,6 @@
+job "web" {
+  process "server" {
+    command = ["./server"]
+    dir = local.nothing # ERROR: Unknown local
+  }
+}

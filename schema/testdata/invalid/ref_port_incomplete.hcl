@@ -1,0 +1,6 @@
+job "web" {
+  process "server" {
+    command = ["./server", jsonencode(port)] # ERROR: Incomplete reference
+    port "http" {}
+  }
+}

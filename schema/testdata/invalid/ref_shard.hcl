@@ -1,0 +1,5 @@
+job "web" {
+  process "server" {
+    command = ["./server", shard.idx] # ERROR: Unknown reference
+  }
+}

@@ -1,0 +1,6 @@
+job "web" {
+  process "server" {
+    command = ["./server"]
+    user = nobody # ERROR: Unknown reference
+  }
+}

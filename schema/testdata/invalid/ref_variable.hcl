@@ -1,0 +1,6 @@
+variable "workers" { default = 1 }
+job "web" {
+  process "server" {
+    command = ["./server", var.wrokers] # ERROR: Unknown variable
+  }
+}

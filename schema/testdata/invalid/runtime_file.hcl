@@ -1,0 +1,5 @@
+job "web" {
+  process "server" {
+    command = ["./server", file("/etc/${node.name}")] # ERROR: Not known yet
+  }
+}

@@ -1,0 +1,10 @@
+job "web" {
+  process "server" {
+    command = ["./server"]
+    dynamic "port" {
+      for_each = node.labels # ERROR: Not known yet
+      labels = [port.key]
+      content {}
+    }
+  }
+}

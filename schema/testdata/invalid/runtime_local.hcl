@@ -1,0 +1,1 @@
+locals { a = "x-${shard.index}" } # ERROR: Not known yet

@@ -1,0 +1,6 @@
+job "web" {
+  process "server" {
+    command = ["./server"]
+    dir = node.labels # ERROR: Wrong type
+  }
+}

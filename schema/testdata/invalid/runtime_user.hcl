@@ -1,0 +1,6 @@
+job "web" {
+  process "server" {
+    command = ["./server"]
+    user = node.name # ERROR: Not known yet
+  }
+}

@@ -1,0 +1,5 @@
+job "web" {
+  process "server" {
+    command = concat(["./server"], [shard.index]) # ERROR: Not known yet
+  }
+}

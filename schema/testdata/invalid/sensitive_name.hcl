@@ -1,0 +1,10 @@
+variable "t" {
+  default   = "x"
+  sensitive = true
+}
+job "web" {
+  process "server" {
+    command = ["./server"]
+    env = { (var.t) = "a" } # ERROR: Sensitive name
+  }
+}

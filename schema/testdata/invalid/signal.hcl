@@ -1,0 +1,6 @@
+job "web" {
+  process "server" {
+    command = ["./server"]
+    stop { signal = "SIGTREM" } # ERROR: Unknown signal
+  }
+}

@@ -1,0 +1,7 @@
+job "web" {
+  process "server" {
+    command = ["./server"]
+    user = "a"
+    user = "b" # ERROR: Attribute redefined
+  }
+}

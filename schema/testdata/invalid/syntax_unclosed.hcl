@@ -1,0 +1,3 @@
+job "web" {
+  process "server" { # ERROR: Unclosed configuration block
+    command = ["./server"]

@@ -1,0 +1,6 @@
+job "web" {
+  process "server" {
+    command = ["./server"]
+    env = { A = { b = "c" } } # ERROR: Wrong type
+  }
+}

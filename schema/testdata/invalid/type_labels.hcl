@@ -1,0 +1,6 @@
+job "web" {
+  labels = "team" # ERROR: Wrong type
+  process "server" {
+    command = ["./server"]
+  }
+}

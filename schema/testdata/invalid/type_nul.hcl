@@ -1,0 +1,5 @@
+job "web" {
+  process "server" {
+    command = ["./server", "a\u0000b"] # ERROR: Invalid text
+  }
+}

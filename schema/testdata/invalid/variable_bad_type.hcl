@@ -1,0 +1,4 @@
+variable "a" {
+  type    = strin # ERROR: Invalid type specification
+  default = "x"
+}

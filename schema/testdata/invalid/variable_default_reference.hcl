@@ -1,0 +1,2 @@
+variable "a" { default = local.b } # ERROR: References not allowed
+locals { b = 1 }

@@ -1,0 +1,3 @@
+variable "a" { # ERROR: No value for variable
+  type = string
+}

@@ -1,0 +1,6 @@
+variable "workers" {
+  default = 0
+  validation { # ERROR: Missing attribute
+    condition = true
+  }
+}

@@ -1,0 +1,5 @@
+job "web" {
+  process "server" {
+    command = ["./server"]
+  }
+}
