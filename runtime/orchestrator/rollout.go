@@ -1,0 +1,190 @@
+// Package orchestrator decides when a node shall run what (layer L-C).
+// Rollout is the decision, a pure function; Loop watches jobs, placements and
+// what is observed, asks Rollout, and writes the assignments.
+package orchestrator
+
+import (
+	"time"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// Snapshot is all that Rollout knows of a job.
+type Snapshot struct {
+	// Job is the wanted version, nil if the job was removed.
+	Job *spec.JobVersion
+	// Placement says where its shards belong; nil if there is none (yet).
+	Placement *spec.Placement
+	// Current are the job's assignments as they stand, by node.
+	Current map[string]spec.Assignment
+	// Observed is what the nodes saw of the job's instances, by node.
+	Observed map[string]spec.Observed
+}
+
+// Decision is what the nodes shall be told.
+type Decision struct {
+	// Assignments is the complete wanted set, by node; one of a node that is
+	// not in it is to be deleted.
+	Assignments map[string]spec.Assignment
+	// Reasons says of instances that do not run as the job wants why not (yet).
+	Reasons map[spec.InstanceID]string
+	// NextWake is when to ask again though nothing has changed; zero for never.
+	NextWake time.Time
+	// Settled is set if nothing that could be observed would change the decision.
+	Settled bool
+}
+
+// Rollout decides what each node shall run of a job now. A version replaces
+// the one before at once, but in this order:
+//
+//   - An instance whose dependency isn't so far is held: it is not started, and
+//     not restarted for a change, until it is. One that runs is left as it is.
+//     So far means: of what the dependency is wanted to be, not of what it was.
+//   - What shall no longer run is stopped in the reverse order: it stays
+//     assigned until everything that depends on it, and shall end too, is gone.
+//   - A shard that moves is not assigned to its new node before it is gone from
+//     its old one. So each shard is assigned at most once.
+//   - While the placement is not yet the one of this version, all stays.
+//
+// A process whose definition hasn't changed keeps the version that it is
+// assigned with, so that its instances see nothing of an edit of others.
+func Rollout(s Snapshot, now time.Time) Decision {
+	_ = now // nothing depends on time yet: updates in steps will
+	r := newRollout(s)
+	if s.Job != nil && (s.Placement == nil || s.Placement.Version != s.Job.Version) {
+		r.keepAll()
+		return r.decision()
+	}
+	r.want()
+	r.leave()
+	r.assign()
+	return r.decision()
+}
+
+// spot is one shard of a process on a node.
+type spot struct {
+	node, process string
+	shard         int
+}
+
+// rollout is one run of Rollout.
+type rollout struct {
+	Snapshot
+	job string
+
+	// current tells under which of Current's entries a spot is assigned, and
+	// seen what is observed there.
+	current map[spot]*spec.AssignedProcess
+	seen    map[spot]*spec.Instance
+	// at lists the nodes at which a shard is assigned or seen.
+	at map[instanceKey][]string
+
+	wanted  map[spot]bool // shall be assigned in the end
+	staying map[spot]bool // leaves, but not yet
+
+	defs         map[string]*definition     // of the wanted processes, by name
+	dependencies map[spec.Dependency]string // why each isn't so far, as far as known
+
+	groups  map[group]*spec.AssignedProcess
+	out     map[string]*spec.Assignment
+	reasons map[spec.InstanceID]string
+	settled bool
+}
+
+type instanceKey struct {
+	process string
+	shard   int
+}
+
+func newRollout(s Snapshot) *rollout {
+	r := &rollout{
+		Snapshot: s,
+		current:  map[spot]*spec.AssignedProcess{}, seen: map[spot]*spec.Instance{}, at: map[instanceKey][]string{},
+		wanted: map[spot]bool{}, staying: map[spot]bool{}, defs: map[string]*definition{},
+		dependencies: map[spec.Dependency]string{}, groups: map[group]*spec.AssignedProcess{},
+		out: map[string]*spec.Assignment{}, reasons: map[spec.InstanceID]string{}, settled: true,
+	}
+	r.index()
+	return r
+}
+
+// index looks up what is assigned and what is seen.
+func (r *rollout) index() {
+	note := func(where spot) {
+		key := instanceKey{where.process, where.shard}
+		for _, node := range r.at[key] {
+			if node == where.node {
+				return
+			}
+		}
+		r.at[key] = append(r.at[key], where.node)
+	}
+	for node, a := range r.Current {
+		r.job = a.Job
+		for i := range a.Processes {
+			for _, shard := range a.Processes[i].Shards {
+				where := spot{node, a.Processes[i].Process.Name, shard}
+				r.current[where] = &a.Processes[i]
+				note(where)
+			}
+		}
+	}
+	for node, o := range r.Observed {
+		r.job = o.Job
+		for i := range o.Instances {
+			where := spot{node, o.Instances[i].ID.Process, o.Instances[i].ID.Shard}
+			r.seen[where] = &o.Instances[i]
+			note(where)
+		}
+	}
+	if r.Job != nil {
+		r.job = r.Job.Job.Name
+	}
+}
+
+// keepAll leaves everything as it is assigned.
+func (r *rollout) keepAll() {
+	for node, a := range r.Current {
+		if len(a.Processes) > 0 {
+			r.out[node] = &a
+		}
+	}
+}
+
+// want finds the spots that shall be assigned in the end.
+func (r *rollout) want() {
+	if r.Job == nil {
+		return
+	}
+	versions := r.versions()
+	for i := range r.Job.Job.Processes {
+		p := &r.Job.Job.Processes[i]
+		r.defs[p.Name] = r.define(p, versions[p.Name])
+		for node, shards := range r.Placement.Processes[p.Name] {
+			for _, shard := range shards {
+				switch {
+				case shard >= p.Shards:
+				case r.Job.Order(p.Name, shard).Stopped:
+					r.reasons[r.id(p.Name, shard)] = "stopped by an operator"
+				default:
+					r.wanted[spot{node, p.Name, shard}] = true
+				}
+			}
+		}
+	}
+	for _, u := range r.Placement.Unplaced {
+		r.reasons[r.id(u.Process, u.Shard)] = u.Reason
+	}
+}
+
+func (r *rollout) id(process string, shard int) spec.InstanceID {
+	return spec.InstanceID{Job: r.job, Process: process, Shard: shard}
+}
+
+func (r *rollout) decision() Decision {
+	d := Decision{Assignments: make(map[string]spec.Assignment, len(r.out)), Reasons: r.reasons, Settled: r.settled}
+	for node, a := range r.out {
+		d.Assignments[node] = *a
+	}
+	return d
+}

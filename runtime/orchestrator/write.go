@@ -1,0 +1,149 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// rollOut writes the assignments of a job that are not what Rollout says.
+func (d *desk) rollOut(ctx context.Context, name string, now time.Time) error {
+	job, jobIndex, err := d.jobs.Get(name)
+	if err != nil {
+		// A job that can't be read is not a job that was removed.
+		d.logger.Error("cannot read job, what runs of it stays as it is; apply it again", "job", name, "error", err)
+		return nil
+	}
+	placement, placementIndex, err := d.placements.Get(name)
+	if err != nil {
+		return nil // the scheduler is about to write a new one
+	}
+	current, err := d.assignments.of(name)
+	if err != nil {
+		d.logger.Warn("cannot read an assignment, writing it anew", "job", name, "error", err)
+	}
+	observed, err := d.observed.of(name)
+	if err != nil {
+		d.logger.Warn("cannot read what a node observed, it counts as nothing", "job", name, "error", err)
+	}
+	decision := Rollout(Snapshot{Job: job, Placement: placement, Current: current, Observed: observed}, now)
+	if job == nil {
+		delete(d.settled, name)
+	} else {
+		d.settled[name] = decision.Settled
+	}
+	if !decision.NextWake.IsZero() {
+		d.wakes[name] = decision.NextWake
+	}
+	checks := []state.Op{
+		{Kind: state.OpCheckSession, Key: state.OrchestratorLock(ControlShard(name)), Session: d.session},
+		check(state.JobKey(name), jobIndex),
+		check(state.PlacementKey(name), placementIndex),
+	}
+	return d.write(ctx, name, checks, d.changes(name, job, current, decision))
+}
+
+// check demands that a key is as it was read.
+func check(key string, index uint64) state.Op {
+	if index == 0 {
+		return state.Op{Kind: state.OpCheckMissing, Key: key}
+	}
+	return state.Op{Kind: state.OpCheckIndex, Key: key, Index: index}
+}
+
+// change is one assignment to be written; a nil value is to be deleted.
+type change struct {
+	node  string
+	value *spec.Assignment
+	ops   []state.Op
+}
+
+// changes compares the assignments with what they shall be.
+func (d *desk) changes(name string, job *spec.JobVersion, current map[string]spec.Assignment, decision Decision) []change {
+	var version uint64
+	if job != nil {
+		version = job.Version
+	}
+	var out []change
+	for _, node := range sortedKeys(decision.Assignments) {
+		wanted := decision.Assignments[node]
+		if was, ok := current[node]; !ok || !reflect.DeepEqual(was, wanted) {
+			out = append(out, d.change(name, node, version, &wanted))
+		}
+	}
+	for node := range d.assignments.nodes[name] {
+		if _, wanted := decision.Assignments[node]; !wanted {
+			out = append(out, d.change(name, node, version, nil))
+		}
+	}
+	slices.SortFunc(out, func(a, b change) int { return strings.Compare(a.node, b.node) })
+	return out
+}
+
+func (d *desk) change(job, node string, version uint64, value *spec.Assignment) change {
+	_, index, _ := d.assignments.view.Get(node + "/" + job)
+	key := state.AssignmentKey(node, job)
+	event := spec.Event{
+		Time: time.Now(), Type: spec.EventAssigned, Severity: spec.Info, Node: node, Job: job, Version: version, Who: who,
+	}
+	op := state.Op{Kind: state.OpDeleteCAS, Key: key, Index: index}
+	if value == nil {
+		event.Message = node + " runs nothing of it any more"
+	} else {
+		op = state.Op{Kind: state.OpCAS, Key: key, Index: index, Value: state.Encode(value)}
+		event.Assigned = value.Assigned()
+		event.Message = describe(value)
+	}
+	c := change{node: node, value: value, ops: []state.Op{op}}
+	if told, err := state.EventOp(event); err == nil { // it has a type and a time
+		c.ops = append(c.ops, told)
+	}
+	return c
+}
+
+// describe tells an assignment in one line.
+func describe(a *spec.Assignment) string {
+	shards, held, why := 0, 0, ""
+	for _, p := range a.Processes {
+		shards += len(p.Shards)
+		held += len(p.Held)
+		for _, reason := range p.Held {
+			why = max(why, reason)
+		}
+	}
+	text := fmt.Sprintf("%s runs %d shards of %d processes", a.Node, shards, len(a.Processes))
+	if held > 0 {
+		text += fmt.Sprintf(", %d of them held back: %s", held, why)
+	}
+	return text
+}
+
+// write does the changes in as few transactions as the limits allow, each with
+// all the checks.
+func (d *desk) write(ctx context.Context, job string, checks []state.Op, changes []change) error {
+	for len(changes) > 0 {
+		ops, n := checks, 0
+		for n < len(changes) {
+			more := append(slices.Clip(ops), changes[n].ops...)
+			if n > 0 && (len(more) > state.MaxTxnOps || state.TxnSize(more) > state.MaxTxnBytes) {
+				break
+			}
+			ops, n = more, n+1
+		}
+		at, err := d.store.Txn(ctx, ops...)
+		if err != nil {
+			return fmt.Errorf("write assignments: %w", err)
+		}
+		for _, c := range changes[:n] {
+			d.assignments.put(c.node, job, c.value, at)
+		}
+		changes = changes[n:]
+	}
+	return nil
+}

@@ -1,0 +1,240 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/runtime/state/follow"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// who signs the scheduler's decisions.
+const who = "scheduler"
+
+// retryDelay is how long a job waits whose placement could not be written.
+const retryDelay = time.Second
+
+// Loop keeps every job's placement what Place says. Of all loops on one store,
+// the one that holds the scheduler's lock works.
+type Loop struct {
+	store  state.Store
+	node   string
+	logger hclog.Logger
+	role   follow.Role
+}
+
+// New returns a loop for an agent on a node. Session returns the agent's
+// session, or "" while it has none; the loop holds its lock with it.
+func New(store state.Store, node string, session func() string, logger hclog.Logger) *Loop {
+	logger = logger.Named("scheduler")
+	return &Loop{
+		store: store, node: node, logger: logger,
+		role: follow.Role{Store: store, Locks: []string{state.SchedulerLock}, Holder: node, Session: session, Logger: logger},
+	}
+}
+
+// Run works whenever it holds the lock, until ctx ends; then it gives the lock
+// back. It returns an error only if the store was closed.
+func (l *Loop) Run(ctx context.Context) error { return l.role.Run(ctx, l.lead) }
+
+// lead is the work of the primary.
+func (l *Loop) lead(ctx context.Context, session string) error {
+	d := &desk{
+		Loop: l, session: session,
+		jobs:       follow.NewView[spec.JobVersion](state.JobsPrefix),
+		nodes:      follow.NewView[spec.Node](state.NodesPrefix),
+		placements: follow.NewView[spec.Placement](state.PlacementsPrefix),
+		dirty:      map[string]bool{},
+	}
+	prefixes := []string{state.JobsPrefix, state.NodesPrefix, state.PlacementsPrefix}
+	return follow.Loop(ctx, l.store, prefixes, l.logger, d.step)
+}
+
+// desk is what the primary has before it. Only the loop's goroutine touches it.
+type desk struct {
+	*Loop
+	session    string
+	jobs       *follow.View[spec.JobVersion]
+	nodes      *follow.View[spec.Node]
+	placements *follow.View[spec.Placement]
+	dirty      map[string]bool // jobs to look at
+}
+
+func (d *desk) step(ctx context.Context, updates []follow.Update) (time.Time, error) {
+	for _, u := range updates {
+		d.take(u)
+	}
+	var wake time.Time
+	for _, job := range slices.Sorted(maps.Keys(d.dirty)) {
+		err := d.place(ctx, job)
+		switch {
+		case err == nil:
+			delete(d.dirty, job)
+		case ctx.Err() != nil:
+			return wake, nil
+		case follow.Lost(err):
+			return wake, follow.ErrDeposed
+		case errors.Is(err, state.ErrConflict):
+			wake = time.Now().Add(retryDelay) // what moved is on its way here
+		default:
+			d.logger.Error("cannot place job, trying again", "job", job, "retry_in", retryDelay, "error", err)
+			wake = time.Now().Add(retryDelay)
+		}
+	}
+	return wake, nil
+}
+
+func (d *desk) take(u follow.Update) {
+	switch u.Prefix {
+	case state.JobsPrefix:
+		d.mark(d.jobs.Apply(u))
+	case state.PlacementsPrefix:
+		d.mark(d.placements.Apply(u))
+	case state.NodesPrefix:
+		if len(d.nodes.Apply(u)) > 0 {
+			d.mark(d.jobs.Names())
+		}
+	}
+}
+
+func (d *desk) mark(jobs []string) {
+	for _, job := range jobs {
+		d.dirty[job] = true
+	}
+}
+
+// place writes a job's placement if it is not what Place says.
+func (d *desk) place(ctx context.Context, name string) error {
+	job, jobIndex, err := d.jobs.Get(name)
+	if err != nil {
+		// A job that can't be read is not a job that was removed.
+		d.logger.Error("cannot read job, its placement stays as it is; apply it again", "job", name, "error", err)
+		return nil
+	}
+	previous, index, err := d.placements.Get(name)
+	if err != nil {
+		d.logger.Warn("cannot read placement, making a new one", "job", name, "error", err)
+		previous = nil
+	}
+	if job == nil {
+		return d.remove(ctx, name, index)
+	}
+	nodes, err := d.allNodes()
+	if err != nil {
+		return err
+	}
+	wanted := Place(job, nodes, previous)
+	if previous != nil && reflect.DeepEqual(*previous, wanted) {
+		return nil
+	}
+	ops := []state.Op{
+		{Kind: state.OpCheckSession, Key: state.SchedulerLock, Session: d.session},
+		{Kind: state.OpCheckIndex, Key: state.JobKey(name), Index: jobIndex},
+		{Kind: state.OpCAS, Key: state.PlacementKey(name), Index: index, Value: state.Encode(wanted)},
+	}
+	if ops, err = d.tell(ops, name, &wanted, describe(previous, &wanted)); err != nil {
+		return err
+	}
+	at, err := d.store.Txn(ctx, ops...)
+	if err != nil {
+		return fmt.Errorf("write placement: %w", err)
+	}
+	d.placements.Put(name, &wanted, at)
+	return nil
+}
+
+// remove deletes the placement of a job that is gone.
+func (d *desk) remove(ctx context.Context, name string, index uint64) error {
+	if index == 0 {
+		return nil
+	}
+	ops := []state.Op{
+		{Kind: state.OpCheckSession, Key: state.SchedulerLock, Session: d.session},
+		{Kind: state.OpCheckMissing, Key: state.JobKey(name)},
+		{Kind: state.OpDeleteCAS, Key: state.PlacementKey(name), Index: index},
+	}
+	ops, err := d.tell(ops, name, nil, "the job was removed: none of its shards has a node any more")
+	if err != nil {
+		return err
+	}
+	at, err := d.store.Txn(ctx, ops...)
+	if err != nil {
+		return fmt.Errorf("delete placement: %w", err)
+	}
+	d.placements.Put(name, nil, at)
+	return nil
+}
+
+// tell adds the event of a decision to its transaction; a nil placement is its
+// removal.
+func (d *desk) tell(ops []state.Op, job string, p *spec.Placement, message string) ([]state.Op, error) {
+	event := spec.Event{
+		Time: time.Now(), Type: spec.EventPlaced, Severity: spec.Info, Node: d.node,
+		Job: job, Who: who, Message: message, Placement: p,
+	}
+	if p != nil {
+		event.Version = p.Version
+		if len(p.Unplaced) > 0 {
+			event.Severity = spec.Warning
+		}
+	}
+	op, err := state.EventOp(event)
+	if err != nil {
+		return nil, fmt.Errorf("write event: %w", err)
+	}
+	return append(ops, op), nil
+}
+
+func (d *desk) allNodes() ([]spec.Node, error) {
+	var nodes []spec.Node
+	for _, name := range d.nodes.Names() {
+		node, _, err := d.nodes.Get(name)
+		if err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, *node)
+	}
+	return nodes, nil
+}
+
+// samePlaces reports whether two placements differ in nothing but the version
+// of the job that they were made for.
+func samePlaces(a, b spec.Placement) bool {
+	a.Version = b.Version
+	return reflect.DeepEqual(a, b)
+}
+
+// describe tells a placement in one line.
+func describe(previous, p *spec.Placement) string {
+	if previous != nil && samePlaces(*previous, *p) {
+		return fmt.Sprintf("every shard of version %d stays where it is", p.Version)
+	}
+	counts := map[string]int{}
+	for _, nodes := range p.Processes {
+		for node, shards := range nodes {
+			counts[node] += len(shards)
+		}
+	}
+	var parts []string
+	for _, node := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%d on %s", counts[node], node))
+	}
+	text := "placed " + strings.Join(parts, ", ")
+	if len(parts) == 0 {
+		text = "placed no shard"
+	}
+	if n := len(p.Unplaced); n > 0 {
+		u := p.Unplaced[0]
+		text += fmt.Sprintf("; %d found no node, the first is %s/%d (%s)", n, u.Process, u.Shard, u.Reason)
+	}
+	return text
+}

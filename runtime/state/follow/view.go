@@ -1,0 +1,97 @@
+package follow
+
+import (
+	"slices"
+
+	"github.com/synergymesh/meshrun/runtime/state"
+)
+
+// View is a copy of what is under a prefix, by name (the key without the
+// prefix). Values are decoded when they are first asked for. It never goes
+// back behind what its owner wrote himself and told it through Put.
+type View[T any] struct {
+	prefix string
+	items  map[string]*item[T]
+	// gone are names that the owner deleted, with the index of that: an update
+	// from before it still shows them.
+	gone map[string]uint64
+}
+
+type item[T any] struct {
+	raw     []byte
+	value   *T
+	err     error
+	index   uint64
+	decoded bool
+}
+
+// NewView returns an empty view of a prefix.
+func NewView[T any](prefix string) *View[T] {
+	return &View[T]{prefix: prefix, items: map[string]*item[T]{}, gone: map[string]uint64{}}
+}
+
+// Apply takes an update over and returns the names that it changed.
+func (v *View[T]) Apply(u Update) []string {
+	var names []string
+	for _, e := range u.Changed {
+		name := Name(v.prefix, e.Key)
+		if old := v.items[name]; (old != nil && old.index >= e.ModifyIndex) || v.gone[name] >= e.ModifyIndex {
+			continue
+		}
+		v.items[name] = &item[T]{raw: e.Value, index: e.ModifyIndex}
+		names = append(names, name)
+	}
+	for _, key := range u.Removed {
+		name := Name(v.prefix, key)
+		if old := v.items[name]; old != nil && old.index <= u.Index {
+			delete(v.items, name)
+			names = append(names, name)
+		}
+	}
+	for name, at := range v.gone {
+		if at <= u.Index {
+			delete(v.gone, name)
+		}
+	}
+	return names
+}
+
+// Put records what the owner itself wrote at an index; nil that it deleted.
+func (v *View[T]) Put(name string, value *T, index uint64) {
+	if value == nil {
+		delete(v.items, name)
+		v.gone[name] = index
+		return
+	}
+	v.items[name] = &item[T]{value: value, index: index, decoded: true}
+}
+
+// Get returns a value and its ModifyIndex; nil and 0 if there is none. It
+// returns an error if the value cannot be read. The value must not be changed.
+func (v *View[T]) Get(name string) (*T, uint64, error) {
+	it := v.items[name]
+	if it == nil {
+		return nil, 0, nil
+	}
+	if raw := it.raw; !it.decoded {
+		it.raw, it.decoded = nil, true
+		value, err := state.Decode[T](state.Entry{Key: v.prefix + name, Value: raw})
+		if it.err = err; err == nil {
+			it.value = &value
+		}
+	}
+	return it.value, it.index, it.err
+}
+
+// Has reports whether there is a value of that name.
+func (v *View[T]) Has(name string) bool { return v.items[name] != nil }
+
+// Names returns the names of all values, sorted.
+func (v *View[T]) Names() []string {
+	names := make([]string, 0, len(v.items))
+	for name := range v.items {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
