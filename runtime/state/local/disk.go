@@ -1,11 +1,13 @@
 package local
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
 // disk is where edits become durable. bolt implements it, and noDisk.
@@ -26,14 +28,14 @@ func (noDisk) close() error           { return nil }
 
 // bolt is a bbolt file with one bucket per kind of record.
 type bolt struct {
-	db *bbolt.DB
+	db    *bbolt.DB
+	path  string
+	guard *os.File // holds the lock until it is closed
 }
 
-var buckets = [...]recordKind{kindEntry, kindSession, kindDelay, kindMeta}
-
-// openBolt opens the file, which the caller has locked and checked; bbolt
-// closes it in the end.
-func openBolt(f *os.File, opts Options) (*bolt, error) {
+// openBolt opens a file that is new or has been inspected, and closes it with
+// the bolt, or if that fails. The guard is closed with the bolt only.
+func openBolt(f *os.File, path string, guard *os.File, opts Options) (*bolt, error) {
 	db, err := bbolt.Open(f.Name(), 0o600, &bbolt.Options{
 		Timeout:      time.Second,
 		NoSync:       opts.NoSync,
@@ -44,9 +46,12 @@ func openBolt(f *os.File, opts Options) (*bolt, error) {
 		OpenFile:     func(string, int, os.FileMode) (*os.File, error) { return f, nil },
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", f.Name(), err)
+		if errors.Is(err, bbolterrors.ErrTimeout) {
+			err = fmt.Errorf("%w: a program other than meshrun has locked it", ErrInUse)
+		}
+		return nil, err
 	}
-	return &bolt{db}, nil
+	return &bolt{db, path, guard}, nil
 }
 
 func (b *bolt) write(e *edit) error {
@@ -72,7 +77,7 @@ func (b *bolt) write(e *edit) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("commit to %s: %w; make room on its disk, and try again", b.db.Path(), err)
+		return fmt.Errorf("commit to %s: %w; make room on its disk, and try again", b.path, err)
 	}
 	return nil
 }
@@ -92,14 +97,14 @@ func (b *bolt) index() (uint64, error) {
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("read index of %s: %w", b.db.Path(), err)
+		return 0, fmt.Errorf("read index of %s: %w", b.path, err)
 	}
 	return m.index, nil
 }
 
 func (b *bolt) close() error {
-	if err := b.db.Close(); err != nil {
-		return fmt.Errorf("close %s: %w", b.db.Path(), err)
+	if err := errors.Join(b.db.Close(), b.guard.Close()); err != nil {
+		return fmt.Errorf("close %s: %w", b.path, err)
 	}
 	return nil
 }

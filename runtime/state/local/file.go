@@ -2,74 +2,264 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
+
+	"github.com/synergymesh/meshrun/runtime/state"
 )
 
-// Report tells what Open found.
-type Report struct{}
+const (
+	// lockWait is how long Open waits for another process to let go.
+	lockWait  = time.Second
+	lockRetry = 20 * time.Millisecond
 
-func openFile(ctx context.Context, path string, opts Options) (disk, *memory, Report, error) {
+	// repairGap is added to the index of a repaired store: the last commits
+	// may be lost, and an index, which may be a fencing token, never comes twice.
+	repairGap = 1 << 20
+)
+
+// openFile opens the file at path, or creates or repairs it.
+func openFile(ctx context.Context, path string, opts Options) (_ disk, _ *memory, report Report, err error) {
+	guard, err := lockFile(ctx, path+".lock")
+	if err != nil {
+		return nil, nil, report, fmt.Errorf("open state %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("open state %s: %w", path, err)
+			guard.Close()
+		}
+	}()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		m := newMemory()
+		b, err := createFile(path, &m, guard, opts)
+		return b, &m, report, err
+	}
+	if err != nil {
+		return nil, nil, report, err
+	}
+	got, err := inspectFile(f)
+	if err == nil && got.damage == nil {
+		m, err := got.memory(opts.Now())
+		if err != nil {
+			return nil, nil, report, errors.Join(err, f.Close())
+		}
+		b, err := openBolt(f, path, guard, opts)
+		return b, m, report, err
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, nil, report, err
+	}
+	return repair(path, got, guard, opts)
+}
+
+// inspectFile inspects an open file, and refuses one of a newer format.
+func inspectFile(f *os.File) (findings, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return findings{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return findings{}, errors.New("it is not a regular file")
+	}
+	got := inspect(pageFile{r: f, size: info.Size()})
+	if got.meta.format > Format {
+		return got, fmt.Errorf("%w: its format is %d, and this one knows up to %d; start the newer meshrun again, or use another data directory",
+			ErrNewerFormat, got.meta.format, Format)
+	}
+	return got, nil
+}
+
+// lockFile takes the lock that makes the store's process unique. It is a file
+// of its own, because the store's file may be replaced.
+func lockFile(ctx context.Context, path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, nil, Report{}, err
+		return nil, err
 	}
-	b, err := openBolt(f, opts)
+	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
+		}
+		select {
+		case <-time.After(lockRetry):
+		case <-ctx.Done():
+			return nil, errors.Join(inUse(f), f.Close())
+		}
+	}
+	// Who holds it is only for people to read: failing to say so is no harm.
+	if err := f.Truncate(0); err == nil {
+		_, _ = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	}
+	return f, nil
+}
+
+// inUse says who holds the lock, as far as it is known.
+func inUse(f *os.File) error {
+	pid := make([]byte, 16)
+	n, _ := f.ReadAt(pid, 0)
+	if who := strings.TrimSpace(string(pid[:n])); who != "" {
+		return fmt.Errorf("%w (process %s); stop that meshrun first, or use another data directory", ErrInUse, who)
+	}
+	return fmt.Errorf("%w; stop that meshrun first, or use another data directory", ErrInUse)
+}
+
+// createFile makes a file that holds the memory. It takes its name only when
+// it is whole on disk.
+func createFile(path string, m *memory, guard *os.File, opts Options) (*bolt, error) {
+	fresh := path + ".new"
+	f, err := os.OpenFile(fresh, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return nil, nil, Report{}, err
+		return nil, err
 	}
-	m := newMemory()
-	l := loader{memory: &m, now: opts.Now()}
-	err = b.db.View(func(tx *bbolt.Tx) error {
-		return tx.ForEach(func(_ []byte, bk *bbolt.Bucket) error {
-			return bk.ForEach(func(k, v []byte) error { return l.take(string(k), v) })
-		})
-	})
-	return b, &m, Report{}, err
+	b, err := openBolt(f, path, guard, opts)
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(fresh))
+	}
+	e := newEdit(m, opts.Now())
+	e.allDirty()
+	err = b.write(e)
+	if err == nil {
+		err = os.Rename(fresh, path)
+	}
+	if err == nil && !opts.NoSync {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return nil, errors.Join(err, b.db.Close(), ignoreMissing(os.Remove(fresh)))
+	}
+	return b, nil
 }
 
-type loader struct {
-	memory *memory
-	now    time.Time
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
-func (l *loader) take(key string, rec []byte) error {
-	kind, body, err := openRecord(key, rec)
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	m := l.memory
-	switch kind {
-	case kindEntry:
-		e, err := decodeEntry(key, body)
-		if err != nil {
-			return err
-		}
-		m.entries, _, _ = m.entries.Insert([]byte(key), e)
-	case kindSession:
-		s, err := decodeSession(key, body)
-		if err != nil {
-			return err
-		}
-		m.sessions, _, _ = m.sessions.Insert([]byte(key), s)
-	case kindDelay:
-		d, err := decodeDelay(body)
-		if err != nil {
-			return err
-		}
-		m.delays, _, _ = m.delays.Insert([]byte(key), d)
-	case kindMeta:
-		mt, err := decodeMeta(body)
-		if err != nil {
-			return err
-		}
-		if mt.format > Format {
-			return fmt.Errorf("%w", ErrNewerFormat)
-		}
-		m.index, m.forgotten = mt.index, mt.index
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// allDirty makes every record one to write.
+func (e *edit) allDirty() {
+	e.dirty[recordID{kindMeta, metaKey}] = struct{}{}
+	entries := e.entries.Root().Iterator()
+	for key, _, ok := entries.Next(); ok; key, _, ok = entries.Next() {
+		e.dirty[recordID{kindEntry, string(key)}] = struct{}{}
 	}
-	return nil
+	sessions := e.sessions.Root().Iterator()
+	for key, _, ok := sessions.Next(); ok; key, _, ok = sessions.Next() {
+		e.dirty[recordID{kindSession, string(key)}] = struct{}{}
+	}
+	delays := e.delays.Root().Iterator()
+	for key, _, ok := delays.Next(); ok; key, _, ok = delays.Next() {
+		e.dirty[recordID{kindDelay, string(key)}] = struct{}{}
+	}
+}
+
+// Report tells what Open found. The zero value is a healthy or a new file.
+type Report struct {
+	// Damage says what was wrong; empty if nothing was.
+	Damage string
+	// Copy is where the damaged file is kept.
+	Copy string
+	// Found is the number of keys that could be read; Expected is how many
+	// there were, or -1 if that cannot be known.
+	Found    int
+	Expected int
+	// Sessions is the number of sessions that could be read.
+	Sessions int
+}
+
+// Damaged reports whether the file had to be repaired.
+func (r Report) Damaged() bool { return r.Damage != "" }
+
+// String says what was found, for people.
+func (r Report) String() string {
+	if !r.Damaged() {
+		return "the state is whole"
+	}
+	of := "an unknown number of"
+	if r.Expected >= 0 {
+		of = fmt.Sprint(r.Expected)
+	}
+	return fmt.Sprintf("the state was damaged (%s): found %d of %s keys; the damaged file is kept as %s", r.Damage, r.Found, of, r.Copy)
+}
+
+// repair puts a new file with what was found in the place of a damaged one,
+// which is kept.
+func repair(path string, got findings, guard *os.File, opts Options) (*bolt, *memory, Report, error) {
+	m, err := got.memory(opts.Now())
+	if err != nil {
+		return nil, nil, Report{}, err
+	}
+	m.freeOrphans(opts.Now())
+	m.index += repairGap
+	m.forgotten = m.index
+	report := Report{Damage: got.damage.Error(), Found: m.entries.Len(), Expected: -1, Sessions: m.sessions.Len()}
+	if got.meta.format != 0 {
+		report.Expected = int(got.meta.entries)
+	}
+	if report.Copy, err = keepDamaged(path, opts.Now()); err != nil {
+		return nil, nil, report, fmt.Errorf("keep the damaged file: %w", err)
+	}
+	b, err := createFile(path, m, guard, opts)
+	if err != nil {
+		return nil, nil, report, fmt.Errorf("repair: %w", err)
+	}
+	opts.Logger.Error("state was damaged and has been repaired", "damage", report.Damage, "found", report.Found,
+		"expected", report.Expected, "kept", report.Copy)
+	return b, m, report, nil
+}
+
+// keepDamaged gives the damaged file a second name, so that it outlives the
+// renaming of its successor; until then path stays what it was.
+func keepDamaged(path string, now time.Time) (string, error) {
+	base := path + ".damaged-" + now.UTC().Format("20060102T150405Z")
+	name := base
+	for n := 2; ; n++ {
+		err := os.Link(path, name)
+		if !errors.Is(err, fs.ErrExist) {
+			return name, err
+		}
+		name = fmt.Sprintf("%s-%d", base, n)
+	}
+}
+
+// freeOrphans frees the locks whose sessions were lost. Their holders may
+// still believe in them, so the longest lock delay begins.
+func (m *memory) freeOrphans(now time.Time) {
+	e := newEdit(m, now)
+	c := e.begin()
+	it := e.entries.Root().Iterator()
+	for _, n, ok := it.Next(); ok; _, n, ok = it.Next() {
+		if _, alive := e.sessions.Get([]byte(n.Session)); n.Session != "" && !alive {
+			free := *n
+			free.Session = ""
+			c.put(free)
+			e.setDelay(n.Key, now.Add(state.MaxLockDelay))
+		}
+	}
+	c.adopt()
+	*m = e.memory
 }

@@ -1,0 +1,285 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/synergymesh/meshrun/runtime/state"
+)
+
+// written remembers every value that was ever written, by key.
+type written map[string]map[string]bool
+
+// makeFile writes a store with many keys, overwrites and deletions, closes it,
+// and returns its file's bytes and what was written. The last index is returned
+// too.
+func makeFile(t testing.TB) ([]byte, written, uint64) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := mustOpen(t, path)
+	all := written{}
+	set := func(key, value string) state.Op {
+		if all[key] == nil {
+			all[key] = map[string]bool{}
+		}
+		all[key][value] = true
+		return state.Op{Kind: state.OpSet, Key: key, Value: []byte(value)}
+	}
+	id, err := s.CreateSession(t.Context(), state.SessionConfig{Name: "holder"})
+	check(t, err)
+	var last uint64
+	for round := range 12 {
+		var ops []state.Op
+		for i := range 20 {
+			size := 10 + 37*((i*7+round)%23)
+			if i == 3 {
+				size = 9000 // more than a page
+			}
+			ops = append(ops, set(fmt.Sprintf("k/%02d", i), strings.Repeat(fmt.Sprintf("%d.%d ", round, i), size)[:size]))
+		}
+		for i := range 30 {
+			ops = append(ops, set(fmt.Sprintf("round/%02d/%02d", round, i), "value"))
+		}
+		if round%3 == 2 {
+			ops = append(ops, state.Op{Kind: state.OpDeletePrefix, Key: fmt.Sprintf("round/%02d/", round-1)})
+		}
+		last, err = s.Txn(t.Context(), ops...)
+		check(t, err)
+	}
+	held := set("lock", "held")
+	last, err = s.Txn(t.Context(), state.Op{Kind: state.OpLock, Key: "lock", Value: held.Value, Session: id})
+	check(t, err)
+	check(t, s.Close())
+	data, err := os.ReadFile(path)
+	check(t, err)
+	return data, all, last
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustOpen(t testing.TB, path string) *Store {
+	t.Helper()
+	s, err := Open(context.Background(), path, Options{NoSync: true})
+	check(t, err)
+	return s
+}
+
+// survives demands the law of damaged files: whatever the bytes, Open returns
+// a clear error, or a store that holds only what was once written, that can
+// be written to, and whose index is beyond all that were given out.
+func survives(t interface {
+	Fatalf(string, ...any)
+	Helper()
+}, dir string, data []byte, all written, last uint64) *Report {
+	t.Helper()
+	path := filepath.Join(dir, "state.db")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatalf("write: %v", err)
+	}
+	s, err := Open(context.Background(), path, Options{NoSync: true})
+	if err != nil {
+		if !strings.Contains(err.Error(), path) {
+			t.Fatalf("the error does not name the file: %v", err)
+		}
+		return nil
+	}
+	defer s.Close()
+	entries, _, err := s.List(context.Background(), "")
+	if err != nil {
+		t.Fatalf("list: %v", err)
+	}
+	for _, e := range entries {
+		if !all[e.Key][string(e.Value)] {
+			t.Fatalf("%s has a value that was never written: %.60q", e.Key, e.Value)
+		}
+	}
+	index, err := s.Txn(context.Background(), state.Op{Kind: state.OpSet, Key: "new", Value: []byte("v")})
+	if err != nil || index <= last {
+		t.Fatalf("transaction at %d after %d, error %v", index, last, err)
+	}
+	r := s.Report()
+	if r.Damaged() {
+		kept, err := os.ReadFile(r.Copy)
+		if err != nil || !bytes.Equal(kept, data) {
+			t.Fatalf("the damaged file was not kept as it was: %v", err)
+		}
+		if r.Found != len(entries) {
+			t.Fatalf("report says %d keys, there are %d", r.Found, len(entries))
+		}
+		return &r
+	}
+	if len(entries) != expectedKeys {
+		t.Fatalf("%d of %d keys and no damage reported", len(entries), expectedKeys)
+	}
+	return &r
+}
+
+// expectedKeys is the number of keys in makeFile's store.
+const expectedKeys = 20 + 8*30 + 1
+
+func TestAWholeFileIsNotRepaired(t *testing.T) {
+	data, all, last := makeFile(t)
+	if r := survives(t, t.TempDir(), data, all, last); r == nil || r.Damaged() {
+		t.Errorf("report: %v", r)
+	}
+}
+
+func TestATruncatedFileLosesNoMoreThanIsCutOff(t *testing.T) {
+	data, all, last := makeFile(t)
+	for size := 0; size < len(data); size += 1 + len(data)/100 {
+		r := survives(t, t.TempDir(), data[:size], all, last)
+		if r == nil {
+			t.Fatalf("%d bytes: not opened", size)
+		}
+		if !r.Damaged() && size < len(bytes.TrimRight(data, "\x00")) {
+			t.Errorf("%d of %d bytes: no damage reported", size, len(data))
+		}
+	}
+}
+
+func TestAGarbledFileNeverPanicsAndNeverLies(t *testing.T) {
+	data, all, last := makeFile(t)
+	rapid.Check(t, func(rt *rapid.T) {
+		bad := bytes.Clone(data)
+		for range rapid.IntRange(1, 8).Draw(rt, "faults") {
+			at := rapid.IntRange(0, len(bad)-1).Draw(rt, "at")
+			if rapid.Bool().Draw(rt, "page headers") {
+				at = at/4096*4096 + at%200
+			}
+			at = min(at, len(bad)-1)
+			n := rapid.SampledFrom([]int{1, 1, 8, 512, 4096}).Draw(rt, "length")
+			for i := at; i < min(at+n, len(bad)); i++ {
+				bad[i] ^= byte(rapid.IntRange(1, 255).Draw(rt, "flip"))
+				if n > 8 {
+					copy(bad[i:min(at+n, len(bad))], bytes.Repeat([]byte{bad[i]}, n))
+					break
+				}
+			}
+		}
+		dir, err := os.MkdirTemp("", "garbled")
+		if err != nil {
+			rt.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		survives(rt, dir, bad, all, last)
+	})
+}
+
+func TestOneDamagedValueCostsOneKey(t *testing.T) {
+	data, all, last := makeFile(t)
+	bad := bytes.Clone(data)
+	at := bytes.LastIndex(bad, []byte("11.3 11.3 11.3"))
+	bad[at] ^= 1
+	r := survives(t, t.TempDir(), bad, all, last)
+	if r == nil || r.Found < expectedKeys-1 || r.Expected != expectedKeys {
+		t.Fatalf("report: %+v", r)
+	}
+	if !strings.Contains(r.String(), fmt.Sprintf("found %d of %d keys", r.Found, r.Expected)) {
+		t.Errorf("report reads %q", r)
+	}
+}
+
+func TestLosingTheNewestMetaPageLosesNoKey(t *testing.T) {
+	data, all, last := makeFile(t)
+	for p := range 2 {
+		bad := bytes.Clone(data)
+		copy(bad[p*os.Getpagesize():], make([]byte, 128))
+		r := survives(t, t.TempDir(), bad, all, last)
+		if r == nil || !r.Damaged() || r.Found != expectedKeys {
+			t.Errorf("without meta page %d: %+v", p, r)
+		}
+	}
+}
+
+func TestDeletedKeysDoNotComeBackFromFreePages(t *testing.T) {
+	data, all, last := makeFile(t)
+	bad := bytes.Clone(data)
+	bad[bytes.LastIndex(bad, []byte("11.3 11.3 11.3"))] ^= 1
+	dir := t.TempDir()
+	survives(t, dir, bad, all, last)
+	s := mustOpen(t, filepath.Join(dir, "state.db"))
+	defer s.Close()
+	if gone, _, err := s.List(t.Context(), "round/01/"); err != nil || len(gone) > 0 {
+		t.Errorf("%d deleted keys are back, error %v", len(gone), err)
+	}
+}
+
+func TestALockWhoseSessionIsLostIsFreedWithTheLongestDelay(t *testing.T) {
+	m := newMemory()
+	e := newEdit(&m, testNow)
+	c := e.begin()
+	c.put(state.Entry{Key: "l", Session: "lost", LockIndex: 1})
+	c.adopt()
+	m = e.memory
+	m.freeOrphans(testNow)
+	if n, _ := m.entries.Get([]byte("l")); n.Session != "" {
+		t.Errorf("still held by %q", n.Session)
+	}
+	if until, ok := m.delays.Get([]byte("l")); !ok || !until.Equal(testNow.Add(state.MaxLockDelay)) {
+		t.Errorf("delayed until %v", until)
+	}
+}
+
+func TestASecondOpenerIsToldWhoHoldsTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := mustOpen(t, path)
+	_, err := Open(t.Context(), path, Options{})
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
+		t.Errorf("got error %v", err)
+	}
+	check(t, s.Close())
+	check(t, mustOpen(t, path).Close())
+}
+
+func TestAFileOfANewerFormatIsRefusedAndLeftAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := mustOpen(t, path)
+	b := s.disk.(*bolt)
+	check(t, b.put(recordID{kindMeta, metaKey}, meta{format: Format + 1}.encode()))
+	check(t, s.Close())
+	before, err := os.ReadFile(path)
+	check(t, err)
+	_, err = Open(t.Context(), path, Options{})
+	if !errors.Is(err, ErrNewerFormat) || !strings.Contains(err.Error(), path) {
+		t.Errorf("got error %v", err)
+	}
+	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the file was changed: %v", err)
+	}
+}
+
+// put writes a record as it is.
+func (b *bolt) put(id recordID, body []byte) error {
+	tx, err := b.db.Begin(true)
+	if err != nil {
+		return err
+	}
+	if err := tx.Bucket(id.kind.bucket()).Put([]byte(id.key), sealRecord(id, body)); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+func TestWhatIsNoFileIsAClearError(t *testing.T) {
+	dir := t.TempDir()
+	for name, path := range map[string]string{
+		"a directory":       dir,
+		"no such directory": filepath.Join(dir, "none", "state.db"),
+	} {
+		if _, err := Open(t.Context(), path, Options{}); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: got error %v", name, err)
+		}
+	}
+}
