@@ -34,22 +34,20 @@ func ControlShard(job string) int {
 // the locks of the control shards.
 type Loop struct {
 	store  state.Store
-	node   string
 	logger hclog.Logger
 	role   follow.Role
 }
 
-// New returns a loop for an agent on a node. Session returns the agent's
-// session, or "" while it has none; the loop holds its locks with it.
-func New(store state.Store, node string, session func() string, logger hclog.Logger) *Loop {
+// New returns a loop for an agent. Session returns the agent's session, or "" while it has none; the loop holds its locks with it.
+func New(store state.Store, session func() string, logger hclog.Logger) *Loop {
 	logger = logger.Named("orchestrator")
 	locks := make([]string, state.ControlShards)
 	for n := range locks {
 		locks[n] = state.OrchestratorLock(n)
 	}
 	return &Loop{
-		store: store, node: node, logger: logger,
-		role: follow.Role{Store: store, Locks: locks, Holder: node, Session: session, Logger: logger},
+		store: store, logger: logger,
+		role: follow.Role{Store: store, Locks: locks, Session: session, Logger: logger},
 	}
 }
 

@@ -110,10 +110,8 @@ func (r *rollout) soFar(on *definition, shard int, c spec.Condition) bool {
 		if in == nil || !r.wanted[where] || r.behind(on, in) {
 			continue
 		}
-		if c == spec.ConditionCompleted {
-			return in.Phase == spec.PhaseCompleted && (in.LastExit == nil || in.LastExit.Success())
-		}
-		return in.Phase == spec.PhaseRunning
+		done := in.Phase == spec.PhaseCompleted && (in.LastExit == nil || in.LastExit.Success())
+		return done || (in.Phase == spec.PhaseRunning && c != spec.ConditionCompleted)
 	}
 	return false
 }

@@ -27,18 +27,16 @@ const retryDelay = time.Second
 // the one that holds the scheduler's lock works.
 type Loop struct {
 	store  state.Store
-	node   string
 	logger hclog.Logger
 	role   follow.Role
 }
 
-// New returns a loop for an agent on a node. Session returns the agent's
-// session, or "" while it has none; the loop holds its lock with it.
-func New(store state.Store, node string, session func() string, logger hclog.Logger) *Loop {
+// New returns a loop for an agent. Session returns the agent's session, or "" while it has none; the loop holds its lock with it.
+func New(store state.Store, session func() string, logger hclog.Logger) *Loop {
 	logger = logger.Named("scheduler")
 	return &Loop{
-		store: store, node: node, logger: logger,
-		role: follow.Role{Store: store, Locks: []string{state.SchedulerLock}, Holder: node, Session: session, Logger: logger},
+		store: store, logger: logger,
+		role: follow.Role{Store: store, Locks: []string{state.SchedulerLock}, Session: session, Logger: logger},
 	}
 }
 
@@ -178,7 +176,7 @@ func (d *desk) remove(ctx context.Context, name string, index uint64) error {
 // removal.
 func (d *desk) tell(ops []state.Op, job string, p *spec.Placement, message string) ([]state.Op, error) {
 	event := spec.Event{
-		Time: time.Now(), Type: spec.EventPlaced, Severity: spec.Info, Node: d.node,
+		Time: time.Now(), Type: spec.EventPlaced, Severity: spec.Info,
 		Job: job, Who: who, Message: message, Placement: p,
 	}
 	if p != nil {

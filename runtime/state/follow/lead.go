@@ -31,8 +31,6 @@ type Role struct {
 	Store state.Store
 	// Locks are taken together, in one transaction.
 	Locks []string
-	// Holder is written into the locks, for people.
-	Holder string
 	// Session returns the session to hold the locks with, "" if there is none now.
 	Session func() string
 	Logger  hclog.Logger
@@ -86,7 +84,7 @@ func (r *Role) acquire(ctx context.Context) (string, error) {
 	}
 	ops := make([]state.Op, len(r.Locks))
 	for i, key := range r.Locks {
-		ops[i] = state.Op{Kind: state.OpLock, Key: key, Session: session, Value: r.value()}
+		ops[i] = state.Op{Kind: state.OpLock, Key: key, Session: session, Value: r.value(session)}
 	}
 	if _, err := r.Store.Txn(ctx, ops...); err != nil {
 		return "", fmt.Errorf("take lock: %w", err)
@@ -94,7 +92,10 @@ func (r *Role) acquire(ctx context.Context) (string, error) {
 	return session, nil
 }
 
-func (r *Role) value() []byte { return fmt.Appendf(nil, "{\n  \"holder\": %q\n}", r.Holder) }
+// value is what the locks hold, for people.
+func (r *Role) value(session string) []byte {
+	return state.Encode(map[string]string{"session": session})
+}
 
 // hold runs work while the locks are held.
 func (r *Role) hold(ctx context.Context, session string, work func(context.Context, string) error) error {
@@ -153,7 +154,7 @@ func (r *Role) release(session string) {
 	defer cancel()
 	ops := make([]state.Op, len(r.Locks))
 	for i, key := range r.Locks {
-		ops[i] = state.Op{Kind: state.OpUnlock, Key: key, Session: session, Value: r.value()}
+		ops[i] = state.Op{Kind: state.OpUnlock, Key: key, Session: session, Value: r.value(session)}
 	}
 	if _, err := r.Store.Txn(ctx, ops...); err != nil {
 		r.Logger.Debug("could not release the lock", "lock", r.Locks[0], "error", err)
