@@ -3,6 +3,7 @@ package schema
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -74,6 +75,18 @@ func (rec *record) at(path string, otherwise hcl.Range) hcl.Range {
 		}
 	}
 	return otherwise
+}
+
+// secret reports whether what is said about a path could show a sensitive
+// value: one of the same attribute or block.
+func (rec *record) secret(path string) bool {
+	top := func(p string) string {
+		if i := strings.IndexAny(p, ".["); i > 0 {
+			return p[:i]
+		}
+		return p
+	}
+	return slices.ContainsFunc(rec.sensitive, func(s string) bool { return top(s) == top(path) })
 }
 
 // parent cuts the last step off a path: "env.A" → "env", "command[2]" →

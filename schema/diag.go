@@ -105,6 +105,10 @@ func (ds Diagnostics) Error() string {
 // maxSnippetLines bounds how many lines of a fault are shown.
 const maxSnippetLines = 4
 
+// maxSnippetSide bounds how many bytes of a line are shown on each side of a
+// fault, for lines that no person wrote.
+const maxSnippetSide = 300
+
 // describe makes the final diagnostics from hcl's: sorted, each one once, and
 // with the source that they are about.
 func describe(diags hcl.Diagnostics, files map[string]*hcl.File) Diagnostics {
@@ -190,11 +194,12 @@ func snippet(src []byte, r hcl.Range) *Snippet {
 	}
 	end = min(end, len(src))
 	from := start
-	for from > 0 && src[from-1] != '\n' {
+	for from > 0 && src[from-1] != '\n' && start-from < maxSnippetSide {
 		from--
 	}
+	end = min(end, start+maxSnippetLines*maxSnippetSide)
 	to := end
-	for to < len(src) && src[to] != '\n' {
+	for to < len(src) && src[to] != '\n' && to-end < maxSnippetSide {
 		to++
 	}
 	code := string(src[from:to])
@@ -203,8 +208,11 @@ func snippet(src []byte, r hcl.Range) *Snippet {
 		code = strings.Join(lines[:maxSnippetLines], "")
 	}
 	code = strings.TrimRight(code, "\r\n")
-	s := &Snippet{Code: code, Line: r.Start.Line, Start: min(start-from, len(code)), End: min(end-from, len(code))}
-	return s
+	code = strings.ToValidUTF8(code, "?")
+	return &Snippet{
+		Code: code, Line: r.Start.Line,
+		Start: min(start-from, len(code)), End: min(end-from, len(code)),
+	}
 }
 
 // enclosing names the blocks around a place, the outermost first.

@@ -275,19 +275,21 @@ func (j *decodedJob) job() spec.Job {
 // What was not understood is not judged.
 func (l *loading) meaning(j *decodedJob, job *spec.Job) {
 	for _, problem := range spec.Validate(job) {
-		at := j.header
-		if problem.Process == "" {
-			if j.failed {
-				continue
-			}
-			at = j.rec.at(problem.Path, at)
-		} else if i := slices.IndexFunc(j.processes, func(p decodedProcess) bool { return p.process.Name == problem.Process }); i >= 0 {
+		rec, at, failed := j.rec, j.header, j.failed
+		i := slices.IndexFunc(j.processes, func(p decodedProcess) bool { return p.process.Name == problem.Process })
+		if problem.Process != "" && i >= 0 {
 			p := &j.processes[i]
-			if p.failed {
-				continue
-			}
-			at = p.rec.at(problem.Path, p.header)
+			rec, at, failed = p.rec, p.header, p.failed
 		}
-		l.diags = append(l.diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: problem.Summary, Detail: problem.Detail, Subject: &at})
+		if failed {
+			continue
+		}
+		d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: problem.Summary, Detail: problem.Detail}
+		if rec.secret(problem.Path) {
+			d.Summary = "Invalid value"
+			d.Detail = fmt.Sprintf("%s cannot be what it is. The details are withheld, since a sensitive value is involved.", problem.Path)
+		}
+		d.Subject = rec.at(problem.Path, at).Ptr()
+		l.diags = append(l.diags, d)
 	}
 }
