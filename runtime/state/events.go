@@ -25,7 +25,7 @@ func NewEventID(now time.Time) string {
 
 // EventOp returns the operation that records an event, to be put in the
 // transaction of the change that it tells of. An event without an ID gets one
-// of its time.
+// of its time; events of one transaction are read in the order of their IDs.
 func EventOp(ev spec.Event) (Op, error) {
 	if ev.Type == "" || ev.Time.IsZero() {
 		return Op{}, fmt.Errorf("record event %q: it needs a type and a time: %w", ev.Type, ErrInvalid)
@@ -106,12 +106,12 @@ func TrimEvents(events []spec.Event, keep int) []string {
 }
 
 // Horizon returns the time from which on Replay of trimmed events is exact:
-// the zero time if none can have been trimmed.
+// the zero time if none can have been trimmed, which leaves at least keep.
 func Horizon(events []spec.Event, keep int) time.Time {
-	if len(events) <= keep || keep == 0 {
+	if len(events) < keep || len(events) == 0 {
 		return time.Time{}
 	}
-	return events[len(events)-keep].Time
+	return events[len(events)-max(1, keep)].Time
 }
 
 // Trim deletes what TrimEvents says, and returns how many events that were. If

@@ -15,7 +15,9 @@ import (
 )
 
 // Limits of one transaction and one value; they are Consul's, and every
-// implementation refuses what exceeds them with ErrTooLarge.
+// implementation refuses what exceeds them with ErrTooLarge. A transaction's
+// bytes are counted as Consul sees them, with values in base64 (TxnSize), so
+// that about 384 KiB of values fit.
 const (
 	MaxTxnOps     = 128
 	MaxValueBytes = 512 << 10
@@ -56,7 +58,8 @@ type Entry struct {
 	CreateIndex uint64
 	ModifyIndex uint64
 	// LockIndex counts how often the key's lock was taken; Session holds the
-	// lock now, if it is not empty.
+	// lock now, if it is not empty. An OpSet of the key by anybody may start the
+	// count afresh: the fencing token is the ModifyIndex of the taking.
 	LockIndex uint64
 	Session   string
 }
@@ -66,14 +69,17 @@ type OpKind string
 
 // The operations. All of a transaction happen, in order, or none.
 const (
-	// OpSet writes the value whatever is there.
+	// OpSet writes the value whatever is there, and whoever holds the key's lock:
+	// locks are advisory. Writing what is there already, by this or another
+	// operation, is no change: ModifyIndex stays, and nobody is woken.
 	OpSet OpKind = "set"
 	// OpCAS writes the value if the key's ModifyIndex is Index; Index 0 means
 	// that the key must not exist.
 	OpCAS OpKind = "cas"
 	// OpDelete removes the key; a missing one is no conflict.
 	OpDelete OpKind = "delete"
-	// OpDeleteCAS removes the key if its ModifyIndex is Index.
+	// OpDeleteCAS removes the key if its ModifyIndex is Index; a missing one is
+	// no conflict.
 	OpDeleteCAS OpKind = "delete-cas"
 	// OpDeletePrefix removes every key with the prefix Key.
 	OpDeletePrefix OpKind = "delete-prefix"
@@ -84,8 +90,8 @@ const (
 	// OpCheckSession demands that Session holds the key's lock.
 	OpCheckSession OpKind = "check-session"
 	// OpLock takes the key's lock for Session and writes the value. It
-	// conflicts if another session holds the lock, or if the key is within a
-	// lock delay. Taking a lock that Session holds already writes the value
+	// conflicts if another session holds the lock, if Session does not exist, or
+	// if the key is within a lock delay. Deleting a key frees its lock. Taking a lock that Session holds already writes the value
 	// and leaves LockIndex.
 	OpLock OpKind = "lock"
 	// OpUnlock releases the key's lock, held by Session, and writes the value.
@@ -106,7 +112,8 @@ type TxnError struct {
 	Failures []OpFailure
 }
 
-// OpFailure is one operation that failed its check.
+// OpFailure is one operation that failed its check. Its Op has no Value, which
+// may be secret.
 type OpFailure struct {
 	Op     Op
 	Reason string
@@ -170,8 +177,10 @@ type Store interface {
 	// watch from.
 	List(ctx context.Context, prefix string) ([]Entry, uint64, error)
 	// Txn does all operations or none, and returns the index at which they
-	// happened: the ModifyIndex of every key it wrote. A failed check is a
-	// *TxnError (ErrConflict). When it returns nil, the change is durable.
+	// happened: the ModifyIndex of every key it changed. A failed check is a
+	// *TxnError (ErrConflict); ErrTooLarge and ErrInvalid are as CheckOps says.
+	// When it returns nil, the change is durable. After ErrUnavailable or the
+	// context's end it may have happened or not.
 	Txn(ctx context.Context, ops ...Op) (uint64, error)
 	// Watch blocks until something under the prefix has changed after the
 	// index, then returns what List returns. Changes may be coalesced; the
