@@ -23,7 +23,7 @@ type cursor struct {
 	dir  string
 	file *os.File // nil until there is one
 	off  int64    // of the first byte that was not handed out
-	// start is the file's place in all that was written; -1 if unknown.
+	// start is the file's place in all that was written.
 	start int64
 	// limit ends reading at this offset of the current file; -1: at its end.
 	limit int64
@@ -178,13 +178,10 @@ func (c *cursor) after(files []logFile) (next int, removed int64, err error) {
 			return i + 1, 0, nil
 		}
 	}
-	if c.start < 0 {
-		return 0, 0, nil
-	}
 	end := c.start + info.Size()
 	for i, f := range files {
-		if f.start < 0 || f.start >= end {
-			return i, max(0, f.start-end), nil
+		if f.start >= end {
+			return i, f.start - end, nil
 		}
 	}
 	return 0, 0, nil

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -19,7 +18,7 @@ type logFile struct {
 	// rotated is when the file was rotated; zero for the current one.
 	rotated time.Time
 	// start is how many bytes were written to the directory before this
-	// file; -1 if that cannot be known.
+	// file. Where no rotated files are kept, each counts as the first.
 	start int64
 }
 
@@ -69,7 +68,7 @@ func logNames(dir string) ([]string, error) {
 
 func statFiles(dir string, names []string) ([]logFile, error) {
 	files := make([]logFile, 0, len(names))
-	before := int64(-1)
+	before := int64(0)
 	for _, name := range names {
 		f := logFile{path: filepath.Join(dir, name), start: before}
 		info, err := os.Stat(f.path)
@@ -86,10 +85,4 @@ func statFiles(dir string, names []string) ([]logFile, error) {
 		files = append(files, f)
 	}
 	return files, nil
-}
-
-// beneath reports whether path is dir or lies within it.
-func beneath(path, dir string) bool {
-	rest, ok := strings.CutPrefix(path, dir)
-	return ok && (rest == "" || rest[0] == filepath.Separator)
 }

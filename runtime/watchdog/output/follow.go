@@ -165,7 +165,7 @@ func (m *merger) watchAll(sel *selection) error {
 		}
 	}
 	for _, r := range m.readers {
-		if err := m.watch(r.dir); err != nil {
+		if err := m.watchUp(r.dir); err != nil {
 			return err
 		}
 	}
@@ -197,6 +197,19 @@ func (m *merger) takeUp(sel *selection) error {
 		if _, ok := m.byDir[s.Dir]; !ok {
 			m.byDir[s.Dir] = m.add(s)
 		}
+	}
+	return nil
+}
+
+// watchUp watches an instance's directory and those above it up to the logs
+// root: the file that a reader holds open keeps the kernel from telling in a
+// directory itself that it was removed.
+func (m *merger) watchUp(dir string) error {
+	for range 4 {
+		if err := m.watch(dir); err != nil {
+			return err
+		}
+		dir = filepath.Dir(dir)
 	}
 	return nil
 }

@@ -80,8 +80,9 @@ func subdirs(dir string) ([]string, error) {
 // query's Since, Last, Grep and Follow say. A line's time is that of its end.
 // Lines that have no end yet come last, marked Partial; when following, they
 // come once they are whole. Output that rotation removed in front of the
-// reader is told in a line of the stream Notice, with its size. Read returns
-// what yield returns, and ctx's error once ctx is done.
+// reader is told in a line of the stream Notice, with its size (unless no
+// rotated files are kept at all: then it cannot be known). Read returns what
+// yield returns, and ctx's error once ctx is done.
 func Read(ctx context.Context, dir string, id spec.InstanceID, q spec.LogQuery, yield func(spec.LogLine) error) error {
 	return Merge(ctx, []Source{{ID: id, Dir: dir}}, q, yield)
 }

@@ -44,7 +44,7 @@ type reader struct {
 
 func newReader(source Source, q spec.LogQuery, grep *regexp.Regexp) *reader {
 	return &reader{
-		cursor: cursor{dir: source.Dir, start: -1, limit: -1},
+		cursor: cursor{dir: source.Dir, limit: -1},
 		id:     source.ID, since: q.Since, last: q.Last, grep: grep,
 	}
 }
