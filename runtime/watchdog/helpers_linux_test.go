@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -36,6 +37,9 @@ var programs = map[string]func(args []string) int{
 // watchdogMain is `meshrun watchdog DATADIR [-- AGENT…]`.
 func watchdogMain(args []string) int {
 	cfg := Config{DataDir: args[0], Version: "test", Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: os.Stderr})}
+	if len(args) == 2 && args[1] == "quiet" {
+		cfg.Logger = nil
+	}
 	if len(args) > 2 && args[1] == "--" {
 		cfg.Agent = args[2:]
 	}
@@ -150,6 +154,17 @@ func (d *daemon) awaitInstance(id spec.InstanceID, what string, ok func(spec.Ins
 func (d *daemon) awaitPhase(id spec.InstanceID, p spec.Phase) spec.Instance {
 	d.t.Helper()
 	return d.awaitInstance(id, "is "+string(p), func(in spec.Instance) bool { return in.Phase == p })
+}
+
+// awaitOutput waits until an instance's log has a text, and returns the log.
+func (d *daemon) awaitOutput(id spec.InstanceID, text string) (log string) {
+	d.t.Helper()
+	d.await(fmt.Sprintf("%s writes %q", id, text), func() bool {
+		b, _ := os.ReadFile(filepath.Join(d.dir, "logs", id.String(), "current.log"))
+		log = string(b)
+		return strings.Contains(log, text)
+	})
+	return log
 }
 
 func (d *daemon) declare(set ...spec.Launch) {

@@ -247,19 +247,34 @@ func (k *linuxKernel) Collect(p *process, last bool) (spec.Exit, bool) {
 			return exitOf(ws), true
 		}
 	}
-	// Not a child: it was adopted. The kernel tells once its parent reaped it.
-	pi := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
-	err = unix.IoctlPidfdInfo(p.pidfd, &pi)
-	switch {
-	case err == nil && pi.Mask&unix.PIDFD_INFO_EXIT != 0:
-		k.drop(p)
-		return exitOf(unix.WaitStatus(pi.Exit_code)), true
-	case err == nil && !last:
+	// Not a child: it was adopted, and is its new parent's to reap.
+	ws, known, later := k.exitOfStranger(p)
+	if !known && later && !last {
 		return spec.Exit{}, false
-	default:
-		k.drop(p)
+	}
+	k.drop(p)
+	if !known {
 		return spec.Exit{Unknown: true}, true
 	}
+	return exitOf(ws), true
+}
+
+// exitOfStranger reads how a dead process ended that is not a child: from the
+// zombie as long as there is one, and from the pidfd once it was reaped (Linux
+// 6.15 and later). If neither is possible yet, it says that later it may be.
+func (k *linuxKernel) exitOfStranger(p *process) (ws unix.WaitStatus, known, later bool) {
+	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
+	err := unix.IoctlPidfdInfo(p.pidfd, &info)
+	if err == nil && info.Mask&unix.PIDFD_INFO_EXIT != 0 {
+		return unix.WaitStatus(info.Exit_code), true, false
+	}
+	if st, serr := readStat(p.pid); serr == nil && st.state == 'Z' && st.startTicks == p.startTicks {
+		// To those who may not look, the kernel shows 0.
+		if st.exitCode != 0 || mayInspect(p.pid) {
+			return unix.WaitStatus(st.exitCode), true, false
+		}
+	}
+	return 0, false, err == nil
 }
 
 // Kill ends one process, and lets go of it.

@@ -18,6 +18,7 @@ type procStat struct {
 	group      int
 	session    int
 	startTicks uint64
+	exitCode   int // as wait(2) tells it; 0 unless it is a zombie that one may inspect
 }
 
 // readStat reads /proc/<pid>/stat.
@@ -37,21 +38,45 @@ func parseStat(b []byte) (procStat, error) {
 		return procStat{}, fmt.Errorf("parse process status %q: no name", b)
 	}
 	f := strings.Fields(string(b[end+1:]))
-	if len(f) < 20 {
+	if len(f) < 50 {
 		return procStat{}, fmt.Errorf("parse process status: %d fields", len(f))
 	}
 	s := procStat{state: f[0][0]}
-	var errs [4]error
+	var errs [5]error
 	s.parent, errs[0] = strconv.Atoi(f[1])
 	s.group, errs[1] = strconv.Atoi(f[2])
 	s.session, errs[2] = strconv.Atoi(f[3])
 	s.startTicks, errs[3] = strconv.ParseUint(f[19], 10, 64)
+	s.exitCode, errs[4] = strconv.Atoi(f[49])
 	for _, err := range errs {
 		if err != nil {
 			return procStat{}, fmt.Errorf("parse process status: %w", err)
 		}
 	}
 	return s, nil
+}
+
+// mayInspect reports whether the kernel shows this process all of another's
+// status: to its own user it does, whatever the process has become.
+func mayInspect(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return false
+	}
+	for l := range strings.SplitSeq(string(b), "\n") {
+		ids, ok := strings.CutPrefix(l, "Uid:")
+		if !ok {
+			continue
+		}
+		self := strconv.Itoa(os.Geteuid())
+		for _, id := range strings.Fields(ids) {
+			if id != self {
+				return false
+			}
+		}
+		return true
+	}
+	return false
 }
 
 // readMarks reads the marks from a process's environment. Programs may have

@@ -48,3 +48,77 @@ func TestDeclaredProcessRunsAndIsStartedAgainWhenKilled(t *testing.T) {
 		t.Errorf("events are\n%s, want\n%s", got, want)
 	}
 }
+
+func TestKilledWatchdogLosesNothing(t *testing.T) {
+	dir := t.TempDir()
+	d := startDaemon(t, dir)
+	stays, dies := shell("stays", "exec sleep 1000"), shell("dies", "exec sleep 1000")
+	codes := shell("codes", "sleep 0.3; exit 7")
+	codes.Restart.Policy = spec.RestartNever
+	d.declare(stays, dies, codes)
+	before := d.awaitPhase(stays.ID, spec.PhaseRunning)
+	victim := d.awaitPhase(dies.ID, spec.PhaseRunning)
+	d.awaitPhase(codes.ID, spec.PhaseRunning)
+	d.kill()
+	if err := unix.Kill(victim.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	d = startDaemon(t, dir)
+	after := d.awaitPhase(stays.ID, spec.PhaseRunning)
+	if after.PID != before.PID || after.Generation != 1 {
+		t.Errorf("an untouched process is %+v, was %+v", after, before)
+	}
+	again := d.awaitPhase(dies.ID, spec.PhaseRunning)
+	if again.PID == victim.PID || again.Generation != 2 {
+		t.Errorf("the one that died is %+v", again)
+	}
+	end := d.awaitPhase(codes.ID, spec.PhaseFailed)
+	if !end.LastExit.Unknown && end.LastExit.Code != 7 {
+		t.Errorf("an adopted process that exits with 7 is told as %v", end.LastExit)
+	}
+	t.Logf("adopted exit: %v", end.LastExit)
+	for i, e := range d.events(0) {
+		if e.Seq != uint64(i+1) {
+			t.Fatalf("event %d has number %d: %+v", i+1, e.Seq, e)
+		}
+	}
+}
+
+func TestUpgradeIsNoticedByNobody(t *testing.T) {
+	d := startDaemon(t, t.TempDir())
+	l := shell("steady", "trap 'exit 3' TERM; while :; do echo tick; sleep 0.01; done")
+	d.declare(l)
+	before := d.awaitPhase(l.ID, spec.PhaseRunning)
+	d.awaitOutput(l.ID, "tick")
+	old, err := d.client.Table(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.client.Upgrade(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.await("the new program is up", func() bool {
+		for _, e := range d.events(old.Seq) {
+			if e.Type == spec.EventWatchdogUp {
+				return true
+			}
+		}
+		return false
+	})
+	after := d.awaitPhase(l.ID, spec.PhaseRunning)
+	if after.PID != before.PID || after.Generation != before.Generation {
+		t.Errorf("the instance is %+v, was %+v", after, before)
+	}
+	now, err := d.client.Table(t.Context())
+	if err != nil || now.PID != old.PID {
+		t.Errorf("watchdog is process %d, was %d (%v)", now.PID, old.PID, err)
+	}
+	// Its children are still its own: the exit code is read.
+	l.Restart.Policy = spec.RestartNever
+	d.declare(l)
+	unix.Kill(after.PID, unix.SIGTERM)
+	end := d.awaitPhase(l.ID, spec.PhaseFailed)
+	if end.LastExit.Code != 3 || end.LastExit.Unknown {
+		t.Errorf("ended with %v, want exit 3", end.LastExit)
+	}
+}

@@ -75,8 +75,10 @@ func (s *supervisor) run(ctx context.Context) {
 	wake := time.NewTimer(time.Hour)
 	defer wake.Stop()
 	for !s.halted() {
-		if len(s.queue) > 0 && !s.idle(ctx) {
-			s.forkNext()
+		if len(s.queue) > 0 {
+			if !s.handle(ctx) {
+				s.forkNext()
+			}
 			continue
 		}
 		s.settle()
@@ -103,9 +105,9 @@ func (s *supervisor) run(ctx context.Context) {
 	s.settle()
 }
 
-// idle takes one thing that waits, if there is one, so that a long queue of
+// handle takes one thing that waits, if there is one, so that a long queue of
 // forks delays neither exits nor requests; it reports whether it did.
-func (s *supervisor) idle(ctx context.Context) bool {
+func (s *supervisor) handle(ctx context.Context) bool {
 	s.tick(time.Now())
 	select {
 	case <-ctx.Done():
