@@ -78,6 +78,9 @@ type JobPlan struct {
 	// Base is the index of jobs/<job> that the plan builds on; 0 if the job
 	// must not exist.
 	Base uint64 `json:"base"`
+	// Placed is the index of placements/<job> that the plan builds on; 0 if
+	// there is none.
+	Placed uint64 `json:"placed,omitempty"`
 	// From and To are the job's versions before and after.
 	From uint64 `json:"from,omitempty"`
 	To   uint64 `json:"to,omitempty"`

@@ -1,0 +1,270 @@
+package plan
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/synergymesh/meshrun/runtime/orchestrator"
+	"github.com/synergymesh/meshrun/runtime/scheduler"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// spot is an instance on a node.
+type spot struct {
+	node string
+	id   spec.InstanceID
+}
+
+// unit is an instance in the model.
+type unit struct {
+	seen spec.Instance
+	def  *spec.Process // what it was last declared as; nil if that isn't known
+}
+
+// definition names a process as one version of the job defines it.
+type definition struct {
+	process string
+	version uint64
+}
+
+// deed is what the model did to an instance on a node.
+type deed struct {
+	action  spec.InstanceAction
+	changes []spec.Change
+	ordered bool   // by an operator's epoch
+	waited  string // what it was held for before
+	failed  string // how it had ended for good before
+}
+
+// model is a job on its nodes, with instances that do what they are told and
+// stay healthy.
+type model struct {
+	job       string
+	next      *spec.JobVersion
+	nodes     []spec.Node
+	placement *spec.Placement
+	assigned  map[string]spec.Assignment
+	units     map[spot]*unit
+	reasons   map[spec.InstanceID]string
+
+	deeds  map[spot]*deed
+	held   map[spot]string // what each was first held for
+	hashes map[definition]string
+	now    time.Time
+}
+
+// newModel puts the next version of a job in the place of the present one.
+func newModel(s *Snapshot, job string, next *spec.JobVersion, now time.Time) *model {
+	m := &model{
+		job: job, next: next, nodes: s.Nodes, assigned: maps.Clone(s.Assignments[job]), units: map[spot]*unit{},
+		deeds: map[spot]*deed{}, held: map[spot]string{}, hashes: map[definition]string{}, now: now,
+	}
+	if next != nil {
+		var previous *spec.Placement
+		if stored, ok := s.Placements[job]; ok {
+			previous = &stored.Value
+		}
+		placement := scheduler.Place(next, s.Nodes, previous)
+		m.placement = &placement
+	}
+	for node, o := range s.Observed[job] {
+		for _, in := range o.Instances {
+			if in.Phase == spec.PhasePending {
+				continue // nothing was ever started
+			}
+			u := &unit{seen: in}
+			if !down(in.Phase) {
+				u.seen.Phase = spec.PhaseRunning // it is on its way there
+			}
+			m.units[spot{node, in.ID}] = u
+		}
+	}
+	for node, a := range m.assigned {
+		for i := range a.Processes {
+			p := &a.Processes[i]
+			for _, shard := range p.Shards {
+				if u := m.units[spot{node, m.id(p.Process.Name, shard)}]; u != nil {
+					u.def = &p.Process
+				}
+			}
+		}
+	}
+	return m
+}
+
+// down reports whether nothing happens in this phase until somebody asks for it.
+func down(p spec.Phase) bool { return p == spec.PhaseCompleted || p == spec.PhaseFailed }
+
+func (m *model) id(process string, shard int) spec.InstanceID {
+	return spec.InstanceID{Job: m.job, Process: process, Shard: shard}
+}
+
+// run lets scheduler, orchestrator and nodes act until nothing moves.
+func (m *model) run() {
+	// Each turn starts, ends or completes something, and nothing does so twice.
+	for range 4*len(m.units) + 4*m.wantedShards() + 8 {
+		decision := orchestrator.Rollout(orchestrator.Snapshot{
+			Job: m.next, Placement: m.placement, Current: m.assigned, Observed: m.observed(),
+		}, m.now)
+		m.reasons = decision.Reasons
+		moved := len(m.assigned) != len(decision.Assignments) || !reflect.DeepEqual(m.assigned, decision.Assignments)
+		m.assigned = decision.Assignments
+		if acted := m.act(); !acted && !moved && !m.complete() {
+			return
+		}
+	}
+}
+
+func (m *model) wantedShards() int {
+	n := 0
+	if m.next != nil {
+		for _, p := range m.next.Job.Processes {
+			n += p.Shards
+		}
+	}
+	return n
+}
+
+func (m *model) observed() map[string]spec.Observed {
+	out := map[string]spec.Observed{}
+	for where, u := range m.units {
+		o := out[where.node]
+		o.Job, o.Node = m.job, where.node
+		o.Instances = append(o.Instances, u.seen)
+		out[where.node] = o
+	}
+	return out
+}
+
+// act does on the nodes what is assigned, and reports whether that was anything.
+func (m *model) act() bool {
+	acted := false
+	told := map[spot]bool{}
+	for node, a := range m.assigned {
+		for i := range a.Processes {
+			p := &a.Processes[i]
+			for _, shard := range p.Shards {
+				where := spot{node, m.id(p.Process.Name, shard)}
+				told[where] = true
+				if why, held := p.Held[shard]; held {
+					if m.held[where] == "" {
+						m.held[where] = why
+					}
+					continue
+				}
+				acted = m.declare(where, p) || acted
+			}
+		}
+	}
+	for where := range m.units {
+		if !told[where] {
+			delete(m.units, where)
+			m.deed(where).action = spec.ActionStop
+			acted = true
+		}
+	}
+	return acted
+}
+
+// declare gives a node one shard to run, as its watchdog would take it.
+func (m *model) declare(where spot, p *spec.AssignedProcess) bool {
+	u := m.units[where]
+	epoch := p.Epochs[where.id.Shard]
+	if u == nil {
+		m.units[where] = &unit{def: &p.Process, seen: spec.Instance{
+			ID: where.id, Phase: spec.PhaseRunning, Version: p.Version, Hash: m.hash(p), Epoch: epoch,
+		}}
+		d := m.deed(where)
+		d.action, d.waited = spec.ActionStart, m.held[where]
+		return true
+	}
+	if u.seen.Version == p.Version && u.seen.Epoch == epoch {
+		u.def = &p.Process
+		return false
+	}
+	m.change(where, u, p, epoch)
+	u.def = &p.Process
+	u.seen.Version, u.seen.Epoch = p.Version, epoch
+	return true
+}
+
+// change notes what another definition does to an instance that is there.
+func (m *model) change(where spot, u *unit, p *spec.AssignedProcess, epoch uint64) {
+	d := m.deed(where)
+	if u.def != nil {
+		d.changes = spec.DiffProcess(u.def, &p.Process)
+	}
+	hash := m.hash(p)
+	d.ordered = d.ordered || u.seen.Epoch != epoch
+	switch {
+	case u.seen.Hash != hash || u.seen.Epoch != epoch:
+		d.action, d.waited = spec.ActionRestart, m.held[where]
+		if down(u.seen.Phase) {
+			d.action, d.failed = spec.ActionStart, ending(&u.seen)
+		}
+		u.seen.Phase, u.seen.Hash = spec.PhaseRunning, hash
+	case down(u.seen.Phase) || !touches(d.changes):
+		d.action = spec.ActionKeep
+	case u.def != nil && spec.MaxEffect(d.changes) == spec.EffectReload:
+		d.action = spec.ActionReload
+	default:
+		d.action = spec.ActionUpdate
+	}
+}
+
+// touches reports whether changes matter to an instance that goes on: the
+// number of shards, and what it would wait for, do not.
+func touches(changes []spec.Change) bool {
+	return slices.ContainsFunc(changes, func(c spec.Change) bool {
+		return c.Path != "shards" && !strings.HasPrefix(c.Path, "depends_on.")
+	})
+}
+
+// ending tells how an instance ended for good.
+func ending(in *spec.Instance) string {
+	text := string(in.Phase)
+	if in.LastExit != nil {
+		text += " (" + in.LastExit.String() + ")"
+	}
+	return text
+}
+
+// complete lets those processes end with success that others wait for to
+// complete, and reports whether there were any.
+func (m *model) complete() bool {
+	awaited := map[string]bool{}
+	for _, a := range m.assigned {
+		for _, p := range a.Processes {
+			for _, d := range p.Process.DependsOn {
+				awaited[d.Process] = awaited[d.Process] || d.Condition == spec.ConditionCompleted
+			}
+		}
+	}
+	any := false
+	for where, u := range m.units {
+		if awaited[where.id.Process] && u.seen.Phase == spec.PhaseRunning && u.def != nil && u.def.Restart.Policy != spec.RestartAlways {
+			u.seen.Phase, u.seen.LastExit = spec.PhaseCompleted, &spec.Exit{At: m.now}
+			any = true
+		}
+	}
+	return any
+}
+
+func (m *model) deed(where spot) *deed {
+	if m.deeds[where] == nil {
+		m.deeds[where] = &deed{}
+	}
+	return m.deeds[where]
+}
+
+// hash returns a definition's ReplaceHash, made once.
+func (m *model) hash(p *spec.AssignedProcess) string {
+	key := definition{p.Process.Name, p.Version}
+	if m.hashes[key] == "" {
+		m.hashes[key] = spec.ReplaceHash(&p.Process)
+	}
+	return m.hashes[key]
+}

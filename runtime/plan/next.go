@@ -1,0 +1,218 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// Sentinels of Next and Compute.
+var (
+	// ErrUnknown: the change names a job, process or shard that there is not.
+	ErrUnknown = errors.New("unknown")
+	// ErrInvalid: the change would make a job that cannot work.
+	ErrInvalid = errors.New("invalid")
+)
+
+// Wanted is a change that is wanted of one job: exactly one of Apply, Remove
+// and Orders is set.
+type Wanted struct {
+	Job string
+	// Apply is what the job shall be, from the file Source (empty: from none).
+	Apply  *spec.Job
+	Source string
+	Remove bool
+	// Orders are carried out one after the other.
+	Orders []Order
+	Who    string
+	// Why goes into the new version; empty means "apply", or the orders' names.
+	Why string
+}
+
+// Op is what an operator orders.
+type Op string
+
+// The orders.
+const (
+	OpRestart Op = "restart" // once; what was stopped is started
+	OpStop    Op = "stop"    // until it is started, restarted or applied again
+	OpStart   Op = "start"   // ends an OpStop and touches nothing that runs
+	OpScale   Op = "scale"   // sets the number of shards
+)
+
+// Order is an operator's wish for a job's instances.
+type Order struct {
+	Op Op
+	// Process is empty for all of the job, Shard -1 for all of the process.
+	Process string
+	Shard   int
+	// Count is the number of shards, for OpScale.
+	Count int
+}
+
+// Next returns the version of a job that a change makes of the current one,
+// which is nil if the job does not exist. latest is the highest version that
+// the job ever had. It returns current itself if nothing changes, nil if the
+// job is to go, and an error that wraps ErrUnknown or ErrInvalid.
+//
+// An apply keeps the epochs of orders and ends their stops. Orders change
+// nothing but themselves, and the number of shards.
+func Next(current *spec.JobVersion, latest uint64, w Wanted, now time.Time) (*spec.JobVersion, error) {
+	if w.Remove {
+		return nil, nil
+	}
+	if w.Apply == nil && current == nil {
+		return nil, fmt.Errorf("there is no job %q: %w", w.Job, ErrUnknown)
+	}
+	next := &spec.JobVersion{}
+	if current != nil {
+		latest = max(latest, current.Version)
+		*next = *current
+		next.Job = current.Job.Clone()
+		next.Orders = maps.Clone(current.Orders)
+	}
+	if next.Orders == nil {
+		next.Orders = map[string]spec.Order{}
+	}
+	why := "apply"
+	if w.Apply != nil {
+		next.Job, next.Source = w.Apply.Clone(), w.Source
+		for key, o := range next.Orders {
+			o.Stopped = false
+			next.Orders[key] = o
+		}
+	} else {
+		for _, o := range w.Orders {
+			if err := order(next, o); err != nil {
+				return nil, err
+			}
+		}
+		why = reasonOf(w.Orders)
+	}
+	next.Job.Normalize()
+	if problems := spec.Validate(&next.Job); len(problems) > 0 {
+		return nil, fmt.Errorf("job %q cannot work: %s: %w", next.Job.Name, problems[0], ErrInvalid)
+	}
+	tidyOrders(next)
+	next.Checksum = spec.Checksum(&next.Job)
+	if current != nil && current.Checksum == next.Checksum && current.Source == next.Source && maps.Equal(current.Orders, next.Orders) {
+		return current, nil
+	}
+	next.Version = latest + 1
+	next.Who, next.When, next.Why = w.Who, now.UTC(), why
+	if w.Why != "" {
+		next.Why = w.Why
+	}
+	return next, nil
+}
+
+func reasonOf(orders []Order) string {
+	var names []string
+	for _, o := range orders {
+		if !slices.Contains(names, string(o.Op)) {
+			names = append(names, string(o.Op))
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// order carries one order out.
+func order(v *spec.JobVersion, o Order) error {
+	var targets []*spec.Process
+	for i := range v.Job.Processes {
+		if p := &v.Job.Processes[i]; o.Process == "" || o.Process == p.Name {
+			targets = append(targets, p)
+		}
+	}
+	if len(targets) == 0 {
+		return fmt.Errorf("there is no process %q in job %q: %w", o.Process, v.Job.Name, ErrUnknown)
+	}
+	if o.Shard >= 0 && (o.Process == "" || o.Shard >= targets[0].Shards) {
+		return fmt.Errorf("process %q of job %q has no shard %d, but %d shards counted from 0: %w",
+			o.Process, v.Job.Name, o.Shard, targets[0].Shards, ErrUnknown)
+	}
+	if o.Op == OpScale {
+		if o.Process == "" || o.Shard >= 0 || o.Count < 0 || o.Count > spec.MaxShards {
+			return fmt.Errorf("scale job %q: name one process and a number of shards from 0 to %d: %w", v.Job.Name, spec.MaxShards, ErrInvalid)
+		}
+		targets[0].Shards = o.Count
+		return nil
+	}
+	for _, p := range targets {
+		if err := orderProcess(v, p, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// orderProcess notes an order for a process, or for one shard of it.
+func orderProcess(v *spec.JobVersion, p *spec.Process, o Order) error {
+	key := p.Name
+	if o.Shard >= 0 {
+		key = shardKey(p.Name, o.Shard)
+		if o.Op != OpStop && v.Orders[p.Name].Stopped {
+			stopEachShard(v, p)
+		}
+	}
+	wish := v.Orders[key]
+	switch o.Op {
+	case OpStop:
+		wish.Stopped = true
+	case OpRestart:
+		wish.Stopped = false
+		wish.Epoch++
+	case OpStart:
+		wish.Stopped = false
+	default:
+		return fmt.Errorf("%q is no order: %w", o.Op, ErrInvalid)
+	}
+	v.Orders[key] = wish
+	if o.Shard < 0 && o.Op != OpStop {
+		for shard := range p.Shards {
+			if s, ok := v.Orders[shardKey(p.Name, shard)]; ok {
+				s.Stopped = false
+				v.Orders[shardKey(p.Name, shard)] = s
+			}
+		}
+	}
+	return nil
+}
+
+// stopEachShard turns the stop of a process into stops of its shards, so that
+// one of them can be started.
+func stopEachShard(v *spec.JobVersion, p *spec.Process) {
+	whole := v.Orders[p.Name]
+	whole.Stopped = false
+	v.Orders[p.Name] = whole
+	for shard := range p.Shards {
+		s := v.Orders[shardKey(p.Name, shard)]
+		s.Stopped = true
+		v.Orders[shardKey(p.Name, shard)] = s
+	}
+}
+
+func shardKey(process string, shard int) string { return process + "/" + strconv.Itoa(shard) }
+
+// tidyOrders drops orders that say nothing, or are for what the job no longer has.
+func tidyOrders(v *spec.JobVersion) {
+	shards := map[string]int{}
+	for _, p := range v.Job.Processes {
+		shards[p.Name] = p.Shards
+	}
+	maps.DeleteFunc(v.Orders, func(key string, o spec.Order) bool {
+		process, shard, one := strings.Cut(key, "/")
+		count, exists := shards[process]
+		n, err := strconv.Atoi(shard)
+		return o == (spec.Order{}) || !exists || (one && (err != nil || n >= count))
+	})
+	if len(v.Orders) == 0 {
+		v.Orders = nil
+	}
+}
