@@ -159,7 +159,7 @@ func (r *reader) eval(def *Attr, path string, expr hclsyntax.Expression, ctx *hc
 	if diags.HasErrors() {
 		return nil
 	}
-	if !v.IsWhollyKnown() && broken(expr) {
+	if !r.check.whole && !v.IsWhollyKnown() && broken(expr) {
 		return nil
 	}
 	g := &given{attr: def, path: path, expr: expr, ctx: ctx, sensitive: v.ContainsMarked()}

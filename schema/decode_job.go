@@ -32,12 +32,16 @@ type decodedJob struct {
 	header    hcl.Range
 	failed    bool
 	diags     hcl.Diagnostics
+	// job is the normalized job, and meaning what spec finds wrong with it.
+	job     spec.Job
+	meaning hcl.Diagnostics
 }
 
-// decodeJob reads a job block.
-func decodeJob(b *hcl.Block, sc *scope) *decodedJob {
+// decodeJob reads a job block. Whole is set if its file was parsed without
+// errors.
+func decodeJob(b *hcl.Block, sc *scope, whole bool) *decodedJob {
 	j := &decodedJob{name: b.Labels[0], header: b.DefRange, rec: newRecord()}
-	check := &checker{scope: sc, base: sc.ctx}
+	check := &checker{scope: sc, base: sc.ctx, whole: whole}
 	r := open(jobBlock, b.Body, b.DefRange, "", check, j.rec, &j.diags)
 	r.stringMap("labels", &j.labels)
 	for _, path := range j.rec.sensitive {
@@ -49,12 +53,41 @@ func decodeJob(b *hcl.Block, sc *scope) *decodedJob {
 			continue
 		}
 		before := len(j.diags)
-		p := decodeProcess(pb, sc, &j.diags)
+		p := decodeProcess(pb, sc, whole, &j.diags)
 		p.failed = misunderstood(j.diags[before:])
 		j.processes = append(j.processes, p)
 	}
 	j.failed = misunderstood(j.diags)
+	j.finish()
 	return j
+}
+
+// finish makes the job and lets spec check what it means, as far as it was
+// understood.
+func (j *decodedJob) finish() {
+	j.job = spec.Job{Name: j.name, Labels: j.labels}
+	for _, p := range j.processes {
+		j.job.Processes = append(j.job.Processes, p.process)
+	}
+	j.job.Normalize()
+	for _, problem := range spec.Validate(&j.job) {
+		rec, at, failed := j.rec, j.header, j.failed
+		i := slices.IndexFunc(j.processes, func(p decodedProcess) bool { return p.process.Name == problem.Process })
+		if problem.Process != "" && i >= 0 {
+			p := &j.processes[i]
+			rec, at, failed = p.rec, p.header, p.failed
+		}
+		if failed {
+			continue
+		}
+		d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: problem.Summary, Detail: problem.Detail}
+		if rec.secret(problem.Path) {
+			d.Summary = "Invalid value"
+			d.Detail = fmt.Sprintf("%s cannot be what it is. The details are withheld, since a sensitive value is involved.", problem.Path)
+		}
+		d.Subject = rec.at(problem.Path, at).Ptr()
+		j.meaning = append(j.meaning, d)
+	}
 }
 
 // misunderstood reports whether there are errors that leave open what was
@@ -121,10 +154,10 @@ func (r *reader) duplicate(b *hcl.Block, seen map[string]hcl.Range) bool {
 }
 
 // decodeProcess reads a process block.
-func decodeProcess(b *hcl.Block, sc *scope, diags *hcl.Diagnostics) decodedProcess {
+func decodeProcess(b *hcl.Block, sc *scope, whole bool, diags *hcl.Diagnostics) decodedProcess {
 	rec := newRecord()
 	p := decodedProcess{process: spec.DefaultProcess(b.Labels[0]), rec: rec, header: b.DefRange}
-	check := &checker{scope: sc, base: sc.ctx, ports: []string{}}
+	check := &checker{scope: sc, base: sc.ctx, whole: whole, ports: []string{}}
 	r := open(processBlock, b.Body, b.DefRange, "", check, rec, diags)
 	for _, n := range r.blocks {
 		if n.Type == "port" && !slices.Contains(check.ports, n.Labels[0]) {

@@ -30,6 +30,27 @@ type scope struct {
 	// ctx holds var, local, the functions, and what only the node knows as
 	// unknown values.
 	ctx *hcl.EvalContext
+	// note is told what file() finds.
+	note func(path string, content []byte, err error)
+}
+
+// same reports whether two scopes give every name the same meaning.
+func (s *scope) same(other *scope) bool {
+	if len(s.variables) != len(other.variables) || len(s.locals) != len(other.locals) {
+		return false
+	}
+	for name, v := range s.variables {
+		if o := other.variables[name]; o == nil || o.failed != v.failed {
+			return false
+		}
+	}
+	for name, l := range s.locals {
+		if o := other.locals[name]; o == nil || o.failed != l.failed {
+			return false
+		}
+	}
+	return s.ctx.Variables[rootVar].RawEquals(other.ctx.Variables[rootVar]) &&
+		s.ctx.Variables[rootLocal].RawEquals(other.ctx.Variables[rootLocal])
 }
 
 // runtimeValues are what only the node knows: unknown, but of known types.
@@ -62,6 +83,8 @@ type checker struct {
 	ports []string
 	// runtime is set where references to what only the node knows are allowed.
 	runtime bool
+	// whole is set if the file was parsed without errors.
+	whole bool
 	// what names the place in messages: `shards`.
 	what string
 }

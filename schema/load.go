@@ -29,7 +29,8 @@ type Options struct {
 // Config is what files say. On errors it has no jobs: a broken file changes
 // nothing.
 type Config struct {
-	// Jobs are normalized, valid and sorted by name.
+	// Jobs are normalized, valid and sorted by name. They must not be changed,
+	// since a Loader gives unchanged ones again.
 	Jobs []Loaded
 	// Files are the absolute paths of all files that were read, or looked for
 	// by file(), sorted: a change of any of them can change the jobs.
@@ -62,8 +63,12 @@ func Load(paths []string, opts Options) (*Config, Diagnostics) {
 // changed. It must not be used by two goroutines at a time.
 type Loader struct {
 	opts Options
-	// parsed are the files of the last Load, by the names that they are shown by.
-	parsed map[string]parsedFile
+	// parsed and decoded are the files of the last Load, by the names that they
+	// are shown by.
+	parsed  map[string]parsedFile
+	decoded map[string]decodedFile
+	// scopes are what the files were decoded in, by directory.
+	scopes map[string]*scope
 }
 
 // NewLoader returns a loader with nothing read.
@@ -71,14 +76,14 @@ func NewLoader(opts Options) *Loader {
 	if opts.Environ == nil {
 		opts.Environ = os.Environ()
 	}
-	return &Loader{opts: opts}
+	return &Loader{opts: opts, scopes: map[string]*scope{}}
 }
 
 // Load reads jobs as the function Load does.
 func (l *Loader) Load(paths []string) (*Config, Diagnostics) {
 	run := &loading{
 		loader: l, environ: environment(l.opts.Environ),
-		files: map[string]*hcl.File{}, parsed: map[string]parsedFile{}, read: map[string]digest{},
+		files: map[string]*hcl.File{}, parsed: map[string]parsedFile{}, decoded: map[string]decodedFile{}, read: map[string]digest{},
 	}
 	run.collect(paths)
 	run.assignments()
@@ -86,7 +91,7 @@ func (l *Loader) Load(paths []string) (*Config, Diagnostics) {
 		run.directory(d)
 	}
 	run.unusedVars()
-	l.parsed = run.parsed
+	l.parsed, l.decoded = run.parsed, run.decoded
 	cfg := &Config{Files: sortedKeys(run.read), digest: run.digest()}
 	jobs := run.finish()
 	diags := describe(run.diags, run.files)
@@ -108,6 +113,10 @@ type loading struct {
 	// files are for showing the source of faults.
 	files  map[string]*hcl.File
 	parsed map[string]parsedFile
+	// decoded are the files with their jobs.
+	decoded map[string]decodedFile
+	// reads counts the calls of file().
+	reads int
 	// read are the absolute paths of what was read, with what was there.
 	read  map[string]digest
 	diags hcl.Diagnostics
@@ -187,6 +196,12 @@ func (l *loading) note(path string, content []byte, err error) {
 	l.read[absolute(path)] = sha256.Sum256(content)
 }
 
+// included records what file() found at a path.
+func (l *loading) included(path string, content []byte, err error) {
+	l.reads++
+	l.note(path, content, err)
+}
+
 // digest identifies all that was read, and what could not be.
 func (l *loading) digest() digest {
 	h := sha256.New()
@@ -246,9 +261,8 @@ func (l *loading) finish() []Loaded {
 			continue
 		}
 		first[j.name] = j.header
-		job := j.job()
-		l.meaning(j, &job)
-		out = append(out, Loaded{Job: job, Source: absolute(j.header.Filename), Range: rangeOf(j.header)})
+		l.diags = append(l.diags, j.meaning...)
+		out = append(out, Loaded{Job: j.job, Source: absolute(j.header.Filename), Range: rangeOf(j.header)})
 	}
 	slices.SortFunc(out, func(a, b Loaded) int { return strings.Compare(a.Job.Name, b.Job.Name) })
 	return out
@@ -259,37 +273,4 @@ func absolute(path string) string {
 		return abs
 	}
 	return path
-}
-
-// job returns the normalized job.
-func (j *decodedJob) job() spec.Job {
-	job := spec.Job{Name: j.name, Labels: j.labels}
-	for _, p := range j.processes {
-		job.Processes = append(job.Processes, p.process)
-	}
-	job.Normalize()
-	return job
-}
-
-// meaning lets spec check the job and finds the places of what it reports.
-// What was not understood is not judged.
-func (l *loading) meaning(j *decodedJob, job *spec.Job) {
-	for _, problem := range spec.Validate(job) {
-		rec, at, failed := j.rec, j.header, j.failed
-		i := slices.IndexFunc(j.processes, func(p decodedProcess) bool { return p.process.Name == problem.Process })
-		if problem.Process != "" && i >= 0 {
-			p := &j.processes[i]
-			rec, at, failed = p.rec, p.header, p.failed
-		}
-		if failed {
-			continue
-		}
-		d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: problem.Summary, Detail: problem.Detail}
-		if rec.secret(problem.Path) {
-			d.Summary = "Invalid value"
-			d.Detail = fmt.Sprintf("%s cannot be what it is. The details are withheld, since a sensitive value is involved.", problem.Path)
-		}
-		d.Subject = rec.at(problem.Path, at).Ptr()
-		l.diags = append(l.diags, d)
-	}
 }

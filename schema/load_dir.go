@@ -13,6 +13,7 @@ import (
 
 // parsedFile is a file with what parsing it gave.
 type parsedFile struct {
+	name  string
 	sum   digest
 	file  *hcl.File
 	diags hcl.Diagnostics
@@ -32,7 +33,7 @@ func (l *loading) parse(s source) *parsedFile {
 	sum := digest(sha256.Sum256(src))
 	p, ok := l.loader.parsed[s.name]
 	if !ok || p.sum != sum {
-		p = parsedFile{sum: sum}
+		p = parsedFile{name: s.name, sum: sum}
 		p.file, p.diags = parseFile(src, s.name)
 		p.dynamic = hasDynamic(p.file.Body.(*hclsyntax.Body))
 	}
@@ -60,7 +61,7 @@ func (l *loading) directory(d *directory) {
 			l.fail("Cannot evaluate", fmt.Sprintf("The files in %s made meshrun's reader fail (%v). Please report this with the files; meanwhile, change what was edited last.", d.path, r))
 		}
 	}()
-	d.scope = &scope{variables: map[string]*variable{}, locals: map[string]*local{}}
+	d.scope = &scope{variables: map[string]*variable{}, locals: map[string]*local{}, note: l.included}
 	var files []*parsedFile
 	for _, s := range d.files {
 		if p := l.parse(s); p != nil {
@@ -69,9 +70,46 @@ func (l *loading) directory(d *directory) {
 		}
 	}
 	l.evaluate(d)
+	d.scope = l.loader.reuse(d)
+	d.scope.note = l.included
 	for _, p := range files {
-		l.decode(d.scope, p)
+		l.jobsOf(d.scope, p)
 	}
+}
+
+// decodedFile is what decoding a file gave.
+type decodedFile struct {
+	sum   digest
+	scope *scope
+	jobs  []*decodedJob
+	diags hcl.Diagnostics
+}
+
+// reuse returns the scope that the directory had the last time, if it holds
+// the same, and else the new one. What was decoded in it is still right then.
+func (l *Loader) reuse(d *directory) *scope {
+	last := l.scopes[d.path]
+	if last == nil || !last.same(d.scope) {
+		l.scopes[d.path] = d.scope
+		return d.scope
+	}
+	return last
+}
+
+// jobsOf takes the jobs of a file from the last time, if nothing that they
+// depend on has changed, and else decodes them.
+func (l *loading) jobsOf(sc *scope, p *parsedFile) {
+	last, ok := l.loader.decoded[p.name]
+	if !ok || last.sum != p.sum || last.scope != sc {
+		reads := l.reads
+		last = l.decode(sc, p)
+		if l.reads != reads {
+			last.scope = nil // what file() gives can change: decode it each time
+		}
+	}
+	l.decoded[p.name] = last
+	l.jobs = append(l.jobs, last.jobs...)
+	l.diags = append(l.diags, last.diags...)
 }
 
 // declare reads the variables and locals of a file.
@@ -116,7 +154,7 @@ func (l *loading) evaluate(d *directory) {
 	}
 	sc.ctx = &hcl.EvalContext{
 		Variables: runtimeValues(nil),
-		Functions: functions(d.path, l.lookup, l.note),
+		Functions: functions(d.path, l.lookup, func(path string, content []byte, err error) { sc.note(path, content, err) }),
 	}
 	sc.ctx.Variables[rootVar] = cty.ObjectVal(values)
 	sc.ctx.Variables[rootLocal] = cty.EmptyObjectVal
@@ -134,18 +172,19 @@ func (l *loading) lookup(name string) (string, bool) {
 }
 
 // decode reads the jobs of a file.
-func (l *loading) decode(sc *scope, p *parsedFile) {
+func (l *loading) decode(sc *scope, p *parsedFile) decodedFile {
 	body := p.file.Body
 	if p.dynamic {
 		body = dynblock.Expand(tracedBody{body}, sc.ctx, dynblock.OptCheckForEach(checkForEach))
 	}
 	content, diags := body.Content(Root.schema)
-	l.diags = append(l.diags, mendUnknown(Root, diags)...)
+	out := decodedFile{sum: p.sum, scope: sc, diags: mendUnknown(Root, diags)}
 	for _, b := range content.Blocks {
 		if b.Type == jobBlock.Name {
-			l.jobs = append(l.jobs, decodeJob(b, sc))
+			out.jobs = append(out.jobs, decodeJob(b, sc, len(p.diags) == 0))
 		}
 	}
+	return out
 }
 
 // checkForEach refuses dynamic blocks over what is not known yet, or must not

@@ -53,12 +53,12 @@ func (r *reader) runtimeRoot(root string, ctx *hcl.EvalContext) bool {
 
 // templates reads a list of texts.
 func (r *reader) templates(name string, dst *[]spec.Template) {
-	g := r.get(name)
-	if g == nil {
+	if tuple, ok := r.syntax(name).(*hclsyntax.TupleConsExpr); ok {
+		*dst = r.elements(r.written(name), tuple)
 		return
 	}
-	if tuple, ok := bare(g.expr).(*hclsyntax.TupleConsExpr); ok {
-		*dst = r.elements(g, tuple)
+	g := r.get(name)
+	if g == nil {
 		return
 	}
 	if !g.value.IsWhollyKnown() {
@@ -92,6 +92,24 @@ func (r *reader) elements(list *given, tuple *hclsyntax.TupleConsExpr) []spec.Te
 		}
 	}
 	return out
+}
+
+// written is an attribute whose elements are written out: they are looked at
+// one by one, and it has no value as a whole.
+func (r *reader) written(name string) *given {
+	expr, ctx := unwrap(r.attrs[name].Expr, r.ctx)
+	return &given{attr: r.def.Attr(name), path: r.path + name, expr: expr, ctx: ctx}
+}
+
+// syntax returns the expression of an attribute without the parentheses around
+// it; nil if the attribute is absent.
+func (r *reader) syntax(name string) hclsyntax.Expression {
+	a := r.attrs[name]
+	if a == nil {
+		return nil
+	}
+	expr, _ := unwrap(a.Expr, r.ctx)
+	return bare(expr)
 }
 
 // bare returns an expression without the parentheses around it.
@@ -129,13 +147,11 @@ func runtimeReferences(expr hclsyntax.Expression) string {
 
 // templateMap reads names with texts.
 func (r *reader) templateMap(name string, dst *map[string]spec.Template) {
-	g := r.get(name)
-	if g == nil {
-		return
-	}
 	out := map[string]spec.Template{}
-	if object, ok := bare(g.expr).(*hclsyntax.ObjectConsExpr); ok {
-		r.items(g, object, out)
+	if object, ok := r.syntax(name).(*hclsyntax.ObjectConsExpr); ok {
+		r.items(r.written(name), object, out)
+	} else if g := r.get(name); g == nil {
+		return
 	} else if !g.value.IsWhollyKnown() {
 		r.notWhole(g, "map", `{ SHARD = shard.index }`)
 		return
@@ -181,7 +197,7 @@ func (r *reader) items(m *given, object *hclsyntax.ObjectConsExpr, out map[strin
 		}
 		seen[key] = item.KeyExpr.Range()
 		r.rec.where[path] = item.ValueExpr.Range()
-		g := r.eval(m.attr, path, item.ValueExpr.(hclsyntax.Expression), m.ctx)
+		g := r.eval(m.attr, path, item.ValueExpr, m.ctx)
 		if g == nil || g.value.IsKnown() && g.value.IsNull() {
 			continue
 		}
@@ -193,6 +209,13 @@ func (r *reader) items(m *given, object *hclsyntax.ObjectConsExpr, out map[strin
 
 // key evaluates the name of one element of a map; it must be known here.
 func (r *reader) key(m *given, expr hclsyntax.Expression) (string, bool) {
+	check := *r.check
+	check.runtime, check.what = true, "a name in "+m.attr.Name
+	diags, ok := check.check(expr, m.ctx)
+	*r.diags = append(*r.diags, diags...)
+	if !ok {
+		return "", false
+	}
 	v, diags := evaluate(expr, m.ctx)
 	*r.diags = append(*r.diags, diags...)
 	if diags.HasErrors() {
