@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
-	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
 // disk is where edits become durable. bolt implements it, and noDisk.
@@ -33,7 +32,7 @@ type bolt struct {
 	guard *os.File // holds the lock until it is closed
 }
 
-// openBolt opens a file that is new or has been inspected, and closes it with
+// openBolt opens a file that is new, or locked and inspected, and closes it with
 // the bolt, or if that fails. The guard is closed with the bolt only.
 func openBolt(f *os.File, path string, guard *os.File, opts Options) (*bolt, error) {
 	db, err := bbolt.Open(f.Name(), 0o600, &bbolt.Options{
@@ -46,9 +45,6 @@ func openBolt(f *os.File, path string, guard *os.File, opts Options) (*bolt, err
 		OpenFile:     func(string, int, os.FileMode) (*os.File, error) { return f, nil },
 	})
 	if err != nil {
-		if errors.Is(err, bbolterrors.ErrTimeout) {
-			err = fmt.Errorf("%w: a program other than meshrun has locked it", ErrInUse)
-		}
 		return nil, err
 	}
 	return &bolt{db, path, guard}, nil

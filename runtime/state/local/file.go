@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -45,6 +46,9 @@ func openFile(ctx context.Context, path string, opts Options) (_ disk, _ *memory
 	}
 	if err != nil {
 		return nil, nil, report, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, nil, report, errors.Join(fmt.Errorf("%w: a program other than meshrun has locked it (%w)", ErrInUse, err), f.Close())
 	}
 	got, err := inspectFile(f)
 	if err == nil && got.damage == nil {
@@ -239,11 +243,32 @@ func keepDamaged(path string, now time.Time) (string, error) {
 	name := base
 	for n := 2; ; n++ {
 		err := os.Link(path, name)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			err = copyFile(path, name) // not every file system has links
+		}
 		if !errors.Is(err, fs.ErrExist) {
 			return name, err
 		}
 		name = fmt.Sprintf("%s-%d", base, n)
 	}
+}
+
+// copyFile copies a file to one that must not exist.
+func copyFile(from, to string) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(dst, src)
+	if err = errors.Join(err, dst.Sync(), dst.Close()); err != nil {
+		return errors.Join(err, os.Remove(to))
+	}
+	return nil
 }
 
 // freeOrphans frees the locks whose sessions were lost. Their holders may

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"github.com/synergymesh/meshrun/runtime/state"
@@ -34,7 +35,6 @@ func makeFile(t testing.TB) ([]byte, written, uint64) {
 	}
 	id, err := s.CreateSession(t.Context(), state.SessionConfig{Name: "holder"})
 	check(t, err)
-	var last uint64
 	for round := range 12 {
 		var ops []state.Op
 		for i := range 20 {
@@ -50,11 +50,11 @@ func makeFile(t testing.TB) ([]byte, written, uint64) {
 		if round%3 == 2 {
 			ops = append(ops, state.Op{Kind: state.OpDeletePrefix, Key: fmt.Sprintf("round/%02d/", round-1)})
 		}
-		last, err = s.Txn(t.Context(), ops...)
+		_, err = s.Txn(t.Context(), ops...)
 		check(t, err)
 	}
 	held := set("lock", "held")
-	last, err = s.Txn(t.Context(), state.Op{Kind: state.OpLock, Key: "lock", Value: held.Value, Session: id})
+	last, err := s.Txn(t.Context(), state.Op{Kind: state.OpLock, Key: "lock", Value: held.Value, Session: id})
 	check(t, err)
 	check(t, s.Close())
 	data, err := os.ReadFile(path)
@@ -241,6 +241,37 @@ func TestASecondOpenerIsToldWhoHoldsTheFile(t *testing.T) {
 	}
 	check(t, s.Close())
 	check(t, mustOpen(t, path).Close())
+}
+
+func TestAFileThatAnotherProgramHasLockedIsInUse(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	check(t, mustOpen(t, path).Close())
+	f, err := os.Open(path)
+	check(t, err)
+	defer f.Close()
+	check(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
+	if _, err := Open(t.Context(), path, Options{}); !errors.Is(err, ErrInUse) {
+		t.Errorf("got error %v", err)
+	}
+}
+
+func TestTwoDamagedFilesOfOneSecondAreBothKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	for _, text := range []string{"first", "second"} {
+		check(t, os.WriteFile(path, []byte(text), 0o600))
+		kept, err := keepDamaged(path, testNow)
+		check(t, err)
+		if got, err := os.ReadFile(kept); err != nil || string(got) != text {
+			t.Errorf("%s holds %q, error %v", kept, got, err)
+		}
+		check(t, os.Remove(path))
+	}
+	check(t, os.WriteFile(path, []byte("third"), 0o600))
+	copied := path + ".copy"
+	check(t, copyFile(path, copied))
+	if got, err := os.ReadFile(copied); err != nil || string(got) != "third" {
+		t.Errorf("the copy holds %q, error %v", got, err)
+	}
 }
 
 func TestAFileOfANewerFormatIsRefusedAndLeftAlone(t *testing.T) {

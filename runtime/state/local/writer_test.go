@@ -172,6 +172,45 @@ func TestConcurrentTransactionsShareACommit(t *testing.T) {
 	})
 }
 
+// A batch is a chain of trees, whose watchers are told only in the end; and of
+// a transaction with very many changes the tree tells them in another way.
+func TestWatchersOfAHugeChangeAreToldOnceEach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openFake(t, &fakeDisk{})
+		for i := range 100 {
+			var ops []state.Op
+			for j := range state.MaxTxnOps {
+				ops = append(ops, setOp(fmt.Sprintf("p/%d/%d", i, j), "v"))
+			}
+			_, err := s.Txn(t.Context(), ops...)
+			check(t, err)
+		}
+		prefixes := []string{"", "p/", "p/50/", "p/50/7", "p/99/127", "q"}
+		_, index, err := s.List(t.Context(), "")
+		check(t, err)
+		woken := make(chan error)
+		for _, prefix := range prefixes {
+			go func() {
+				_, _, err := s.Watch(t.Context(), prefix, index)
+				woken <- err
+			}()
+		}
+		synctest.Wait()
+		e := newEdit(s.view.Load(), testNow)
+		for _, op := range []state.Op{
+			setOp("p/50/7", "changed"), {Kind: state.OpDeletePrefix, Key: "p/"}, setOp("p/50/7", "back"),
+			setOp("q", "new"), {Kind: state.OpDelete, Key: "q"}, setOp("p/50/8", "back"),
+		} {
+			_, err := e.txn([]state.Op{op})
+			check(t, err)
+		}
+		s.publish(e)
+		for range prefixes {
+			check(t, <-woken)
+		}
+	})
+}
+
 func TestAStoreAtItsLimitSaysSoAndGoesOn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	s, err := Open(t.Context(), path, Options{NoSync: true, MaxBytes: 2 << 20})
