@@ -152,7 +152,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 
-	retry := newBackoff()
+	retry := newBackoff(e.logger)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -163,12 +163,10 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		if err := e.step(ctx); err != nil && ctx.Err() == nil {
-			wait := retry.next()
-			e.logger.Warn("the watchdog did not take a declaration", "retry_in", wait, "error", err)
-			timer.Reset(wait)
+			timer.Reset(retry.next("the watchdog did not take a declaration", err))
 			continue
 		}
-		retry.reset()
+		retry.reset("the watchdog takes declarations again")
 		timer.Stop()
 		if e.build.faults > 0 {
 			timer.Reset(faultRetry)
@@ -274,7 +272,7 @@ func (e *Engine) tellFaults(wanted []Wanted) {
 
 // watchAssignments follows what is assigned to the node.
 func (e *Engine) watchAssignments(ctx context.Context) {
-	retry := newBackoff()
+	retry := newBackoff(e.logger)
 	var after uint64
 	for ctx.Err() == nil {
 		entries, index, err := e.readAssignments(ctx, after)
@@ -282,12 +280,10 @@ func (e *Engine) watchAssignments(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			wait := retry.next()
-			e.logger.Warn("assignments cannot be read; what runs goes on", "retry_in", wait, "error", err)
-			sleep(ctx, wait)
+			sleep(ctx, retry.next("assignments cannot be read; what runs goes on", err))
 			continue
 		}
-		retry.reset()
+		retry.reset("assignments can be read again")
 		after = index
 		e.assignments.update(entries)
 		signal(e.kick)
@@ -316,11 +312,11 @@ var errGap = errors.New("events are missing")
 
 // followTable keeps the mirror of the watchdog's table.
 func (e *Engine) followTable(ctx context.Context) {
-	retry := newBackoff()
+	retry := newBackoff(e.logger)
 	for ctx.Err() == nil {
 		seq, err := e.readTable(ctx)
 		if err == nil {
-			retry.reset()
+			retry.reset("the watchdog can be reached again")
 			err = e.cfg.Supervisor.Events(ctx, seq, func(ev spec.Event) error {
 				if ev.Seq > seq+1 {
 					return errGap
@@ -337,9 +333,7 @@ func (e *Engine) followTable(ctx context.Context) {
 		if errors.Is(err, errGap) {
 			continue
 		}
-		wait := retry.next()
-		e.logger.Warn("the watchdog cannot be reached; what runs goes on", "retry_in", wait, "error", err)
-		sleep(ctx, wait)
+		sleep(ctx, retry.next("the watchdog cannot be reached; what runs goes on", err))
 	}
 }
 

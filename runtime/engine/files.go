@@ -123,14 +123,25 @@ func (f *files) watch(dir string) {
 	if f.failed {
 		return
 	}
-	for at := dir; !f.watched[at]; at = filepath.Dir(at) {
-		err := f.watcher.Add(at)
-		if err == nil {
-			f.watched[at] = true
+	for !f.watched[dir] {
+		at, below := dir, ""
+		for !f.watched[at] {
+			err := f.watcher.Add(at)
+			if err == nil {
+				f.watched[at] = true
+				break
+			}
+			if !errors.Is(err, fs.ErrNotExist) || filepath.Dir(at) == at {
+				f.logger.Warn("a directory of reload files cannot be watched", "dir", at, "error", err)
+				return
+			}
+			at, below = filepath.Dir(at), at
+		}
+		if below == "" {
 			return
 		}
-		if !errors.Is(err, fs.ErrNotExist) || filepath.Dir(at) == at {
-			f.logger.Warn("a directory of reload files cannot be watched", "dir", at, "error", err)
+		// What was missing may have appeared before the watch above it began.
+		if _, err := os.Stat(below); err != nil {
 			return
 		}
 	}

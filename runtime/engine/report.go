@@ -52,7 +52,7 @@ func (r *reporter) wakeUp() { signal(r.wake) }
 
 // run reports until ctx is done.
 func (r *reporter) run(ctx context.Context) {
-	retry := newBackoff()
+	retry := newBackoff(r.logger)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -67,10 +67,9 @@ func (r *reporter) run(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			next = retry.next()
-			r.logger.Warn("what is seen cannot be reported", "retry_in", next, "error", err)
+			next = retry.next("what is seen cannot be reported", err)
 		} else {
-			retry.reset()
+			retry.reset("what is seen can be reported again")
 		}
 		if next > 0 {
 			timer.Reset(next)
