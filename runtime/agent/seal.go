@@ -82,5 +82,5 @@ func (s *sealer) open(p *spec.JobPlan) error {
 }
 
 func binding(p *spec.JobPlan) []byte {
-	return fmt.Appendf(nil, "%d|%s|%s|%d|%d|%d", spec.PlanFormat, p.Job, p.Action, p.Base, p.From, p.To)
+	return fmt.Appendf(nil, "%d|%s|%s|%d|%d|%d|%d", spec.PlanFormat, p.Job, p.Action, p.Base, p.Placed, p.From, p.To)
 }

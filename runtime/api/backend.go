@@ -55,8 +55,9 @@ type Backend interface {
 	// Info says who the agent is and what is wrong with it.
 	Info(ctx context.Context) (Info, error)
 	// Shutdown begins to end the agent and its watchdog and returns at once.
-	// With stopInstances everything is stopped first, by its stop block and in
-	// reverse order of dependency; otherwise the instances go on.
+	// With stopInstances everything is stopped first, each by its stop block;
+	// what is wanted stays wanted, and the next agent starts it again.
+	// Otherwise the instances go on.
 	Shutdown(ctx context.Context, stopInstances bool) error
 	// Upgrade begins to put the binary that is installed now in the place of
 	// the running watchdog and agent, and returns at once. No instance is

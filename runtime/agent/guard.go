@@ -1,0 +1,172 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+
+	"github.com/synergymesh/meshrun/runtime/watchdog"
+)
+
+// guard is the other half of mutual supervision: the watchdog brings the
+// agent back, and the agent the watchdog. The successor finds every child of
+// its predecessor, the agent included.
+type guard struct {
+	dataDir string
+	client  *watchdog.Client
+	logger  hclog.Logger
+	// leave is set where something else (systemd) restarts the watchdog.
+	leave bool
+}
+
+// settleTime is how long a successor that something else started is waited
+// for before the agent starts one itself.
+const settleTime = 2 * time.Second
+
+// run waits for the watchdog's death, without polling, and replaces it. It
+// returns when the context ends.
+func (g *guard) run(ctx context.Context) error {
+	for {
+		pid, err := g.find(ctx)
+		if err != nil {
+			return nil // only the context's end makes find give up
+		}
+		if err := waitExit(ctx, pid); ctx.Err() != nil {
+			return nil
+		} else if err != nil {
+			g.logger.Warn("watch the watchdog", "pid", pid, "error", err)
+		}
+		g.logger.Warn("the watchdog is gone", "pid", pid)
+		if !g.leave {
+			if err := g.replace(); err != nil {
+				g.logger.Error("start a new watchdog", "error", err)
+			}
+		}
+	}
+}
+
+// find returns the watchdog's pid as soon as one answers, and starts one
+// where none does for too long. It returns the context's error when that ends.
+func (g *guard) find(ctx context.Context) (int, error) {
+	silentSince := time.Now()
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		call, cancel := context.WithTimeout(ctx, time.Second)
+		table, err := g.client.Table(call)
+		cancel()
+		if err == nil {
+			return table.PID, nil
+		}
+		if time.Since(silentSince) > settleTime && !g.leave {
+			if err := g.replace(); err != nil {
+				g.logger.Error("start a new watchdog", "error", err)
+			}
+			silentSince = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+// replace starts a watchdog with this agent as its agent. If another one holds
+// the lock, the new one ends by itself.
+func (g *guard) replace() error {
+	cmd := exec.Command(watchdogCommand(g.dataDir)[0], watchdogCommand(g.dataDir)[1:]...)
+	log, err := openBounded(filepath.Join(g.dataDir, "watchdog", "watchdog.log"), 1<<20)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = cleanEnv(os.Environ())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start watchdog: %w", err)
+	}
+	g.logger.Info("started a new watchdog", "pid", cmd.Process.Pid)
+	// Reaps the watchdog should it die before this agent; it ends with it.
+	go func() { _ = cmd.Wait() }()
+	return nil
+}
+
+// watchdogCommand is the command line of a watchdog that runs this agent.
+func watchdogCommand(dataDir string) []string {
+	self := executable()
+	argv := []string{self, "watchdog", "-data-dir", dataDir, "--", self}
+	return append(argv, os.Args[1:]...)
+}
+
+// executable is the path of this program, also after the file was replaced.
+func executable() string {
+	self, err := os.Executable()
+	if err != nil {
+		return os.Args[0]
+	}
+	return strings.TrimSuffix(self, " (deleted)")
+}
+
+// openBounded opens a log file for appending, and empties it first if it has
+// outgrown its bound.
+func openBounded(path string, limit int64) (*os.File, error) {
+	flags := os.O_CREATE | os.O_WRONLY | os.O_APPEND
+	if info, err := os.Stat(path); err == nil && info.Size() > limit {
+		flags |= os.O_TRUNC
+	}
+	f, err := os.OpenFile(path, flags, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	return f, nil
+}
+
+// cleanEnv leaves out what the watchdog put into the agent's environment, so
+// that a new watchdog isn't taken for an instance.
+func cleanEnv(env []string) []string {
+	var out []string
+	for _, kv := range env {
+		name, _, _ := strings.Cut(kv, "=")
+		switch {
+		case strings.HasPrefix(name, "MESHRUN_") && name != "MESHRUN_DATA_DIR" && !strings.HasPrefix(name, "MESHRUN_VAR_"):
+		case name == "NOTIFY_SOCKET" || name == "WATCHDOG_USEC" || name == "WATCHDOG_PID":
+		default:
+			out = append(out, kv)
+		}
+	}
+	return out
+}
+
+// waitExit waits until a process has ended, through a pidfd in the runtime's
+// poller: no thread and no poll.
+func waitExit(ctx context.Context, pid int) error {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open pidfd of %d: %w", pid, err)
+	}
+	file := os.NewFile(uintptr(fd), "pidfd")
+	defer file.Close()
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	return conn.Read(func(fd uintptr) bool {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 0)
+		return err == nil && n > 0
+	})
+}

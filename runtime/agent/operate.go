@@ -1,0 +1,67 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// Signal sends a signal to the live instances of a target, and records it.
+func (b *backend) Signal(ctx context.Context, target string, signal spec.Signal) (int, error) {
+	t, err := api.ParseTarget(target)
+	if err != nil {
+		return 0, err
+	}
+	instances, _, err := b.engine.WaitInstances(ctx, 0)
+	if err != nil {
+		return 0, err
+	}
+	var ids []spec.InstanceID
+	known := false
+	for _, i := range instances {
+		known = known || t.Matches(i.ID)
+		if t.Matches(i.ID) && i.Phase.Alive() {
+			ids = append(ids, i.ID)
+		}
+	}
+	if !known {
+		return 0, fmt.Errorf("there is no instance %q: %w", target, api.ErrNotFound)
+	}
+	if len(ids) == 0 {
+		return 0, nil
+	}
+	op, err := state.EventOp(spec.Event{
+		Time: time.Now().UTC(), Type: spec.EventSignalled, Severity: spec.Info, Node: b.node, Job: t.Job, Who: api.Who(ctx),
+		Message: fmt.Sprintf("%s sent to %s (%d instances)", signal, target, len(ids)),
+	})
+	if err != nil {
+		return 0, err
+	}
+	if _, err := b.store.Txn(ctx, op); err != nil {
+		return 0, fmt.Errorf("record signal: %w", err)
+	}
+	if err := b.watchdog.Signal(ctx, ids, signal); err != nil {
+		return 0, fmt.Errorf("signal %s: %w", target, err)
+	}
+	return len(ids), nil
+}
+
+// Shutdown begins to end the agent and its watchdog.
+func (b *backend) Shutdown(_ context.Context, stopInstances bool) error {
+	b.shutdown(stopInstances)
+	return nil
+}
+
+// Upgrade lets the watchdog take over the binary that is installed now, and
+// then ends this agent, so that the watchdog starts the new one.
+func (b *backend) Upgrade(ctx context.Context) error {
+	if err := b.watchdog.Upgrade(ctx); err != nil {
+		return fmt.Errorf("upgrade the watchdog: %w", err)
+	}
+	b.restart()
+	return nil
+}

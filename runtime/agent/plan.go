@@ -1,0 +1,161 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/runtime/plan"
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// Plan says what an apply of the request would do.
+func (b *backend) Plan(ctx context.Context, req api.PlanRequest) (spec.Plan, error) {
+	snapshot, err := plan.Load(ctx, b.store)
+	if err != nil {
+		return spec.Plan{}, fmt.Errorf("read state: %w", err)
+	}
+	wanted, err := b.wanted(ctx, &snapshot, req)
+	if err != nil {
+		return spec.Plan{}, err
+	}
+	p, err := plan.Compute(snapshot, wanted, time.Now())
+	if err != nil {
+		return spec.Plan{}, planError(err)
+	}
+	for i := range p.Jobs {
+		if err := b.sealer.seal(&p.Jobs[i]); err != nil {
+			return spec.Plan{}, err
+		}
+	}
+	return p, nil
+}
+
+// planError gives an error of package plan the API's words.
+func planError(err error) error {
+	switch {
+	case errors.Is(err, plan.ErrUnknown):
+		return fmt.Errorf("%w: %w", api.ErrNotFound, err)
+	case errors.Is(err, plan.ErrInvalid):
+		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
+	}
+	return err
+}
+
+// wanted turns a request into one change for each job.
+func (b *backend) wanted(ctx context.Context, s *plan.Snapshot, req api.PlanRequest) ([]plan.Wanted, error) {
+	var out []plan.Wanted
+	var held []string
+	for _, j := range req.Jobs {
+		held = append(held, j.Job.Name)
+		out = append(out, plan.Wanted{Job: j.Job.Name, Apply: &j.Job, Source: j.Source, Who: req.Who})
+	}
+	remove := append(plan.Removed(s, held, req.Paths), req.Remove...)
+	slices.Sort(remove)
+	for _, name := range slices.Compact(remove) {
+		out = append(out, plan.Wanted{Job: name, Remove: true, Who: req.Who})
+	}
+	for _, r := range req.Rollbacks {
+		w, err := b.rollback(ctx, s, r)
+		if err != nil {
+			return nil, err
+		}
+		w.Who = req.Who
+		out = append(out, w)
+	}
+	return orders(out, req)
+}
+
+// orders adds a request's orders, those for one job together.
+func orders(out []plan.Wanted, req api.PlanRequest) ([]plan.Wanted, error) {
+	byJob := map[string]int{}
+	for _, o := range req.Orders {
+		t, err := api.ParseTarget(o.Target)
+		if err != nil {
+			return nil, err
+		}
+		at, ok := byJob[t.Job]
+		if !ok {
+			at = len(out)
+			byJob[t.Job] = at
+			out = append(out, plan.Wanted{Job: t.Job, Who: req.Who})
+		}
+		out[at].Orders = append(out[at].Orders, plan.Order{Op: plan.Op(o.Op), Process: t.Process, Shard: t.Shard, Count: o.Count})
+	}
+	return out, nil
+}
+
+// rollback finds the version to bring back.
+func (b *backend) rollback(ctx context.Context, s *plan.Snapshot, r api.Rollback) (plan.Wanted, error) {
+	version := r.Version
+	if version == 0 {
+		current, ok := s.Jobs[r.Job]
+		if !ok || current.Value.Version < 2 {
+			return plan.Wanted{}, fmt.Errorf("job %q has no earlier version: %w", r.Job, api.ErrNotFound)
+		}
+		version = current.Value.Version - 1
+	}
+	entry, err := b.store.Get(ctx, state.HistoryKey(r.Job, version))
+	if errors.Is(err, state.ErrNotFound) {
+		return plan.Wanted{}, fmt.Errorf("job %q has no version %d (`meshrun history %s` lists them): %w", r.Job, version, r.Job, api.ErrNotFound)
+	}
+	if err != nil {
+		return plan.Wanted{}, fmt.Errorf("read version %d of job %s: %w", version, r.Job, err)
+	}
+	v, err := state.Decode[spec.JobVersion](entry)
+	if err != nil {
+		return plan.Wanted{}, err
+	}
+	return plan.Wanted{Job: r.Job, Apply: &v.Job, Source: v.Source, Why: fmt.Sprintf("rollback to version %d", version)}, nil
+}
+
+// Apply does what a plan of this agent says.
+func (b *backend) Apply(ctx context.Context, p spec.Plan) (api.ApplyResult, error) {
+	var result api.ApplyResult
+	if p.Format != spec.PlanFormat {
+		return result, fmt.Errorf("the plan has format %d, this agent reads %d: plan again: %w", p.Format, spec.PlanFormat, api.ErrInvalid)
+	}
+	for i := range p.Jobs {
+		if err := b.sealer.open(&p.Jobs[i]); err != nil {
+			return result, fmt.Errorf("%w: %w", api.ErrInvalid, err)
+		}
+	}
+	txns, err := plan.Ops(p, api.Who(ctx), time.Now())
+	if err != nil {
+		return result, planError(err)
+	}
+	for i, ops := range txns {
+		result.Index, err = b.store.Txn(ctx, ops...)
+		if errors.Is(err, state.ErrConflict) {
+			return result, stale(err, i, len(txns))
+		}
+		if err != nil {
+			return result, fmt.Errorf("apply plan: %w%s", err, done(i, len(txns)))
+		}
+	}
+	for _, job := range p.Jobs {
+		if job.Action != spec.JobKeep {
+			result.Applied = append(result.Applied, job.Job)
+		}
+	}
+	return result, nil
+}
+
+func stale(err error, at, of int) error {
+	return &api.Error{
+		Message: fmt.Sprintf("the plan is stale: the state has changed since it was made (%v)%s", err, done(at, of)),
+		Code:    "stale", Hint: "plan again",
+	}
+}
+
+// done says how far an apply came before it failed.
+func done(at, of int) string {
+	if at == 0 {
+		return "; nothing was changed"
+	}
+	return fmt.Sprintf("; %d of its %d parts had been applied", at, of)
+}

@@ -1,0 +1,165 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/runtime/engine"
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/runtime/watchdog"
+	"github.com/synergymesh/meshrun/runtime/watchdog/output"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// backend answers what people ask through the API.
+type backend struct {
+	node     string
+	version  string
+	dataDir  string
+	started  time.Time
+	store    state.Store
+	watchdog *watchdog.Client
+	engine   *engine.Engine
+	sealer   *sealer
+	logger   hclog.Logger
+	// shutdown ends agent and watchdog; restart ends the agent, which the
+	// watchdog then starts again. Both only begin it.
+	shutdown func(stopInstances bool)
+	restart  func()
+
+	mu       sync.Mutex // guards problems
+	problems map[string]string
+}
+
+// problem notes something that is wrong with the node under a name, or that
+// it is mended, with an empty text.
+func (b *backend) problem(name, text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if text == "" {
+		delete(b.problems, name)
+		return
+	}
+	b.problems[name] = text
+}
+
+// Info says who the agent is and what is wrong with it.
+func (b *backend) Info(ctx context.Context) (api.Info, error) {
+	info := api.Info{
+		Node: b.node, Version: b.version, PID: os.Getpid(), DataDir: b.dataDir, Started: b.started,
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if table, err := b.watchdog.Table(ctx); err == nil {
+		info.WatchdogPID = table.PID
+	} else {
+		info.Problems = append(info.Problems, "the watchdog does not answer; a new one is being started")
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	names := make([]string, 0, len(b.problems))
+	for name := range b.problems {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	for _, name := range names {
+		info.Problems = append(info.Problems, b.problems[name])
+	}
+	return info, nil
+}
+
+// Jobs returns what is wanted now.
+func (b *backend) Jobs(ctx context.Context) ([]spec.JobVersion, error) {
+	return b.versions(ctx, state.JobsPrefix)
+}
+
+// Job returns what is wanted of one job.
+func (b *backend) Job(ctx context.Context, name string) (spec.JobVersion, error) {
+	entry, err := b.store.Get(ctx, state.JobKey(name))
+	if errors.Is(err, state.ErrNotFound) {
+		return spec.JobVersion{}, fmt.Errorf("there is no job %q: %w", name, api.ErrNotFound)
+	}
+	if err != nil {
+		return spec.JobVersion{}, fmt.Errorf("read job %s: %w", name, err)
+	}
+	v, err := state.Decode[spec.JobVersion](entry)
+	if err != nil {
+		return spec.JobVersion{}, err
+	}
+	return *v.Redacted(), nil
+}
+
+// History returns every kept version of a job.
+func (b *backend) History(ctx context.Context, name string) ([]spec.JobVersion, error) {
+	versions, err := b.versions(ctx, state.HistoryPrefix+name+"/")
+	if err == nil && len(versions) == 0 {
+		return nil, fmt.Errorf("there never was a job %q: %w", name, api.ErrNotFound)
+	}
+	return versions, err
+}
+
+func (b *backend) versions(ctx context.Context, prefix string) ([]spec.JobVersion, error) {
+	entries, _, err := b.store.List(ctx, prefix)
+	if err != nil {
+		return nil, fmt.Errorf("read jobs: %w", err)
+	}
+	versions := make([]spec.JobVersion, 0, len(entries))
+	for _, entry := range entries {
+		v, err := state.Decode[spec.JobVersion](entry)
+		if err != nil {
+			return nil, err
+		}
+		versions = append(versions, *v.Redacted())
+	}
+	return versions, nil
+}
+
+// Instances returns all instances and their index.
+func (b *backend) Instances(ctx context.Context, after uint64) ([]spec.Instance, uint64, error) {
+	return b.engine.WaitInstances(ctx, after)
+}
+
+// Logs calls each with the lines that the query selects.
+func (b *backend) Logs(ctx context.Context, q spec.LogQuery, each func(spec.LogLine) error) error {
+	root := filepath.Join(b.dataDir, "logs")
+	sources, err := output.Select(root, q)
+	if err != nil {
+		return fmt.Errorf("read logs: %w", err)
+	}
+	if len(sources) == 0 && !q.Follow && !b.known(ctx, q) {
+		return fmt.Errorf("nothing of the name %q ever ran here: %w", name(q), api.ErrNotFound)
+	}
+	return output.Stream(ctx, root, q, func(line spec.LogLine) error {
+		line.Node = b.node
+		return each(line)
+	})
+}
+
+// known reports whether the query names an instance that there is, though it
+// may have been silent.
+func (b *backend) known(ctx context.Context, q spec.LogQuery) bool {
+	target := api.Target{Job: q.Job, Process: q.Process, Shard: q.Shard}
+	instances, _, err := b.engine.WaitInstances(ctx, 0)
+	if err != nil {
+		return false
+	}
+	for _, i := range instances {
+		if target.Matches(i.ID) {
+			return true
+		}
+	}
+	return false
+}
+
+func name(q spec.LogQuery) string {
+	return api.Target{Job: q.Job, Process: q.Process, Shard: q.Shard}.String()
+}
