@@ -25,7 +25,7 @@ func benchDaemon(b *testing.B) (*Client, *exec.Cmd, string) {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { cmd.Process.Kill(); cmd.Wait(); killMarked(dir) })
+	b.Cleanup(func() { cmd.Process.Kill(); cmd.Wait(); killMarked(dir); removeRunDir(dir) })
 	c := NewClient(dir)
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
 		if _, err := c.Health(b.Context()); err == nil {

@@ -76,6 +76,7 @@ func startDaemon(t *testing.T, dir string, agent ...string) *daemon {
 	t.Cleanup(func() {
 		d.kill()
 		killMarked(dir)
+		removeRunDir(dir)
 		if t.Failed() {
 			t.Logf("watchdog said:\n%s", d.log)
 		}
@@ -107,6 +108,13 @@ func killMarked(dir string) {
 		if m := readMarks(pid); m[envWatchdog] == strings.TrimSpace(string(id)) {
 			unix.Kill(pid, unix.SIGKILL)
 		}
+	}
+}
+
+// removeRunDir removes what a watchdog keeps in memory.
+func removeRunDir(dir string) {
+	if target, err := os.Readlink(filepath.Join(dir, "watchdog", "run")); err == nil {
+		os.RemoveAll(target)
 	}
 }
 

@@ -127,15 +127,8 @@ func (w *watchdog) openDir(handed *handed) error {
 		return fmt.Errorf("use data directory %s: the paths of its sockets would be %d bytes long, %d are allowed: choose a shorter one",
 			root, n, maxSocketPath)
 	}
-	for _, d := range [...]string{root, w.dir, filepath.Join(w.dir, "run"), filepath.Join(w.dir, "journal")} {
+	for _, d := range [...]string{root, w.dir, filepath.Join(w.dir, "journal")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
-			return fmt.Errorf("make data directory: %w", err)
-		}
-	}
-	// Users' processes reach their notify sockets through these; what is in
-	// them has modes of its own.
-	for _, d := range [...]string{root, w.dir, filepath.Join(w.dir, "run")} {
-		if err := letThrough(d); err != nil {
 			return fmt.Errorf("make data directory: %w", err)
 		}
 	}
@@ -149,15 +142,6 @@ func (w *watchdog) openDir(handed *handed) error {
 	}
 	w.lock, err = takeLock(filepath.Join(w.dir, lockName), root)
 	return err
-}
-
-// letThrough lets others pass a directory without listing it.
-func letThrough(dir string) error {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	return os.Chmod(dir, info.Mode().Perm()|0o011)
 }
 
 // checkLayout refuses a data directory of a newer meshrun, and marks a new one.
@@ -236,7 +220,11 @@ func (w *watchdog) openKernel(handed *handed) error {
 		return err
 	}
 	w.pump.run()
-	if w.kern, err = newLinuxKernel(w.log, id, filepath.Join(w.dir, "run"), w.pump); err != nil {
+	runDir, err := openRunDir(w.dir, newNonce)
+	if err != nil {
+		return err
+	}
+	if w.kern, err = newLinuxKernel(w.log, id, runDir, w.pump); err != nil {
 		return err
 	}
 	if handed != nil {

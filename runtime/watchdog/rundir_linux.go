@@ -1,0 +1,82 @@
+package watchdog
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// openRunDir makes the directory of the pipes, sockets and locks, and returns
+// its real path. What is in it has no meaning after a reboot, and making a
+// thousand inodes on a disk can take longer than starting a thousand processes:
+// so root keeps it in memory, and DATA/watchdog/run is a link to it. Others'
+// directories in memory are removed when they log out; theirs is on the disk.
+func openRunDir(dir string, fresh func() string) (string, error) {
+	path := filepath.Join(dir, "run")
+	if target, err := os.Readlink(path); err == nil {
+		if err := ownDir(target); err == nil {
+			return target, nil
+		}
+		if err := os.Remove(path); err != nil {
+			return "", fmt.Errorf("make run directory: %w", err)
+		}
+	}
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) && os.Geteuid() == 0 {
+		for _, base := range [...]string{"/run", "/dev/shm"} {
+			target := filepath.Join(base, "meshrun-"+fresh()[:16])
+			if !inMemory(base) || ownDir(target) != nil {
+				continue
+			}
+			if err := os.Symlink(target, path); err != nil {
+				return "", errors.Join(fmt.Errorf("make run directory: %w", err), os.Remove(target))
+			}
+			return target, nil
+		}
+	}
+	if err := os.MkdirAll(path, 0o711); err != nil {
+		return "", fmt.Errorf("make run directory: %w", err)
+	}
+	// Processes of other users reach their notify sockets through these; what
+	// is in them has modes of its own.
+	for _, d := range [...]string{filepath.Dir(dir), dir, path} {
+		if err := letThrough(d); err != nil {
+			return "", fmt.Errorf("make run directory: %w", err)
+		}
+	}
+	return path, nil
+}
+
+// ownDir makes a directory, or makes sure that the one there is really one,
+// that it is this user's, and that nobody else writes in it.
+func ownDir(path string) error {
+	if err := os.Mkdir(path, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || !ok || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("%s is not this user's own directory", path)
+	}
+	return os.Chmod(path, 0o711)
+}
+
+func inMemory(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Type == unix.TMPFS_MAGIC
+}
+
+// letThrough lets others pass a directory without listing it.
+func letThrough(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	return os.Chmod(dir, info.Mode().Perm()|0o011)
+}
