@@ -46,6 +46,28 @@ func Events(ctx context.Context, s Store) ([]spec.Event, error) {
 	if err != nil {
 		return nil, err
 	}
+	return decodeEvents(entries)
+}
+
+// WatchEvents blocks until events were recorded after the index, and returns
+// those, in order, with the index to go on from. Index 0 returns all at once.
+func WatchEvents(ctx context.Context, s Store, after uint64) ([]spec.Event, uint64, error) {
+	for {
+		entries, index, err := s.Watch(ctx, EventsPrefix, after)
+		if err != nil {
+			return nil, 0, err
+		}
+		entries = slices.DeleteFunc(entries, func(e Entry) bool { return e.CreateIndex <= after })
+		if len(entries) == 0 && after != 0 {
+			after = index // events were trimmed
+			continue
+		}
+		events, err := decodeEvents(entries)
+		return events, index, err
+	}
+}
+
+func decodeEvents(entries []Entry) ([]spec.Event, error) {
 	slices.SortStableFunc(entries, func(a, b Entry) int { return cmp.Compare(a.CreateIndex, b.CreateIndex) })
 	return DecodeAll[spec.Event](entries)
 }

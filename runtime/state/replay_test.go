@@ -253,6 +253,31 @@ func TestEventsAreReadInTheOrderOfTheirTransactions(t *testing.T) {
 	}
 }
 
+func TestWatchedEventsAreThoseSinceTheIndex(t *testing.T) {
+	s := memory(t)
+	record := func(message string) {
+		op, err := state.EventOp(spec.Event{Type: spec.EventSignalled, Time: epoch, Message: message})
+		check(t, err)
+		_, err = s.Txn(t.Context(), op)
+		check(t, err)
+	}
+	record("a")
+	events, index, err := state.WatchEvents(t.Context(), s, 0)
+	check(t, err)
+	if len(events) != 1 || events[0].Message != "a" {
+		t.Errorf("from the beginning: %+v", events)
+	}
+	_, err = state.Trim(t.Context(), s, 0) // no event: it must not return for this
+	check(t, err)
+	record("b")
+	record("c")
+	events, _, err = state.WatchEvents(t.Context(), s, index)
+	check(t, err)
+	if len(events) != 2 || events[0].Message != "b" || events[1].Message != "c" {
+		t.Errorf("since then: %+v", events)
+	}
+}
+
 func TestAnEventWithoutTypeOrTimeIsRefused(t *testing.T) {
 	for _, ev := range []spec.Event{{Type: spec.EventPlaced}, {Time: epoch}} {
 		if _, err := state.EventOp(ev); !errors.Is(err, state.ErrInvalid) {

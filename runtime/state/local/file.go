@@ -193,6 +193,8 @@ type Report struct {
 	Expected int
 	// Sessions is the number of sessions that could be read.
 	Sessions int
+	// Revived says that keys which had been deleted may be among those found.
+	Revived bool
 }
 
 // Damaged reports whether the file had to be repaired.
@@ -207,7 +209,11 @@ func (r Report) String() string {
 	if r.Expected >= 0 {
 		of = fmt.Sprint(r.Expected)
 	}
-	return fmt.Sprintf("the state was damaged (%s): found %d of %s keys; the damaged file is kept as %s", r.Damage, r.Found, of, r.Copy)
+	also := ""
+	if r.Revived {
+		also = ", among which may be some that had been deleted"
+	}
+	return fmt.Sprintf("the state was damaged (%s): found %d of %s keys%s; the damaged file is kept as %s", r.Damage, r.Found, of, also, r.Copy)
 }
 
 // repair puts a new file with what was found in the place of a damaged one,
@@ -220,7 +226,7 @@ func repair(path string, got findings, guard *os.File, opts Options) (*bolt, *me
 	m.freeOrphans(opts.Now())
 	m.index += repairGap
 	m.forgotten = m.index
-	report := Report{Damage: got.damage.Error(), Found: m.entries.Len(), Expected: -1, Sessions: m.sessions.Len()}
+	report := Report{Damage: got.damage.Error(), Found: m.entries.Len(), Expected: -1, Sessions: m.sessions.Len(), Revived: got.revived}
 	if got.meta.format != 0 {
 		report.Expected = int(got.meta.entries)
 	}

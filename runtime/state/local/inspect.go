@@ -15,6 +15,9 @@ type findings struct {
 	records map[recordID]found
 	meta    meta // of the state; its format is 0 if it wasn't found
 	damage  error
+	// revived: what had been deleted may be among the records, because it is
+	// unknown which pages are free.
+	revived bool
 }
 
 // found is a record that can be trusted.
@@ -113,7 +116,7 @@ func (in *inspector) walkRoot() {
 		switch {
 		case err != nil:
 			in.tear(err)
-		case len(it.key) != 1 || !bytes.ContainsRune([]byte("esdm"), rune(it.key[0])):
+		case len(it.key) != 1 || !recordKind(it.key[0]).known():
 			in.fault(fmt.Errorf("there is an unknown bucket %q", it.key))
 		case inline != nil:
 			in.leaf(inline, recordKind(it.key[0]), nil, nil)
@@ -235,6 +238,7 @@ func (in *inspector) checkCounts() {
 // the last commit if its meta page is lost, and those of torn parts.
 func (in *inspector) scan() {
 	known := in.out.meta.index
+	in.out.revived = in.torn && in.free == nil
 	for id := uint64(2); id < uint64(in.file.size/in.file.pageSize); id++ {
 		p, err := in.file.read(id)
 		if err != nil || p.kind != kindLeafPage || (in.used[id] && !in.torn) {

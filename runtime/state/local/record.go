@@ -46,6 +46,10 @@ const recordHeader = 5
 
 var errBadRecord = errors.New("record is damaged")
 
+func (k recordKind) known() bool {
+	return k == kindEntry || k == kindSession || k == kindDelay || k == kindMeta
+}
+
 // bucket is the name of the bucket that holds the records of a kind.
 func (k recordKind) bucket() []byte { return []byte{byte(k)} }
 

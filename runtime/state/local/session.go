@@ -140,7 +140,8 @@ func (s *Store) expire() {
 	if len(due) == 0 {
 		return
 	}
-	e := newEdit(s.view.Load(), s.now())
+	base := s.view.Load()
+	e := newEdit(base, s.now())
 	for _, id := range due {
 		e.destroy(id)
 	}
@@ -150,7 +151,10 @@ func (s *Store) expire() {
 		}
 		return
 	}
-	s.logger.Warn("sessions have expired: they were not renewed within their TTL", "sessions", due)
+	for _, id := range due {
+		session, _ := base.sessions.Get([]byte(id))
+		s.logger.Warn("session has expired: it was not renewed within its TTL", "session", id, "name", session.Name, "ttl", session.TTL)
+	}
 }
 
 // timers knows when each session with a TTL ends unless it is renewed.
