@@ -1,0 +1,317 @@
+package plan_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"pgregory.net/rapid"
+
+	"github.com/synergymesh/meshrun/runtime/orchestrator"
+	"github.com/synergymesh/meshrun/runtime/plan"
+	"github.com/synergymesh/meshrun/runtime/scheduler"
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/runtime/state/local"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// cluster is a store with a scheduler and an orchestrator, and nodes whose
+// instances do what they are told and stay healthy.
+type cluster struct {
+	t     *rapid.T
+	store state.Store
+	seen  map[string]map[spec.InstanceID]*spec.Instance // by node
+	did   map[spec.InstanceID]spec.InstanceAction
+	on    map[spec.InstanceID]string
+	ends  map[spec.InstanceID]bool // instances that may complete
+}
+
+// newCluster starts a cluster of the given nodes in a bubble of virtual time.
+// The function that it returns ends it.
+func newCluster(t *rapid.T, nodes []string) (*cluster, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &cluster{t: t, store: local.OpenMemory(local.Options{}), seen: map[string]map[spec.InstanceID]*spec.Instance{}, ends: map[spec.InstanceID]bool{}}
+	session, err := c.store.CreateSession(ctx, state.SessionConfig{Name: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range nodes {
+		c.seen[n] = map[spec.InstanceID]*spec.Instance{}
+		c.txn(state.Op{Kind: state.OpSet, Key: state.NodeKey(n), Value: state.Encode(spec.Node{Name: n})})
+	}
+	done := make(chan error, 2)
+	me := func() string { return session }
+	go func() { done <- scheduler.New(c.store, me, hclog.NewNullLogger()).Run(ctx) }()
+	go func() { done <- orchestrator.New(c.store, me, hclog.NewNullLogger()).Run(ctx) }()
+	return c, func() {
+		cancel()
+		if err := errors.Join(<-done, <-done, c.store.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func (c *cluster) txn(ops ...state.Op) {
+	if _, err := c.store.Txn(context.Background(), ops...); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *cluster) snapshot() plan.Snapshot {
+	s, err := plan.Load(context.Background(), c.store)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return s
+}
+
+// apply plans and applies a change and lets the cluster come to rest.
+func (c *cluster) apply(w plan.Wanted) spec.Plan {
+	p, err := plan.Compute(c.snapshot(), []plan.Wanted{w}, time.Now())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	txns, err := plan.Ops(p, "root", time.Now())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.did, c.on = map[spec.InstanceID]spec.InstanceAction{}, map[spec.InstanceID]string{}
+	for _, ops := range txns {
+		c.txn(ops...)
+	}
+	c.rest()
+	return p
+}
+
+// rest lets scheduler, orchestrator and nodes act until nothing moves.
+func (c *cluster) rest() {
+	for {
+		synctest.Wait()
+		if !c.act() && !c.complete() {
+			return
+		}
+	}
+}
+
+// act does on each node what is assigned to it, as engine and watchdog would.
+func (c *cluster) act() bool {
+	s := c.snapshot()
+	acted := false
+	for node, units := range c.seen {
+		told := map[spec.InstanceID]bool{}
+		for job, nodes := range s.Assignments {
+			for _, p := range nodes[node].Processes {
+				for _, shard := range p.Shards {
+					id := spec.InstanceID{Job: job, Process: p.Process.Name, Shard: shard}
+					told[id] = true
+					if _, held := p.Held[shard]; !held {
+						acted = c.declare(node, id, &p) || acted
+					}
+				}
+			}
+		}
+		for id := range units {
+			if !told[id] {
+				delete(units, id)
+				c.note(node, id, spec.ActionStop)
+				acted = true
+			}
+		}
+	}
+	if acted {
+		c.report()
+	}
+	return acted
+}
+
+func (c *cluster) declare(node string, id spec.InstanceID, p *spec.AssignedProcess) bool {
+	hash, epoch := spec.ReplaceHash(&p.Process), p.Epochs[id.Shard]
+	in := c.seen[node][id]
+	c.ends[id] = p.Process.Restart.Policy != spec.RestartAlways
+	switch {
+	case in == nil:
+		for other, units := range c.seen {
+			if units[id] != nil {
+				c.t.Fatalf("%s starts on %s while it is still on %s", id, node, other)
+			}
+		}
+		in = &spec.Instance{ID: id, Node: node}
+		c.seen[node][id] = in
+		c.note(node, id, spec.ActionStart)
+	case in.Hash != hash || in.Epoch != epoch:
+		if in.Phase == spec.PhaseCompleted {
+			c.note(node, id, spec.ActionStart)
+		} else {
+			c.note(node, id, spec.ActionRestart)
+		}
+	default:
+		was := in.Version
+		in.Version = p.Version
+		return was != p.Version
+	}
+	in.Phase, in.Version, in.Hash, in.Epoch, in.LastExit = spec.PhaseRunning, p.Version, hash, epoch, nil
+	return true
+}
+
+func (c *cluster) note(node string, id spec.InstanceID, a spec.InstanceAction) {
+	was := c.did[id]
+	c.did[id], c.on[id] = a, node
+	if was == spec.ActionStop && a == spec.ActionStart {
+		c.did[id] = spec.ActionMove
+	}
+}
+
+// complete ends what others wait for to complete.
+func (c *cluster) complete() bool {
+	any := false
+	awaited := map[string]bool{}
+	for _, nodes := range c.snapshot().Assignments {
+		for _, a := range nodes {
+			for _, p := range a.Processes {
+				for _, d := range p.Process.DependsOn {
+					awaited[d.Process] = awaited[d.Process] || d.Condition == spec.ConditionCompleted
+				}
+			}
+		}
+	}
+	for _, units := range c.seen {
+		for id, in := range units {
+			if awaited[id.Process] && in.Phase == spec.PhaseRunning && c.ends[id] {
+				in.Phase, any = spec.PhaseCompleted, true
+			}
+		}
+	}
+	if any {
+		c.report()
+	}
+	return any
+}
+
+func (c *cluster) report() {
+	for node, units := range c.seen {
+		byJob := map[string]*spec.Observed{}
+		for id, in := range units {
+			if byJob[id.Job] == nil {
+				byJob[id.Job] = &spec.Observed{Job: id.Job, Node: node}
+			}
+			byJob[id.Job].Instances = append(byJob[id.Job].Instances, *in)
+		}
+		entries, _, err := c.store.List(context.Background(), state.ObservedPrefix+node+"/")
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		for _, e := range entries {
+			if job := strings.TrimPrefix(e.Key, state.ObservedPrefix+node+"/"); byJob[job] == nil {
+				c.txn(state.Op{Kind: state.OpDelete, Key: e.Key})
+			}
+		}
+		for job, o := range byJob {
+			c.txn(state.Op{Kind: state.OpSet, Key: state.ObservedKey(node, job), Value: state.Encode(o)})
+		}
+	}
+}
+
+// drawJob draws a valid job of a few processes that may depend on earlier ones.
+func drawJob(t *rapid.T, name string) *spec.Job {
+	j := &spec.Job{Name: name}
+	for i := range rapid.IntRange(1, 4).Draw(t, "processes") {
+		if i > 0 && rapid.IntRange(0, 4).Draw(t, "left out") == 0 {
+			continue
+		}
+		p := spec.DefaultProcess(fmt.Sprintf("p%d", i))
+		p.Command = []spec.Template{spec.Template(rapid.SampledFrom([]string{"true", "sleep", "${shard.count}"}).Draw(t, "command"))}
+		p.Shards = rapid.IntRange(1, 3).Draw(t, "shards")
+		p.Restart.Delay = spec.Duration(rapid.IntRange(0, 1).Draw(t, "delay")) * spec.Duration(time.Second)
+		p.Restart.Policy = rapid.SampledFrom([]spec.RestartPolicy{spec.RestartAlways, spec.RestartOnFailure}).Draw(t, "policy")
+		for _, on := range j.Processes {
+			switch rapid.IntRange(0, 3).Draw(t, "depends") {
+			case 0:
+				p.DependsOn = append(p.DependsOn, spec.DefaultDependency(on.Name))
+			case 1:
+				if on.Restart.Policy != spec.RestartAlways {
+					p.DependsOn = append(p.DependsOn, spec.Dependency{Process: on.Name, Condition: spec.ConditionCompleted})
+				}
+			}
+		}
+		j.Processes = append(j.Processes, p)
+	}
+	j.Normalize()
+	return j
+}
+
+// drawChange draws a change of the job as it stands.
+func drawChange(t *rapid.T, s plan.Snapshot) plan.Wanted {
+	w := plan.Wanted{Job: "j", Who: "root"}
+	current, exists := s.Jobs["j"]
+	if !exists || rapid.Bool().Draw(t, "apply") {
+		w.Apply = drawJob(t, "j")
+		return w
+	}
+	if rapid.IntRange(0, 5).Draw(t, "remove") == 0 {
+		w.Remove = true
+		return w
+	}
+	p := rapid.SampledFrom(current.Value.Job.Processes).Draw(t, "process")
+	o := plan.Order{Process: p.Name, Shard: -1, Op: rapid.SampledFrom([]plan.Op{plan.OpRestart, plan.OpStop, plan.OpStart, plan.OpScale}).Draw(t, "order")}
+	if o.Op == plan.OpScale {
+		o.Count = rapid.IntRange(1, 4).Draw(t, "count")
+	} else if p.Shards > 0 {
+		o.Shard = rapid.IntRange(-1, p.Shards-1).Draw(t, "shard")
+	}
+	w.Orders = []plan.Order{o}
+	return w
+}
+
+// What plan prints is what apply does.
+func TestApplyDoesWhatThePlanSays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// A bubble has no deadline, so rapid must not see that T can tell one.
+		rapid.Check(struct{ testing.TB }{t}, planHolds)
+	})
+}
+
+func planHolds(t *rapid.T) {
+	c, end := newCluster(t, rapid.SampledFrom([][]string{{"a"}, {"a", "b", "c"}}).Draw(t, "nodes"))
+	defer end()
+	for range rapid.IntRange(1, 5).Draw(t, "changes") {
+		w := drawChange(t, c.snapshot())
+		p := c.apply(w)
+		compare(t, c, p.Jobs[0])
+		if t.Failed() {
+			t.Logf("change %+v\nplan %+v", w, p.Jobs[0])
+			return
+		}
+		again, err := plan.Compute(c.snapshot(), []plan.Wanted{w}, time.Now())
+		if w.Apply != nil && (err != nil || !again.Empty()) {
+			t.Fatalf("the same apply again is not empty: %v %+v", err, again)
+		}
+	}
+}
+
+// compare compares what was planned with what happened.
+func compare(t *rapid.T, c *cluster, p spec.JobPlan) {
+	said := map[spec.InstanceID]spec.InstanceAction{}
+	for _, i := range p.Instances {
+		if i.Reason == "" && i.Action != spec.ActionKeep {
+			t.Errorf("%s: %s without a reason", i.ID, i.Action)
+		}
+		switch i.Action {
+		case spec.ActionKeep, spec.ActionUpdate, spec.ActionWait, spec.ActionRefuse:
+			continue
+		}
+		said[i.ID] = i.Action
+		if c.did[i.ID] != i.Action || c.on[i.ID] != i.Node {
+			t.Errorf("%s: planned %q on %s, happened %q on %s", i.ID, i.Action, i.Node, c.did[i.ID], c.on[i.ID])
+		}
+	}
+	for id, did := range c.did {
+		if said[id] != did {
+			t.Errorf("%s: planned %q, happened %q", id, said[id], did)
+		}
+	}
+}
