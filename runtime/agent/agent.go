@@ -181,6 +181,7 @@ func (a *agent) startLoops() {
 	a.life.start(ctx, "orchestrator", orchestrator.New(a.store, session, a.logger).Run, a.failed)
 	a.life.start(ctx, "engine", a.engine.Run, a.failed)
 	a.life.start(ctx, "recorder", a.recorder, a.failed)
+	a.life.start(ctx, "janitor", func(ctx context.Context) error { return janitor(ctx, a.store, a.logger) }, a.failed)
 	a.life.start(ctx, "keep-alive", func(ctx context.Context) error {
 		return keepAlive(ctx, a.logger, a.healthy)
 	}, a.failed)

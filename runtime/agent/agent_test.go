@@ -1,0 +1,214 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/runtime/state/local"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+func openTestSealer(t *testing.T, dir string) *sealer {
+	t.Helper()
+	s, err := openSealer(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func secretPlan() spec.JobPlan {
+	process := spec.DefaultProcess("app")
+	process.Env = map[string]spec.Template{"TOKEN": "hunter2"}
+	process.Sensitive = []string{"env.TOKEN"}
+	return spec.JobPlan{Job: "vault", Action: spec.JobCreate, To: 1, Wanted: &spec.JobVersion{
+		Version: 1, Job: spec.Job{Name: "vault", Processes: []spec.Process{process}},
+	}}
+}
+
+func TestASealedPlanHidesItsSecretsAndComesBackWhole(t *testing.T) {
+	dir := t.TempDir()
+	p := secretPlan()
+	if err := openTestSealer(t, dir).seal(&p); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(state.Encode(p)), "hunter2") {
+		t.Error("the sealed plan shows its secret")
+	}
+	// Another run of the agent on the same directory has the same key.
+	if err := openTestSealer(t, dir).open(&p); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.Wanted.Job.Processes[0].Env["TOKEN"]; got != "hunter2" {
+		t.Errorf("TOKEN is %q after opening", got)
+	}
+}
+
+func TestAnAlteredOrForeignPlanIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	for name, alter := range map[string]func(*spec.JobPlan){
+		"another job":     func(p *spec.JobPlan) { p.Job = "evil" },
+		"another action":  func(p *spec.JobPlan) { p.Action = spec.JobRemove },
+		"another base":    func(p *spec.JobPlan) { p.Base = 7 },
+		"another version": func(p *spec.JobPlan) { p.To = 9 },
+		"other contents":  func(p *spec.JobPlan) { p.Sealed[len(p.Sealed)-1] ^= 1 },
+		"no seal":         func(p *spec.JobPlan) { p.Sealed = nil },
+	} {
+		p := secretPlan()
+		s := openTestSealer(t, dir)
+		if err := s.seal(&p); err != nil {
+			t.Fatal(err)
+		}
+		alter(&p)
+		if err := s.open(&p); !errors.Is(err, errSeal) {
+			t.Errorf("%s: %v, want errSeal", name, err)
+		}
+	}
+	p := secretPlan()
+	if err := openTestSealer(t, dir).seal(&p); err != nil {
+		t.Fatal(err)
+	}
+	if err := openTestSealer(t, t.TempDir()).open(&p); !errors.Is(err, errSeal) {
+		t.Errorf("another agent's key: %v, want errSeal", err)
+	}
+}
+
+func TestTheDataDirectoryIsPrivateAndOfAKnownLayout(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	for range 2 { // the second time it is there already
+		if err := prepareDataDir(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("mode %v (%v), want 0700", info.Mode(), err)
+	}
+	version := filepath.Join(dir, "VERSION")
+	if err := os.WriteFile(version, []byte("2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := prepareDataDir(dir); !errors.Is(err, ErrNewerLayout) {
+		t.Errorf("a newer layout: %v, want ErrNewerLayout", err)
+	}
+	if err := os.WriteFile(version, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := prepareDataDir(dir); err != nil {
+		t.Errorf("a torn version file: %v", err)
+	}
+	if err := prepareDataDir("/" + strings.Repeat("x", maxDataDir)); err == nil {
+		t.Error("a path too long for sockets was taken")
+	}
+}
+
+func TestOneAgentADirectory(t *testing.T) {
+	dir := t.TempDir()
+	first, err := lockDataDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockDataDir(dir); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "pid") {
+		t.Errorf("a second one: %v, want ErrInUse with the pid", err)
+	}
+	first.Close()
+	again, err := lockDataDir(dir)
+	if err != nil {
+		t.Fatalf("after the first has ended: %v", err)
+	}
+	again.Close()
+}
+
+func TestTheLifecycleUndoesInReverseAndBoundsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l lifecycle
+		var undone []string
+		failed := make(chan error, 1)
+		l.onStop("first", func(context.Context) error { undone = append(undone, "first"); return nil })
+		l.start(t.Context(), "loop", func(ctx context.Context) error {
+			<-ctx.Done()
+			undone = append(undone, "loop")
+			return nil
+		}, failed)
+		l.onStop("stuck", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+		began := time.Now()
+		if err := l.stop(3 * time.Second); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a cleanup that hangs: %v", err)
+		}
+		if took := time.Since(began); took != 3*time.Second {
+			t.Errorf("stopping took %v, its bound is 3s", took)
+		}
+		synctest.Wait()
+		if !slices.Equal(undone, []string{"first", "loop"}) && !slices.Equal(undone, []string{"loop", "first"}) {
+			t.Errorf("undone: %v", undone)
+		}
+		if err := l.stop(time.Second); err != nil {
+			t.Errorf("a second stop: %v", err)
+		}
+	})
+}
+
+func TestALoopThatEndsByItselfIsAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l lifecycle
+		failed := make(chan error, 1)
+		broken := errors.New("broken")
+		l.start(t.Context(), "engine", func(context.Context) error { return broken }, failed)
+		if err := <-failed; !errors.Is(err, broken) || !strings.Contains(err.Error(), "engine") {
+			t.Errorf("failed with %v", err)
+		}
+		if err := l.stop(time.Second); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestARestartedAgentGoesOnWithItsSession(t *testing.T) {
+	ctx := t.Context()
+	store := local.OpenMemory(local.Options{})
+	defer store.Close()
+	node := spec.Node{Name: "a"}
+	first, err := openSession(ctx, store, node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, before, err := store.List(ctx, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := openSession(ctx, store, node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, after, _ := store.List(ctx, ""); second != first || after != before {
+		t.Errorf("session %s → %s, index %d → %d: want nothing to change", first, second, before, after)
+	}
+	if err := store.DestroySession(ctx, second); err != nil {
+		t.Fatal(err)
+	}
+	third, err := openSession(ctx, store, node)
+	if err != nil || third == first {
+		t.Errorf("after the session has ended: %q (%v), want a new one", third, err)
+	}
+	entry, err := store.Get(ctx, state.NodeKey("a"))
+	if err != nil || entry.Session != third {
+		t.Errorf("the node's record is held by %q (%v), want %q", entry.Session, err, third)
+	}
+}
+
+func TestAWatchdogOfTheAgentIsNotTakenForAnInstance(t *testing.T) {
+	env := cleanEnv([]string{
+		"PATH=/bin", "MESHRUN_DATA_DIR=/d", "MESHRUN_VAR_x=1", "MESHRUN_INSTANCE=meshrun/agent/0",
+		"MESHRUN_GENERATION=n", "NOTIFY_SOCKET=/s", "WATCHDOG_USEC=1",
+	})
+	if want := []string{"PATH=/bin", "MESHRUN_DATA_DIR=/d", "MESHRUN_VAR_x=1"}; !slices.Equal(env, want) {
+		t.Errorf("environment %v, want %v", env, want)
+	}
+}
