@@ -71,6 +71,9 @@ func blockObject(b *Block, name string) object {
 	for _, n := range b.Blocks {
 		properties[n.Name] = useOf(n, definitionName(name, n))
 	}
+	if len(b.Blocks) > 0 {
+		properties["dynamic"] = object{"type": "object", "description": "Blocks that are made one for each element of for_each, by their type."}
+	}
 	o := object{"type": "object", "additionalProperties": b.Open}
 	if len(properties) > 0 {
 		o["properties"] = properties

@@ -104,7 +104,7 @@ func (r *reader) unitText(name string, units [2]string, noun string) (g *given, 
 	switch g.value.Type() {
 	case cty.String:
 		text = strings.TrimSpace(g.value.AsString())
-		if _, err := strconv.ParseFloat(text, 64); err != nil {
+		if _, err := strconv.ParseFloat(text, 64); err != nil || strings.ContainsAny(text, "nN") { // inf, nan
 			return g, text, true
 		}
 		number = text

@@ -8,6 +8,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/hashicorp/go-hclog"
 )
 
 // patience bounds every wait of the tests for the kernel's notifications.
@@ -253,5 +256,45 @@ func TestWatchJoinsChangesThatComeTogether(t *testing.T) {
 	w.runs(fmt.Sprint(edits - 1))
 	if got := w.count() - before; got > edits/4 {
 		t.Errorf("%d edits in a row were told %d times", edits, got)
+	}
+}
+
+// TestWatchReadsEverythingAfterAnOverflow makes a change that the kernel does
+// not tell about, and then says that the queue has overflowed.
+func TestWatchReadsEverythingAfterAnOverflow(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "web.hcl")
+	put(t, file, jobWith("before"))
+	notify, err := fsnotify.NewWatcher()
+	must(t, err)
+	defer notify.Close()
+	seen := make(chan string, 10)
+	w := &watch{
+		notify: notify, paths: []string{dir}, loader: NewLoader(sealed), logger: hclog.NewNullLogger(),
+		opts: WatchOptions{Quiet: time.Millisecond, Limit: time.Millisecond},
+		fn:   func(cfg *Config, _ Diagnostics) { seen <- cfg.Jobs[0].Job.Processes[0].Command[1].Text() },
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.run(ctx) }()
+	if got := <-seen; got != "before" {
+		t.Fatalf("first result is %q", got)
+	}
+	for _, watched := range notify.WatchList() {
+		must(t, notify.Remove(watched))
+	}
+	put(t, file, jobWith("missed"))
+	notify.Errors <- fsnotify.ErrEventOverflow
+	select {
+	case got := <-seen:
+		if got != "missed" {
+			t.Errorf("got %q", got)
+		}
+	case <-time.After(patience):
+		t.Error("the missed change was never read")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

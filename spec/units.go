@@ -94,7 +94,7 @@ func ParseSize(s string) (Size, error) {
 			continue
 		}
 		v, err := strconv.ParseFloat(strings.TrimSpace(num), 64)
-		if err != nil || v < 0 || v*float64(u.bytes) > 1<<62 {
+		if err != nil || !(v >= 0 && v*float64(u.bytes) <= 1<<62) { // NaN is refused too
 			break
 		}
 		return Size(v * float64(u.bytes)), nil

@@ -48,3 +48,11 @@ func TestTemplateIsLiteral(t *testing.T) {
 		}
 	}
 }
+
+func TestParseSizeRefusesWhatIsNoSize(t *testing.T) {
+	for _, text := range []string{"", "10", "MiB", "-1MiB", "NaNMiB", "InfMiB", "1e300GiB", "10 megs"} {
+		if got, err := ParseSize(text); err == nil {
+			t.Errorf("ParseSize(%q) = %d", text, int64(got))
+		}
+	}
+}
