@@ -1,0 +1,159 @@
+package spec
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// valid returns a job that nothing is wrong with.
+func valid() *Job {
+	web, migrate := DefaultProcess("web"), DefaultProcess("migrate")
+	web.Command = []Template{"serve"}
+	web.DependsOn = []Dependency{{Process: "migrate", Condition: ConditionCompleted}}
+	web.Ports = []Port{{Name: "http", Static: 80}}
+	migrate.Command = []Template{"migrate"}
+	migrate.Restart.Policy = RestartOnFailure
+	j := &Job{Name: "shop", Processes: []Process{web, migrate}}
+	j.Normalize()
+	return j
+}
+
+const second = Duration(time.Second)
+
+func TestValidateNamesEachFault(t *testing.T) {
+	// By name: migrate is process 0, web is process 1.
+	tests := map[string]struct {
+		spoil func(j *Job)
+		path  string // with the process
+		says  string // in summary or detail
+	}{
+		"job name":             {func(j *Job) { j.Name = "Shop" }, "/name", "lower-case"},
+		"long name":            {func(j *Job) { j.Name = strings.Repeat("a", 64) }, "/name", "at most 63"},
+		"reserved name":        {func(j *Job) { j.Name = "meshrun" }, "/name", "reserved"},
+		"no process":           {func(j *Job) { j.Processes = nil }, "/", "at least one process"},
+		"two processes":        {func(j *Job) { j.Processes[1] = j.Processes[0] }, "migrate/", "Two processes"},
+		"no command":           {func(j *Job) { j.Processes[1].Command = nil }, "web/command", "empty"},
+		"empty program":        {func(j *Job) { j.Processes[1].Command[0] = "" }, "web/command[0]", "empty string"},
+		"NUL":                  {func(j *Job) { j.Processes[1].Command = []Template{"a", "b\x00"} }, "web/command[1]", "NUL"},
+		"user":                 {func(j *Job) { j.Processes[1].User = "a b" }, "web/user", "name:group"},
+		"variable":             {func(j *Job) { j.Processes[1].Env = map[string]Template{"A-B": ""} }, "web/env.A-B", "letters, digits"},
+		"meshrun's variable":   {func(j *Job) { j.Processes[1].Env = map[string]Template{"MESHRUN_JOB": ""} }, "web/env.MESHRUN_JOB", "set by meshrun"},
+		"too many shards":      {func(j *Job) { j.Processes[0].Shards = MaxShards + 1 }, "migrate/shards", "from 0 to"},
+		"unknown policy":       {func(j *Job) { j.Processes[1].Restart.Policy = "maybe" }, "web/restart.policy", "on-failure"},
+		"never with attempts":  {func(j *Job) { r := &j.Processes[0].Restart; r.Policy, r.Attempts = RestartNever, 7 }, "migrate/restart.attempts", "contradicts"},
+		"always with none":     {func(j *Job) { j.Processes[1].Restart.Attempts = 0 }, "web/restart.attempts", `policy = "never"`},
+		"delay above maximum":  {func(j *Job) { j.Processes[1].Restart.MaxDelay = 0 }, "web/restart.delay", "max_delay"},
+		"attempts don't fit":   {func(j *Job) { j.Processes[1].Restart.Attempts = 20 }, "web/restart.window", "never fit"},
+		"window of nothing":    {func(j *Job) { j.Processes[1].Restart.Window = 0 }, "web/restart.window", "empty"},
+		"stable above window":  {func(j *Job) { j.Processes[1].Restart.Stable = 301 * second }, "web/restart.stable", "forgotten"},
+		"retry without pause":  {func(j *Job) { r := &j.Processes[1].Restart; r.Exhausted, r.Delay, r.MaxDelay = ExhaustedRetry, 0, 0 }, "web/restart.max_delay", "heat"},
+		"static and shards":    {func(j *Job) { j.Processes[1].Shards = 2 }, "web/port.http.static", "cannot share"},
+		"port taken":           {func(j *Job) { j.Processes[0].Ports = []Port{{Name: "x", Static: 80}} }, "web/port.http.static", `process "migrate"`},
+		"two ports":            {func(j *Job) { j.Processes[1].Ports = []Port{{Name: "a"}, {Name: "a"}} }, "web/port.a", "Two ports"},
+		"port number":          {func(j *Job) { j.Processes[1].Ports[0].Static = 70000 }, "web/port.http.static", "65535"},
+		"hasty watchdog":       {func(j *Job) { j.Processes[1].Watchdog = &Watchdog{Timeout: 1} }, "web/watchdog.timeout", "busy"},
+		"signal":               {func(j *Job) { j.Processes[1].Stop.Signal = "SIGTREM" }, "web/stop.signal", `Did you mean "SIGTERM"`},
+		"reload by SIGKILL":    {func(j *Job) { j.Processes[1].Reload = &Reload{Signal: "SIGKILL"} }, "web/reload.signal", "No process can handle"},
+		"tiny logs":            {func(j *Job) { j.Processes[1].Logs.MaxSize = 1 }, "web/logs.max_size", "too small"},
+		"misspelt dependency":  {func(j *Job) { j.Processes[1].DependsOn[0].Process = "migarte" }, "web/depends_on.migarte", `Did you mean "migrate"`},
+		"unknown dependency":   {func(j *Job) { j.Processes[1].DependsOn[0].Process = "db" }, "web/depends_on.db", "migrate, web"},
+		"depends on itself":    {func(j *Job) { j.Processes[1].DependsOn[0].Process = "web" }, "web/depends_on.web", "itself"},
+		"never completes":      {func(j *Job) { j.Processes[0].Restart.Policy = RestartAlways }, "web/depends_on.migrate.condition", "never completes"},
+		"nothing to depend on": {func(j *Job) { j.Processes[0].Shards = 0 }, "web/depends_on.migrate", "no shards"},
+		"ring":                 {func(j *Job) { j.Processes[0].DependsOn = []Dependency{DefaultDependency("web")} }, "migrate/depends_on.web", "migrate → web → migrate"},
+		"too large": {func(j *Job) {
+			j.Processes[0].Env = map[string]Template{"A": Template(strings.Repeat("x", MaxJobBytes))}
+		}, "/", "KiB"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			j := valid()
+			test.spoil(j)
+			problems := Validate(j)
+			if len(problems) != 1 {
+				t.Fatalf("found %d problems: %v", len(problems), problems)
+			}
+			p := problems[0]
+			if got := p.Process + "/" + p.Path; got != test.path {
+				t.Errorf("at %q, want %q", got, test.path)
+			}
+			if !strings.Contains(p.Summary+" "+p.Detail, test.says) {
+				t.Errorf("%v does not say %q", p, test.says)
+			}
+			if p.Detail == "" {
+				t.Errorf("%v does not say how to mend it", p)
+			}
+		})
+	}
+}
+
+func TestValidateFindsNothingWrongWithWhatWorks(t *testing.T) {
+	for name, change := range map[string]func(j *Job){
+		"as it is":               func(*Job) {},
+		"no shards":              func(j *Job) { j.Processes[1].Shards = 0 },
+		"restarts at once":       func(j *Job) { j.Processes[1].Restart.Delay = 0 },
+		"retries without end":    func(j *Job) { r := &j.Processes[1].Restart; r.Exhausted, r.Attempts = ExhaustedRetry, 0 },
+		"never restarts":         func(j *Job) { j.Processes[0].Restart.Policy = RestartNever },
+		"attempts that just fit": func(j *Job) { j.Processes[1].Restart.Attempts = 9 },
+		"real-time signal":       func(j *Job) { j.Processes[1].Stop.Signal = "SIGRTMIN+3" },
+		"user and group":         func(j *Job) { j.Processes[1].User = "www-data:adm" },
+	} {
+		j := valid()
+		change(j)
+		if problems := Validate(j); len(problems) > 0 {
+			t.Errorf("%s: %v", name, problems)
+		}
+	}
+}
+
+func TestThreeProcessesInARingAreNamedOnceInOrder(t *testing.T) {
+	j := &Job{Name: "j"}
+	for name, on := range map[string]string{"a": "b", "b": "c", "c": "a", "d": "a"} {
+		p := DefaultProcess(name)
+		p.Command = []Template{"x"}
+		p.DependsOn = []Dependency{DefaultDependency(on)}
+		j.Processes = append(j.Processes, p)
+	}
+	j.Normalize()
+	problems := Validate(j)
+	if len(problems) != 1 || !strings.Contains(problems[0].Summary, "a → b → c → a") {
+		t.Fatalf("got %v", problems)
+	}
+}
+
+func TestNormalizeKeepsZerosThatWereMeant(t *testing.T) {
+	p := DefaultProcess("web")
+	p.Restart.Delay, p.Restart.Stable, p.Logs.Keep = 0, 0, 0
+	p.Stop.Signal = "int"
+	j := &Job{Name: "j", Processes: []Process{p, {Name: "bare"}}}
+	j.Normalize()
+	if r := j.Processes[1].Restart; r.Delay != 0 || r.Stable != 0 || j.Processes[1].Logs.Keep != 0 {
+		t.Errorf("zeros became %+v", r)
+	}
+	if s := j.Processes[1].Stop.Signal; s != "SIGINT" {
+		t.Errorf("signal is spelt %q", s)
+	}
+	if bare := j.Processes[0]; bare.Restart != DefaultRestart() || bare.Stop != DefaultStop() || bare.Logs != DefaultLogs() {
+		t.Errorf("missing blocks became %+v", bare)
+	}
+}
+
+func TestSignalsHaveNamesAndNumbers(t *testing.T) {
+	for n := 1; n <= 64; n++ {
+		s := SignalOf(n)
+		if got, ok := s.Number(); (ok && got != n) || (!ok && n != 32 && n != 33) {
+			t.Errorf("%d is %q is %d, %v", n, s, got, ok)
+		}
+	}
+	for text, want := range map[string]Signal{"term": "SIGTERM", "SIGHUP": "SIGHUP", "rtmin+30": "SIGRTMIN+30"} {
+		if got, ok := ParseSignal(text); !ok || got != want {
+			t.Errorf("ParseSignal(%q) = %q, %v", text, got, ok)
+		}
+	}
+	for _, text := range []string{"", "SIGNOPE", "SIGRTMIN+31", "SIGRTMIN+", "15"} {
+		if got, ok := ParseSignal(text); ok {
+			t.Errorf("ParseSignal(%q) = %q", text, got)
+		}
+	}
+}
