@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/hcl/v2/hclsimple"
+	"github.com/spf13/cobra"
+
+	"github.com/synergymesh/meshrun/runtime/agent"
+)
+
+// runAgent is `meshrun agent`.
+type runAgent struct {
+	place
+	term     *terminal
+	config   string
+	node     string
+	jobs     []string
+	logLevel string
+	consul   string
+	fromUp   bool
+	// run is agent.Run; tests replace it.
+	run func(context.Context, agent.Config) error
+}
+
+// agentFile is the configuration file of an agent. What the command line says
+// goes before it.
+type agentFile struct {
+	Node     string            `hcl:"node,optional"`
+	DataDir  string            `hcl:"data_dir,optional"`
+	Jobs     []string          `hcl:"jobs,optional"`
+	LogLevel string            `hcl:"log_level,optional"`
+	Labels   map[string]string `hcl:"labels,optional"`
+}
+
+// fromUpFlag marks an agent that `meshrun up` has started, and that the last
+// `up` ends.
+const fromUpFlag = "from-up"
+
+func agentCommand(term *terminal) *cobra.Command {
+	c := &runAgent{term: term, place: place{term: term}, run: agent.Run}
+	cmd := &cobra.Command{
+		Use:   "agent [OPTIONS]",
+		Short: "Run a node: watchdog, store and API",
+		Long: "agent runs a node. It puts itself under a watchdog, and each of the two brings the other one back; what\n" +
+			"they run goes on whichever of them dies. With -jobs it applies a directory whenever a file in it is saved.\n\n" +
+			"A configuration file is HCL: node, data_dir, jobs (a list), log_level, labels (a map).",
+		Example: "  meshrun agent -jobs /etc/meshrun/jobs\n  meshrun agent -config /etc/meshrun/agent.hcl",
+		Args:    arguments(0, 0, ""),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return c.Run(cmd.Context()) },
+	}
+	c.place.flags(cmd)
+	cmd.Flags().StringVar(&c.config, "config", "", "a `file` that says the same as these options")
+	cmd.Flags().StringVar(&c.node, "node", "", "the node's `name`; else the host's")
+	cmd.Flags().StringArrayVar(&c.jobs, "jobs", nil, "a `directory` or file to apply and to watch; may be repeated")
+	cmd.Flags().StringVar(&c.logLevel, "log-level", "", "trace, debug, info, warn or error; else info")
+	cmd.Flags().StringVar(&c.consul, "consul", "", "the address of a Consul agent, for a cluster")
+	cmd.Flags().BoolVar(&c.fromUp, fromUpFlag, false, "")
+	for _, hidden := range []string{"consul", fromUpFlag} {
+		cmd.Flags().Lookup(hidden).Hidden = true
+	}
+	return cmd
+}
+
+// Run runs the node until it is told to end.
+func (c *runAgent) Run(ctx context.Context) error {
+	if c.consul != "" {
+		return errors.New("-consul: clustering is not in this version yet: leave it out to run one machine, which needs no Consul")
+	}
+	cfg, err := c.resolve()
+	if err != nil {
+		return err
+	}
+	// The watchdog starts the agent again with this command line, from
+	// another directory: it must mean the same everywhere.
+	os.Args = append(os.Args[:1:1], c.commandLine(&cfg)...)
+	return c.run(ctx, cfg)
+}
+
+// resolve reads the configuration file and puts the options over it.
+func (c *runAgent) resolve() (agent.Config, error) {
+	var file agentFile
+	cfg := agent.Config{Version: thisBuild().Version}
+	if c.config != "" {
+		var err error
+		if file, err = readAgentFile(c.config); err != nil {
+			return cfg, err
+		}
+		if c.config, err = filepath.Abs(c.config); err != nil {
+			return cfg, fmt.Errorf("find configuration: %w", err)
+		}
+	}
+	if c.dir == "" {
+		c.dir = file.DataDir
+	}
+	var err error
+	if cfg.DataDir, err = c.dataDir(); err != nil {
+		return cfg, err
+	}
+	for _, j := range c.jobs {
+		abs, err := filepath.Abs(j)
+		if err != nil {
+			return cfg, fmt.Errorf("find jobs: %w", err)
+		}
+		cfg.Jobs = append(cfg.Jobs, abs)
+	}
+	if len(cfg.Jobs) == 0 {
+		cfg.Jobs = file.Jobs
+	}
+	cfg.Node, cfg.Labels = firstOf(c.node, file.Node), maps.Clone(file.Labels)
+	c.logLevel = firstOf(c.logLevel, file.LogLevel, "info")
+	cfg.Logger, err = newLogger(c.term, c.logLevel)
+	return cfg, err
+}
+
+// commandLine returns the arguments that mean this configuration in any
+// directory and environment.
+func (c *runAgent) commandLine(cfg *agent.Config) []string {
+	args := []string{"agent", "-data-dir", cfg.DataDir}
+	if c.config != "" {
+		args = append(args, "-config", c.config)
+	}
+	if c.node != "" {
+		args = append(args, "-node", c.node)
+	}
+	if len(c.jobs) > 0 {
+		for _, j := range cfg.Jobs {
+			args = append(args, "-jobs", j)
+		}
+	}
+	args = append(args, "-log-level", c.logLevel)
+	if c.fromUp {
+		args = append(args, "-"+fromUpFlag)
+	}
+	return args
+}
+
+// readAgentFile reads a configuration file. Relative paths in it begin at its
+// directory; what it does not know is an error.
+func readAgentFile(path string) (agentFile, error) {
+	var file agentFile
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return file, fmt.Errorf("read configuration: %w", err)
+	}
+	// The name decides how hclsimple reads it; the language is always HCL.
+	if err := hclsimple.Decode(path+".hcl", src, nil, &file); err != nil {
+		return file, fmt.Errorf("read configuration: %w", err)
+	}
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return file, fmt.Errorf("read configuration: %w", err)
+	}
+	absolute := func(p string) string {
+		if p == "" || filepath.IsAbs(p) {
+			return p
+		}
+		return filepath.Join(dir, p)
+	}
+	file.DataDir = absolute(file.DataDir)
+	for i, j := range file.Jobs {
+		file.Jobs[i] = absolute(j)
+	}
+	return file, nil
+}
+
+// newLogger returns the logger of a node, to standard error.
+func newLogger(term *terminal, level string) (hclog.Logger, error) {
+	levels := []string{"trace", "debug", "info", "warn", "error"}
+	if !slices.Contains(levels, level) {
+		return nil, fmt.Errorf("%q is not a log level: write trace, debug, info, warn or error", level)
+	}
+	return hclog.New(&hclog.LoggerOptions{Name: "meshrun", Level: hclog.LevelFromString(level), Output: term.err}), nil
+}
+
+func firstOf(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}

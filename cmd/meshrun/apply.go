@@ -1,0 +1,231 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// defaultTimeout bounds -wait.
+const defaultTimeout = 5 * time.Minute
+
+// apply makes it so.
+type apply struct {
+	place
+	sources
+	term *terminal
+	args []string
+	applying
+}
+
+// applying is how a plan is shown, agreed on and followed.
+type applying struct {
+	yes, wait, json bool
+	timeout         time.Duration
+}
+
+func (a *applying) flags(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&a.yes, "yes", false, "apply without asking")
+	a.waitFlags(cmd)
+}
+
+func (a *applying) waitFlags(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&a.wait, "wait", false, "follow the instances until all run (or have completed, or are down)")
+	cmd.Flags().DurationVar(&a.timeout, "timeout", defaultTimeout, "the longest that -wait may take")
+	cmd.Flags().BoolVar(&a.json, "json", false, "print what was applied as JSON")
+}
+
+func applyCommand(term *terminal) *cobra.Command {
+	c := &apply{term: term, place: place{term: term}, sources: sources{term: term}}
+	cmd := &cobra.Command{
+		Use:   "apply [OPTIONS] PATH… | PLANFILE",
+		Short: "Make it so",
+		Long: "apply shows the plan, asks, and does it. With a file that `meshrun plan -out` saved, it does exactly\n" +
+			"what that plan says, or refuses if anything has moved since.",
+		Example: "  meshrun apply jobs/\n  meshrun apply -yes -wait jobs/shop.hcl",
+		Args:    arguments(1, -1, "the files or directories to apply, or a saved plan"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c.args = args
+			return c.Run(cmd.Context())
+		},
+	}
+	c.place.flags(cmd)
+	c.sources.flags(cmd)
+	c.applying.flags(cmd)
+	return cmd
+}
+
+// Run plans, asks and applies.
+func (c *apply) Run(ctx context.Context) error {
+	saved, err := readPlan(c.args)
+	if err != nil {
+		return err
+	}
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if saved != nil {
+		if len(c.vars)+len(c.varFiles) > 0 {
+			return errors.New("a saved plan has its values in it: -var and -var-file are for `meshrun plan`")
+		}
+		return c.agree(ctx, c.term, client, saved)
+	}
+	cfg, err := c.load(c.args)
+	if err != nil {
+		return err
+	}
+	req, err := planRequest(cfg, c.args)
+	if err != nil {
+		return err
+	}
+	p, err := client.Plan(ctx, req)
+	if err != nil {
+		return err
+	}
+	return c.agree(ctx, c.term, client, &p)
+}
+
+// maxPlanFile bounds a saved plan.
+const maxPlanFile = 256 << 20
+
+// readPlan returns the saved plan that the arguments name, or nil if they
+// don't name one.
+func readPlan(args []string) (*spec.Plan, error) {
+	if len(args) != 1 || strings.HasSuffix(args[0], ".hcl") {
+		return nil, nil
+	}
+	info, err := os.Stat(args[0])
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, nil // job files, or a fault that reading them tells better
+	}
+	f, err := os.Open(args[0])
+	if err != nil {
+		return nil, fmt.Errorf("read plan: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxPlanFile+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read plan: %w", err)
+	case len(data) > maxPlanFile:
+		return nil, fmt.Errorf("read plan: %s is larger than any plan", args[0])
+	case !bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")):
+		return nil, nil
+	}
+	p := new(spec.Plan)
+	if err := json.Unmarshal(data, p); err != nil {
+		return nil, fmt.Errorf("read plan %s: %w: save it again with `meshrun plan -out`", args[0], err)
+	}
+	if p.Format != spec.PlanFormat {
+		return nil, fmt.Errorf("read plan %s: it has format %d, and this version knows %d: save it again with `meshrun plan -out`",
+			args[0], p.Format, spec.PlanFormat)
+	}
+	return p, nil
+}
+
+// agree shows the plan, asks whether to do it, and does it.
+func (a *applying) agree(ctx context.Context, term *terminal, client *api.Client, p *spec.Plan) error {
+	if !a.json {
+		if err := term.print(renderPlan(p, term.outStyle)); err != nil {
+			return err
+		}
+	}
+	if p.Empty() {
+		if a.json {
+			return term.json(api.ApplyResult{Index: p.Index, Applied: []string{}})
+		}
+		return a.follow(ctx, term, client, p)
+	}
+	if !a.yes {
+		if err := ask(ctx, term, "Apply these changes? (yes/no)"); err != nil {
+			return err
+		}
+	}
+	return a.do(ctx, term, client, p)
+}
+
+// do applies the plan and follows it if that is wanted.
+func (a *applying) do(ctx context.Context, term *terminal, client *api.Client, p *spec.Plan) error {
+	result, err := client.Apply(ctx, *p)
+	if errors.Is(err, api.ErrStale) {
+		return fmt.Errorf("%w: somebody changed something after this plan was made; plan again to see what is left to do", err)
+	}
+	if err != nil {
+		return err
+	}
+	if a.json {
+		if err := term.json(result); err != nil {
+			return err
+		}
+	} else {
+		term.say("%s %s", term.errStyle.green("Applied:"), appliedText(p))
+	}
+	return a.follow(ctx, term, client, p)
+}
+
+func (a *applying) follow(ctx context.Context, term *terminal, client *api.Client, p *spec.Plan) error {
+	if !a.wait {
+		return nil
+	}
+	f := follower{term: term, client: client, goals: goalsOf(p)}
+	if err := f.run(ctx, a.timeout); err != nil {
+		return err
+	}
+	term.say("%s", term.errStyle.green("All is as wanted."))
+	return nil
+}
+
+// appliedText names the jobs of a plan that were changed, with their versions.
+func appliedText(p *spec.Plan) string {
+	var parts []string
+	for _, j := range p.Jobs {
+		switch j.Action {
+		case spec.JobKeep:
+		case spec.JobRemove:
+			parts = append(parts, j.Job+" removed")
+		default:
+			parts = append(parts, fmt.Sprintf("%s version %d", j.Job, j.To))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// ask asks a person, and returns an error unless the answer is yes.
+func ask(ctx context.Context, term *terminal, question string) error {
+	if !term.interactive {
+		return errors.New("there is no terminal to ask on: say -yes to apply without being asked")
+	}
+	term.mu.Lock()
+	fmt.Fprintf(term.err, "\n%s ", term.errStyle.bold(question))
+	term.mu.Unlock()
+	answer := make(chan string, 1)
+	// A read of a terminal cannot be interrupted; the process ends with it.
+	go func() {
+		line, _ := bufio.NewReader(io.LimitReader(term.in, 1024)).ReadString('\n')
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case <-ctx.Done():
+		term.say("")
+		return context.Cause(ctx)
+	case text := <-answer:
+		if text != "yes" && text != "y" {
+			return errors.New("nothing was changed")
+		}
+		return nil
+	}
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// events shows what happened.
+type events struct {
+	place
+	term         *terminal
+	job, since   string
+	types        []string
+	follow, json bool
+}
+
+func eventsCommand(term *terminal) *cobra.Command {
+	c := &events{term: term, place: place{term: term}}
+	cmd := &cobra.Command{
+		Use:   "events [OPTIONS] [JOB]",
+		Short: "Show what happened and what was decided",
+		Example: "  meshrun events -since 1h\n  meshrun events -f -type instance.exited,instance.exhausted\n" +
+			"  meshrun events -type job. shop        # every decision about one job",
+		Args:              arguments(0, 1, ""),
+		ValidArgsFunction: completeTargets(&c.place, jobsOnly),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				c.job = args[0]
+			}
+			return c.Run(cmd.Context())
+		},
+	}
+	c.place.flags(cmd)
+	cmd.Flags().BoolVarP(&c.follow, "follow", "f", false, "go on with what happens from now on")
+	cmd.Flags().StringVar(&c.since, "since", "", "only what happened since: \"5m\" ago, \"15:04\", or a date and time")
+	cmd.Flags().StringSliceVar(&c.types, "type", nil, "only events of these `types`; \"instance.\" means all that begin so")
+	cmd.Flags().BoolVar(&c.json, "json", false, "print a JSON value per line")
+	return cmd
+}
+
+// Run prints events until there are no more, or with follow until the context
+// ends.
+func (c *events) Run(ctx context.Context) error {
+	since, err := parseSince(c.since, c.term.now())
+	if err != nil {
+		return err
+	}
+	query := api.EventQuery{Since: since, Job: c.job, Follow: c.follow}
+	for _, t := range c.types {
+		query.Types = append(query.Types, spec.EventType(t))
+	}
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	print := func(ev spec.Event) error { return c.term.print(c.line(&ev)) }
+	if c.json {
+		print = func(ev spec.Event) error { return c.term.jsonLine(ev) }
+	}
+	if !c.follow {
+		return client.Events(ctx, query, print)
+	}
+	err = followEvents(ctx, client, query, print)
+	if ctx.Err() != nil {
+		return nil // Ctrl-C is how following ends
+	}
+	return err
+}
+
+// followEvents follows events across restarts of the agent.
+func followEvents(ctx context.Context, client *api.Client, query api.EventQuery, each func(spec.Event) error) error {
+	var away absence
+	for {
+		err := client.Events(ctx, query, func(ev spec.Event) error {
+			away.ended()
+			if ev.ID != "" {
+				query.After = ev.ID
+			}
+			return each(ev)
+		})
+		if err == nil || !passing(err) {
+			return err
+		}
+		if err := away.wait(ctx, err); err != nil {
+			return err
+		}
+	}
+}
+
+// typeWidth is how wide most types are.
+const typeWidth = 22
+
+// line tells an event in one line.
+func (c *events) line(ev *spec.Event) string {
+	s := c.term.outStyle
+	paint := s.dim
+	switch ev.Severity {
+	case spec.Warning:
+		paint = s.yellow
+	case spec.Critical:
+		paint = s.red
+	}
+	name := string(ev.Type)
+	name += strings.Repeat(" ", max(0, typeWidth-utf8.RuneCountInString(name)))
+	text := oneLine(ev.Message)
+	if ev.Instance != nil && !strings.Contains(text, ev.Instance.ID.String()) {
+		text = ev.Instance.ID.String() + "  " + text
+	} else if ev.Instance == nil && ev.Job != "" && !strings.Contains(text, ev.Job) {
+		text = ev.Job + "  " + text
+	}
+	who := ""
+	if ev.Who != "" && ev.Who != "watchdog" && ev.Who != "agent" {
+		who = s.dim("  by " + ev.Who)
+	}
+	return s.dim(clock(ev.Time, c.term.now())) + "  " + paint(name) + "  " + text + who + "\n"
+}

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// goal is what an instance shall come to after an apply.
+type goal struct {
+	id spec.InstanceID
+	// version is the least version that counts; 0 counts all.
+	version uint64
+	// gone is set if the instance shall be down.
+	gone bool
+}
+
+// goalsOf returns what the instances of a plan shall come to.
+func goalsOf(p *spec.Plan) []goal {
+	var goals []goal
+	for _, j := range p.Jobs {
+		for _, i := range j.Instances {
+			g := goal{id: i.ID}
+			switch i.Action {
+			case spec.ActionStop:
+				g.gone = true
+			case spec.ActionRestart, spec.ActionStart, spec.ActionWait, spec.ActionMove:
+				g.version = j.To
+			case spec.ActionRefuse:
+				continue
+			}
+			goals = append(goals, g)
+		}
+	}
+	return goals
+}
+
+// progress compares goals with what is seen: what has come to its goal, what
+// has failed, and what is still on its way.
+func progress(goals []goal, seen []spec.Instance) (done int, failed, waiting []spec.Instance) {
+	byID := make(map[spec.InstanceID]*spec.Instance, len(seen))
+	for i := range seen {
+		byID[seen[i].ID] = &seen[i]
+	}
+	for _, g := range goals {
+		i, there := byID[g.id]
+		switch {
+		case g.gone && (!there || isDown(i.Phase)):
+			done++
+		case g.gone:
+			waiting = append(waiting, *i)
+		case !there:
+			waiting = append(waiting, spec.Instance{ID: g.id, Phase: spec.PhasePending})
+		case i.Version < g.version:
+			waiting = append(waiting, *i)
+		case i.Phase == spec.PhaseFailed:
+			failed = append(failed, *i)
+		case i.Phase == spec.PhaseRunning || i.Phase == spec.PhaseCompleted:
+			done++
+		default:
+			waiting = append(waiting, *i)
+		}
+	}
+	return done, failed, waiting
+}
+
+func isDown(p spec.Phase) bool { return !p.Alive() && p != spec.PhaseBackoff }
+
+// watchInstances calls each with the instances now and whenever they have
+// changed, until each returns false or the context ends. While the agent is
+// away, it waits for it.
+func watchInstances(ctx context.Context, client *api.Client, away *absence, each func([]spec.Instance) bool) error {
+	var index uint64
+	for {
+		list, now, err := client.Instances(ctx, index)
+		if err != nil {
+			if !passing(err) {
+				return err
+			}
+			index = 0 // the next agent counts afresh
+			if err := away.wait(ctx, err); err != nil {
+				return err
+			}
+			continue
+		}
+		away.ended()
+		index = now
+		if !each(list) {
+			return nil
+		}
+	}
+}
+
+// passing reports whether an error is one that an agent's restart causes.
+func passing(err error) bool {
+	return errors.Is(err, api.ErrUnavailable) || errors.Is(err, api.ErrNoAgent)
+}
+
+// maxAbsence is how long an agent that has answered before is waited for: its
+// watchdog brings it back in a moment, or a new one takes some seconds.
+const maxAbsence = 30 * time.Second
+
+// absence is the time for which an agent has not answered. Its zero value is
+// ready to use.
+type absence struct {
+	since time.Time
+	pause time.Duration
+	// revive, if it is set, starts a new agent if none has answered for
+	// reviveAfter; then the waiting has no end.
+	revive func(context.Context) error
+	// begun, if it is set, is told once that the agent does not answer, and
+	// over that it does again.
+	begun, over func()
+}
+
+// reviveAfter is longer than watchdog and agent need to bring each other back.
+const reviveAfter = 5 * time.Second
+
+// ended notes that the agent answers.
+func (a *absence) ended() {
+	if !a.since.IsZero() && a.over != nil {
+		a.over()
+	}
+	a.since, a.pause = time.Time{}, 0
+}
+
+// wait waits a little, longer each time, and returns the error once the agent
+// has been away for too long.
+func (a *absence) wait(ctx context.Context, err error) error {
+	if a.since.IsZero() {
+		a.since, a.pause = time.Now(), 10*time.Millisecond
+		if a.begun != nil {
+			a.begun()
+		}
+	}
+	switch gone := time.Since(a.since); {
+	case a.revive != nil && gone > reviveAfter && errors.Is(err, api.ErrNoAgent):
+		if err := a.revive(ctx); err != nil {
+			return err
+		}
+	case a.revive == nil && gone > maxAbsence:
+		return err
+	}
+	a.pause = min(2*a.pause, time.Second)
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(a.pause):
+		return nil
+	}
+}
+
+// follower shows how instances come to their goals.
+type follower struct {
+	term   *terminal
+	client *api.Client
+	goals  []goal
+	byID   map[spec.InstanceID]goal
+	phases map[spec.InstanceID]spec.Phase
+	last   string
+}
+
+// maxShown is up to how many instances each one's way is told; of more only
+// the number, and what fails.
+const maxShown = 24
+
+// run follows until every goal is reached or failed. It returns an error that
+// says what to look at if any has failed or the time is over.
+func (f *follower) run(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	f.phases = map[spec.InstanceID]spec.Phase{}
+	f.byID = make(map[spec.InstanceID]goal, len(f.goals))
+	for _, g := range f.goals {
+		f.byID[g.id] = g
+	}
+	var failed, waiting []spec.Instance
+	err := watchInstances(ctx, f.client, &absence{}, func(seen []spec.Instance) bool {
+		var done int
+		f.transitions(seen)
+		done, failed, waiting = progress(f.goals, seen)
+		if len(f.goals) > maxShown {
+			f.say(fmt.Sprintf("%d of %d there%s", done, len(f.goals), failedNote(len(failed))))
+		}
+		return len(waiting) > 0
+	})
+	switch {
+	case errors.Is(err, context.DeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fmt.Errorf("after %s, %s not there yet: %s: see `meshrun status`, or wait longer with -timeout",
+			ago(timeout), count(len(waiting), "instance"), summary(waiting, f.term.now()))
+	case err != nil:
+		return err
+	case len(failed) > 0:
+		return fmt.Errorf("%s failed: %s: look at `meshrun logs %s`",
+			count(len(failed), "instance"), summary(failed, f.term.now()), failed[0].ID)
+	}
+	return nil
+}
+
+func failedNote(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %d failed", n)
+}
+
+// summary names the first few instances with what there is to know.
+func summary(list []spec.Instance, now time.Time) string {
+	var parts []string
+	for i := range list {
+		if i == 3 {
+			parts = append(parts, fmt.Sprintf("and %d more", len(list)-i))
+			break
+		}
+		text := list[i].ID.String() + " is " + string(list[i].Phase)
+		if w := what(&list[i], now); w != "" {
+			text += " (" + w + ")"
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// say prints a line of progress, once.
+func (f *follower) say(line string) {
+	if line != f.last {
+		f.last = line
+		f.term.say("  %s", line)
+	}
+}
+
+// transitions tells what has changed of the instances with a goal.
+func (f *follower) transitions(seen []spec.Instance) {
+	now := f.term.now()
+	there := make(map[spec.InstanceID]bool, len(seen))
+	for i := range seen {
+		id := seen[i].ID
+		there[id] = true
+		g, meant := f.byID[id]
+		if !meant || f.phases[id] == seen[i].Phase || seen[i].Version < g.version {
+			continue
+		}
+		f.phases[id] = seen[i].Phase
+		if len(f.goals) <= maxShown || seen[i].Phase == spec.PhaseFailed {
+			f.term.say("  %s", transition(&seen[i], f.term.errStyle, now))
+		}
+	}
+	for id := range f.phases {
+		if !there[id] {
+			delete(f.phases, id)
+			if len(f.goals) <= maxShown {
+				f.term.say("  %s  %s", id, f.term.errStyle.dim("gone"))
+			}
+		}
+	}
+}
+
+// transition tells the phase that an instance has come to.
+func transition(i *spec.Instance, s style, now time.Time) string {
+	text := i.ID.String() + "  " + s.phase(i.Phase, string(i.Phase))
+	if i.Phase == spec.PhaseRunning || i.Phase == spec.PhaseStarting {
+		text += s.dim(fmt.Sprintf("  pid %d", i.PID))
+		if p := portsText(i.Ports); p != "" {
+			text += s.dim("  " + p)
+		}
+		return text
+	}
+	if w := what(i, now); w != "" {
+		text += s.dim("  " + w)
+	}
+	return text
+}

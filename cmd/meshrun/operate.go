@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// operate is an order that is done at once: restart, stop, scale. The target
+// was typed by its name, so it is not asked for again; what happens is shown.
+type operate struct {
+	place
+	applying
+	term *terminal
+}
+
+// maxRetries is how often an order that somebody else's change has overtaken
+// is planned again: unlike a plan that a person has read, it means the same.
+const maxRetries = 5
+
+// run plans the request and applies it.
+func (o *operate) run(ctx context.Context, req api.PlanRequest) error {
+	client, err := o.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	var p spec.Plan
+	var result api.ApplyResult
+	for range maxRetries {
+		if p, err = client.Plan(ctx, req); err != nil {
+			return err
+		}
+		if p.Empty() {
+			break
+		}
+		if result, err = client.Apply(ctx, p); !errors.Is(err, api.ErrStale) {
+			break
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if o.json {
+		if result.Applied == nil {
+			result = api.ApplyResult{Index: p.Index, Applied: []string{}}
+		}
+		if err := o.term.json(result); err != nil {
+			return err
+		}
+	} else if err := o.term.print(orderText(&p, o.term.outStyle)); err != nil {
+		return err
+	}
+	return o.follow(ctx, o.term, client, &p)
+}
+
+// orderText tells in a line per group of instances what an order does.
+func orderText(p *spec.Plan, s style) string {
+	var b strings.Builder
+	for i := range p.Jobs {
+		renderInstances(&b, p.Jobs[i].Instances, s, nodesOf(p) > 1)
+	}
+	text := strings.TrimPrefix(b.String(), "\n")
+	switch {
+	case p.Empty():
+		return "Nothing to do: it is so already.\n"
+	case text == "":
+		return fmt.Sprintf("Done: %s. No instance is touched.\n", appliedText(p))
+	}
+	return text
+}

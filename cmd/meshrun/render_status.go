@@ -1,0 +1,277 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// statusOptions say how a status is rendered.
+type statusOptions struct {
+	style style
+	now   time.Time
+	// all shows every shard of processes with many.
+	all bool
+	// target is what is shown, if known is set.
+	target api.Target
+	known  bool
+}
+
+// manyShards is from how many shards on those of a process that are alike
+// share a row.
+const manyShards = 9
+
+// renderStatus returns the status as people read it.
+func renderStatus(v *statusView, o statusOptions) string {
+	var b strings.Builder
+	b.WriteString(statusHead(&v.Agent, o))
+	for _, p := range v.Agent.Problems {
+		b.WriteString(o.style.red("! ") + oneLine(p) + "\n")
+	}
+	jobs := statusJobs(v)
+	if len(jobs) == 0 {
+		b.WriteString("\nNothing is applied yet. Begin with: meshrun apply PATH\n")
+		return b.String()
+	}
+	for _, name := range jobs {
+		b.WriteByte('\n')
+		renderJobStatus(&b, v, name, o)
+	}
+	return b.String()
+}
+
+// statusHead says in one line who answers.
+func statusHead(i *api.Info, o statusOptions) string {
+	watchdog := fmt.Sprintf("watchdog pid %d", i.WatchdogPID)
+	if i.WatchdogPID == 0 {
+		watchdog = "no watchdog"
+	}
+	facts := []string{"meshrun " + i.Version, fmt.Sprintf("agent pid %d, up %s", i.PID, ago(o.now.Sub(i.Started))), watchdog}
+	return o.style.bold("node "+i.Node) + o.style.dim(" · "+strings.Join(facts, " · ")) + "\n"
+}
+
+// statusJobs returns the names of the jobs that are wanted or still seen.
+func statusJobs(v *statusView) []string {
+	var names []string
+	for _, j := range v.Jobs {
+		names = append(names, j.Job.Name)
+	}
+	for _, i := range v.Instances {
+		names = append(names, i.ID.Job)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOptions) {
+	s := o.style
+	var job *spec.JobVersion
+	for i := range v.Jobs {
+		if v.Jobs[i].Job.Name == name {
+			job = &v.Jobs[i]
+		}
+	}
+	var instances []spec.Instance
+	for _, i := range v.Instances {
+		if i.ID.Job == name {
+			instances = append(instances, i)
+		}
+	}
+	note := "removed; what is left is ending"
+	if job != nil {
+		note = fmt.Sprintf("version %d, %s %s ago by %s", job.Version, whyText(job.Why), ago(o.now.Sub(job.When)), job.Who)
+	}
+	b.WriteString(s.bold(name) + s.dim("  "+note) + "  " + healthText(instances, s) + "\n")
+	t := table{indent: "  "}
+	t.head(s, "INSTANCE", "PHASE", "PID", "UP", "RESTARTS", "PORTS", "")
+	rows := statusRows(instances, o)
+	if job != nil {
+		rows = append(rows, absentRows(job, instances, o)...)
+	}
+	slices.SortStableFunc(rows, func(a, b statusRow) int {
+		return cmp.Or(strings.Compare(a.process, b.process), cmp.Compare(a.first, b.first))
+	})
+	for _, r := range rows {
+		t.add(r.cells(s)...)
+	}
+	if len(rows) > 0 {
+		b.WriteString(t.String())
+	}
+}
+
+func whyText(why string) string {
+	switch why {
+	case "apply", "":
+		return "applied"
+	case "scale":
+		return "scaled"
+	case "stop":
+		return "stopped"
+	case "restart", "start":
+		return why + "ed"
+	default:
+		return why
+	}
+}
+
+// healthText counts the phases: "3 running, 1 failed".
+func healthText(instances []spec.Instance, s style) string {
+	n := map[spec.Phase]int{}
+	for _, i := range instances {
+		n[i.Phase]++
+	}
+	var parts []string
+	for _, p := range []spec.Phase{
+		spec.PhaseFailed, spec.PhaseBackoff, spec.PhasePending, spec.PhaseStarting, spec.PhaseStopping, spec.PhaseRunning, spec.PhaseCompleted,
+	} {
+		if n[p] > 0 {
+			parts = append(parts, s.phase(p, fmt.Sprintf("%d %s", n[p], p)))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// statusRow is a line of the table: an instance, or several that are alike.
+type statusRow struct {
+	process string
+	first   int // shard
+	name    string
+	phase   spec.Phase
+	shown   string // of the phase, if it isn't its name
+	pid     string
+	up      string
+	restart string
+	ports   string
+	what    string
+}
+
+func (r statusRow) cells(s style) []cell {
+	shown := r.shown
+	if shown == "" {
+		shown = string(r.phase)
+	}
+	text := r.what
+	paint := s.dim
+	if r.phase == spec.PhaseFailed {
+		paint = s.red
+	}
+	restarts := cell{text: r.restart, right: true}
+	if r.restart != "0" && r.restart != "" {
+		restarts.paint = s.yellow
+	}
+	return []cell{
+		{text: r.name}, {text: shown, paint: func(t string) string { return s.phase(r.phase, t) }},
+		{text: r.pid, right: true}, {text: r.up, right: true}, restarts,
+		{text: r.ports}, {text: text, paint: paint},
+	}
+}
+
+// statusRows makes the rows of instances that are seen.
+func statusRows(instances []spec.Instance, o statusOptions) []statusRow {
+	byProcess := map[string][]spec.Instance{}
+	for _, i := range instances {
+		byProcess[i.ID.Process] = append(byProcess[i.ID.Process], i)
+	}
+	var rows []statusRow
+	for _, list := range byProcess {
+		slices.SortFunc(list, func(a, b spec.Instance) int { return a.ID.Shard - b.ID.Shard })
+		if o.all || len(list) < manyShards || (o.known && o.target.Shard >= 0) {
+			for i := range list {
+				rows = append(rows, instanceRow(&list[i], o.now))
+			}
+			continue
+		}
+		rows = append(rows, alikeRows(list, o.now)...)
+	}
+	return rows
+}
+
+func instanceRow(i *spec.Instance, now time.Time) statusRow {
+	r := statusRow{
+		process: i.ID.Process, first: i.ID.Shard, name: i.ID.Process + "/" + strconv.Itoa(i.ID.Shard),
+		phase: i.Phase, restart: strconv.Itoa(i.Restarts), ports: portsText(i.Ports), what: what(i, now),
+	}
+	if i.Phase.Alive() && i.PID > 0 {
+		r.pid, r.up = strconv.Itoa(i.PID), ago(now.Sub(i.Started))
+	}
+	return r
+}
+
+// alikeRows makes one row of all shards that are alike and have nothing to
+// tell, and a row each of the others.
+func alikeRows(list []spec.Instance, now time.Time) []statusRow {
+	alike := map[spec.Phase][]*spec.Instance{}
+	var rows []statusRow
+	for i := range list {
+		if what(&list[i], now) == "" && list[i].Restarts == 0 {
+			alike[list[i].Phase] = append(alike[list[i].Phase], &list[i])
+		} else {
+			rows = append(rows, instanceRow(&list[i], now))
+		}
+	}
+	for phase, group := range alike {
+		if len(group) == 1 {
+			rows = append(rows, instanceRow(group[0], now))
+			continue
+		}
+		shards := make([]int, len(group))
+		youngest, oldest := group[0].Started, group[0].Started
+		for n, i := range group {
+			shards[n] = i.ID.Shard
+			if i.Started.Before(oldest) {
+				oldest = i.Started
+			}
+			if i.Started.After(youngest) {
+				youngest = i.Started
+			}
+		}
+		r := statusRow{
+			process: group[0].ID.Process, first: shards[0], phase: phase, restart: "0",
+			name: group[0].ID.Process + "/" + spec.NewShardSet(shards...).String(), what: fmt.Sprintf("%d shards", len(group)),
+		}
+		if phase.Alive() {
+			r.up = ago(now.Sub(oldest))
+			if least := ago(now.Sub(youngest)); least != r.up {
+				r.up = least + "–" + r.up
+			}
+		}
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+// absentRows makes rows of the shards that are wanted and not seen: stopped by
+// an order, or not assigned yet.
+func absentRows(job *spec.JobVersion, instances []spec.Instance, o statusOptions) []statusRow {
+	seen := map[spec.InstanceID]bool{}
+	for _, i := range instances {
+		seen[i.ID] = true
+	}
+	var rows []statusRow
+	for _, p := range job.Job.Processes {
+		byNote := map[string][]int{}
+		for shard := range p.Shards {
+			id := spec.InstanceID{Job: job.Job.Name, Process: p.Name, Shard: shard}
+			if seen[id] || (o.known && !o.target.Matches(id)) {
+				continue
+			}
+			note := "not started yet"
+			if job.Order(p.Name, shard).Stopped {
+				note = "stopped"
+			}
+			byNote[note] = append(byNote[note], shard)
+		}
+		for note, shards := range byNote {
+			rows = append(rows, statusRow{
+				process: p.Name, first: shards[0], name: p.Name + "/" + spec.NewShardSet(shards...).String(), shown: note,
+			})
+		}
+	}
+	return rows
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/synergymesh/meshrun/runtime/api"
+)
+
+// rollback brings an earlier version of a job back.
+type rollback struct {
+	place
+	applying
+	term *terminal
+	job  string
+	// version is a number, or empty for the version before the current one.
+	version string
+}
+
+func rollbackCommand(term *terminal) *cobra.Command {
+	c := &rollback{term: term, place: place{term: term}}
+	cmd := &cobra.Command{
+		Use:   "rollback [OPTIONS] JOB [VERSION]",
+		Short: "Bring an earlier version of a job back",
+		Long: "rollback plans an earlier version of a job (without VERSION, the one before), shows the plan, asks, and\n" +
+			"applies it as a new version. `meshrun history JOB` lists the versions.",
+		Example:           "  meshrun rollback shop 3",
+		Args:              arguments(1, 2, "the job, and the version if it isn't the one before"),
+		ValidArgsFunction: completeTargets(&c.place, jobsOnly),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c.job = args[0]
+			if len(args) > 1 {
+				c.version = args[1]
+			}
+			return c.Run(cmd.Context())
+		},
+	}
+	c.place.flags(cmd)
+	c.applying.flags(cmd)
+	return cmd
+}
+
+// Run plans, asks and applies.
+func (c *rollback) Run(ctx context.Context) error {
+	back := api.Rollback{Job: c.job}
+	if c.version != "" {
+		n, err := strconv.ParseUint(c.version, 10, 64)
+		if err != nil || n == 0 {
+			return fmt.Errorf("%q is not a version: `meshrun history %s` lists them", c.version, c.job)
+		}
+		back.Version = n
+	}
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	p, err := client.Plan(ctx, api.PlanRequest{Rollbacks: []api.Rollback{back}})
+	if err != nil {
+		return err
+	}
+	return c.agree(ctx, c.term, client, &p)
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// The groups that the help shows commands in.
+const (
+	groupFiles = "files"
+	groupLook  = "look"
+	groupAct   = "act"
+	groupNode  = "node"
+)
+
+// newRoot returns the command line of meshrun.
+func newRoot(term *terminal) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "meshrun COMMAND",
+		Short: "Keep processes running the way HCL files say",
+		Long: "meshrun keeps processes running the way HCL files say.\n\n" +
+			"Begin with `meshrun up PATH`: it runs what the files in PATH say, shows what they print, follows\n" +
+			"your edits, and stops everything on Ctrl-C.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return cmd.Help()
+		},
+	}
+	root.DisableFlagsInUseLine = true
+	root.SuggestionsMinimumDistance = 2
+	root.SetIn(term.in)
+	root.SetOut(term.out)
+	root.SetErr(term.err)
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true})
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &usageError{err: singleDash(err), command: cmd.CommandPath()}
+	})
+	root.AddGroup(
+		&cobra.Group{ID: groupFiles, Title: "Work with job files:"},
+		&cobra.Group{ID: groupLook, Title: "Look at what runs:"},
+		&cobra.Group{ID: groupAct, Title: "Act on what runs:"},
+		&cobra.Group{ID: groupNode, Title: "Run a node:"},
+	)
+	for group, commands := range map[string][]*cobra.Command{
+		groupFiles: {upCommand(term), planCommand(term), applyCommand(term), validateCommand(term), fmtCommand(term), schemaCommand(term)},
+		groupLook:  {statusCommand(term), logsCommand(term), eventsCommand(term), historyCommand(term)},
+		groupAct:   {restartCommand(term), stopCommand(term), scaleCommand(term), signalCommand(term), rollbackCommand(term)},
+		groupNode:  {agentCommand(term), upgradeCommand(term), versionCommand(term), completionCommand(term)},
+	} {
+		for _, c := range commands {
+			c.GroupID = group
+			c.DisableFlagsInUseLine = true
+			root.AddCommand(c)
+		}
+	}
+	root.SetUsageTemplate(usageTemplate)
+	return root
+}
+
+// unknownCommand says what might have been meant.
+func unknownCommand(cmd *cobra.Command, name string) error {
+	text := fmt.Sprintf("there is no command %q", name)
+	if near := cmd.SuggestionsFor(name); len(near) > 0 {
+		text += fmt.Sprintf("; did you mean %q?", near[0])
+	}
+	return &usageError{err: errors.New(text), command: cmd.CommandPath()}
+}
+
+// singleDash writes flags in an error as people of these tools write them.
+func singleDash(err error) error {
+	return errors.New(strings.ReplaceAll(err.Error(), "--", "-"))
+}
+
+// arguments checks how many arguments there are; most is negative for no limit.
+func arguments(least, most int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return &usageError{err: fmt.Errorf("%s needs %s", cmd.Name(), what), command: cmd.CommandPath()}
+		case most >= 0 && len(args) > most:
+			return &usageError{err: fmt.Errorf("%q is one argument too many", args[most]), command: cmd.CommandPath()}
+		}
+		return nil
+	}
+}
+
+// usageTemplate is cobra's, with flags as these tools write them and the words
+// in their place.
+const usageTemplate = `Usage:
+  {{.UseLine}}
+{{- if .HasExample}}
+
+Examples:
+{{.Example}}{{end}}
+{{- if .HasAvailableSubCommands}}{{$cmds := .Commands}}{{range $group := .Groups}}
+
+{{.Title}}{{range $cmds}}{{if (and (eq .GroupID $group.ID) .IsAvailableCommand)}}
+  {{rpad .Name .NamePadding }} {{.Short}}{{end}}{{end}}{{end}}
+
+"{{.CommandPath}} COMMAND -help" tells more about a command.{{end}}
+{{- if .HasAvailableLocalFlags}}{{if not .HasAvailableSubCommands}}
+
+Options (one dash or two):
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{end}}
+`

@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// status shows what runs.
+type status struct {
+	place
+	term             *terminal
+	target           string
+	json, watch, all bool
+}
+
+func statusCommand(term *terminal) *cobra.Command {
+	c := &status{term: term, place: place{term: term}}
+	cmd := &cobra.Command{
+		Use:               "status [OPTIONS] [JOB[/PROCESS[/SHARD]]]",
+		Short:             "Show what runs, since when, and what is wrong",
+		Example:           "  meshrun status\n  meshrun status -watch shop/web",
+		Args:              arguments(0, 1, ""),
+		ValidArgsFunction: completeTargets(&c.place, firstWordOnly),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				c.target = args[0]
+			}
+			return c.Run(cmd.Context())
+		},
+	}
+	c.place.flags(cmd)
+	cmd.Flags().BoolVar(&c.json, "json", false, "print as JSON")
+	cmd.Flags().BoolVarP(&c.watch, "watch", "w", false, "stay, and show every change")
+	cmd.Flags().BoolVarP(&c.all, "all", "a", false, "show every shard, also of processes with many")
+	return cmd
+}
+
+// statusView is what status shows; its JSON is what -json prints.
+type statusView struct {
+	Agent     api.Info          `json:"agent"`
+	Jobs      []spec.JobVersion `json:"jobs"`
+	Instances []spec.Instance   `json:"instances"`
+}
+
+// Run shows the status once, or until the context ends.
+func (c *status) Run(ctx context.Context) error {
+	target := api.Target{Shard: -1}
+	if c.target != "" {
+		var err error
+		if target, err = api.ParseTarget(c.target); err != nil {
+			return err
+		}
+	}
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if c.watch {
+		return c.follow(ctx, client, target)
+	}
+	instances, _, err := client.Instances(ctx, 0)
+	if err != nil {
+		return err
+	}
+	view, err := c.view(ctx, client, target, instances)
+	if err != nil {
+		return err
+	}
+	if c.json {
+		return c.term.json(view)
+	}
+	return c.term.print(renderStatus(view, c.options(target)))
+}
+
+func (c *status) options(target api.Target) statusOptions {
+	return statusOptions{style: c.term.outStyle, now: c.term.now(), all: c.all, target: target, known: c.target != ""}
+}
+
+// view gathers what is shown of the target.
+func (c *status) view(ctx context.Context, client *api.Client, target api.Target, instances []spec.Instance) (*statusView, error) {
+	info, err := client.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	jobs, err := client.Jobs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v := &statusView{Agent: info, Jobs: []spec.JobVersion{}, Instances: []spec.Instance{}}
+	for _, j := range jobs {
+		if c.target == "" || j.Job.Name == target.Job {
+			v.Jobs = append(v.Jobs, j)
+		}
+	}
+	for _, i := range instances {
+		if c.target == "" || target.Matches(i.ID) {
+			v.Instances = append(v.Instances, i)
+		}
+	}
+	if c.target != "" && len(v.Instances) == 0 && !wanted(v.Jobs, target) {
+		return nil, fmt.Errorf("there is no %s: `meshrun status` shows what there is: %w", c.target, api.ErrNotFound)
+	}
+	return v, nil
+}
+
+// wanted reports whether the target is among the wanted processes.
+func wanted(jobs []spec.JobVersion, target api.Target) bool {
+	for _, j := range jobs {
+		if j.Job.Name != target.Job {
+			continue
+		}
+		if target.Process == "" {
+			return true
+		}
+		for _, p := range j.Job.Processes {
+			if p.Name == target.Process && target.Shard < p.Shards {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// follow shows every change. On a terminal it draws over the last picture, and
+// the ages go on by a clock of its own, without asking the agent.
+func (c *status) follow(ctx context.Context, client *api.Client, target api.Target) error {
+	views, failed := make(chan *statusView), make(chan error, 1)
+	feeding, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		failed <- c.feed(feeding, client, target, views)
+	}()
+	defer func() { cancel(); <-ended }()
+	screen := newScreen(c.term)
+	defer screen.close()
+	ticks := make(<-chan time.Time)
+	if screen.live {
+		ticker := time.NewTicker(time.Second)
+		defer ticker.Stop()
+		ticks = ticker.C
+	}
+	var view *statusView
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		case view = <-views:
+			if c.json {
+				if err := c.term.jsonLine(view); err != nil {
+					return err
+				}
+				continue
+			}
+		case <-ticks:
+		}
+		if view != nil && !c.json {
+			if err := screen.draw(renderStatus(view, c.options(target))); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// feed sends a view whenever the instances have changed.
+func (c *status) feed(ctx context.Context, client *api.Client, target api.Target, views chan<- *statusView) error {
+	var failure error
+	err := watchInstances(ctx, client, &absence{}, func(instances []spec.Instance) bool {
+		view, err := c.view(ctx, client, target, instances)
+		if err != nil {
+			// Between two agents, or before the target exists, the last
+			// picture stays; the next change draws a new one.
+			if passing(err) || errors.Is(err, api.ErrNotFound) {
+				return true
+			}
+			failure = err
+			return false
+		}
+		select {
+		case views <- view:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	})
+	return errors.Join(failure, err)
+}
+
+// screen draws text over the text before, without flicker: every line is
+// written over the old one, and what is left below is cleared.
+type screen struct {
+	term *terminal
+	live bool
+	last string
+}
+
+func newScreen(term *terminal) *screen {
+	s := &screen{term: term, live: term.live}
+	if s.live {
+		_ = term.print("\x1b[?1049h\x1b[?25l") // another page, without a cursor
+	}
+	return s
+}
+
+func (s *screen) draw(text string) error {
+	s.last = text
+	if !s.live {
+		return s.term.print(text + "\n")
+	}
+	columns, rows := s.term.size()
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	if rows > 1 && len(lines) > rows-1 {
+		hidden := len(lines) - (rows - 2)
+		lines = append(lines[:rows-2], s.term.outStyle.dim(fmt.Sprintf("… %s more", count(hidden, "line"))))
+	}
+	var b strings.Builder
+	b.WriteString("\x1b[H")
+	for _, line := range lines {
+		b.WriteString(clip(line, columns) + "\x1b[K\r\n")
+	}
+	b.WriteString("\x1b[J")
+	return s.term.print(b.String())
+}
+
+// close goes back to the page before and leaves the last picture there.
+func (s *screen) close() {
+	if s.live {
+		_ = s.term.print("\x1b[?25h\x1b[?1049l" + s.last)
+	}
+}
+
+// clip cuts a painted line to a width, 0 for any.
+func clip(line string, width int) string {
+	if width <= 0 {
+		return line
+	}
+	seen := 0
+	for i := 0; i < len(line); {
+		if n := colorSequence(line[i:]); n > 0 {
+			i += n
+			continue
+		}
+		if seen == width {
+			return line[:i] + "\x1b[0m"
+		}
+		seen++
+		i++
+		for i < len(line) && line[i]&0xc0 == 0x80 {
+			i++
+		}
+	}
+	return line
+}

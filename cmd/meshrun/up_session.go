@@ -1,0 +1,316 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/schema"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// upSession is an `up` that has an agent.
+type upSession struct {
+	up     *up
+	client *api.Client
+	info   api.Info
+	// own is set if the agent is to end with the last `up`.
+	own   bool
+	since time.Time // only output from then on is shown
+	print *logPrinter
+	view  *upView
+
+	ctx    context.Context // of the streams
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // the streams
+
+	mu    sync.Mutex // guards jobs
+	jobs  map[string]bool
+	first bool // nothing was applied yet; only loaded and end use it
+}
+
+func newUpSession(c *up, client *api.Client, info api.Info) *upSession {
+	s := &upSession{
+		up: c, client: client, info: info, own: startedByUp(info.PID), since: c.term.now(),
+		print: newLogPrinter(c.term, false), jobs: map[string]bool{}, first: true,
+	}
+	s.view = newUpView(c.term, s.print)
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// close ends the streams and waits for them.
+func (s *upSession) close() {
+	s.cancel()
+	s.wg.Wait()
+}
+
+// loaded applies what the files say now; broken ones change nothing.
+func (s *upSession) loaded(ctx context.Context, cfg *schema.Config, diags schema.Diagnostics) {
+	term := s.up.term
+	if ctx.Err() != nil {
+		return
+	}
+	if diags.HasErrors() {
+		term.say("")
+		term.diagnostics(diags)
+		term.say("\n%s\n", term.errStyle.yellow("Nothing was changed: what runs goes on as it was. Mend the file and save it again."))
+		return
+	}
+	term.diagnostics(diags)
+	req, err := planRequest(cfg, s.up.paths)
+	var p spec.Plan
+	if err == nil {
+		s.follow(cfg.Jobs)
+		p, err = s.up.applyFiles(ctx, s.client, req)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return
+	case err != nil:
+		term.errorf("%v", err)
+		term.say("%s", term.errStyle.yellow("Nothing was changed: what runs goes on as it was."))
+		return
+	}
+	s.applied(&p)
+	if s.first {
+		s.first = false
+		s.up.hints(cfg.Jobs)
+		s.watch()
+	}
+}
+
+// applied tells what an apply did: at first who starts, later what changed.
+func (s *upSession) applied(p *spec.Plan) {
+	term, style := s.up.term, s.up.term.errStyle
+	stay := p.Counts()[spec.ActionKeep]
+	switch {
+	case p.Empty() && s.first:
+		term.say("\n  everything is as the files say already: %s", count(stay, "instance"))
+	case p.Empty():
+		term.say("%s", style.dim("saved; nothing to change"))
+	case s.first:
+		var b strings.Builder
+		for i := range p.Jobs {
+			renderInstances(&b, p.Jobs[i].Instances, style, false)
+		}
+		if stay > 0 {
+			fmt.Fprintf(&b, "  %s\n", style.dim(count(stay, "instance")+" stay"))
+		}
+		term.say("%s", strings.TrimRight(b.String(), "\n"))
+	default:
+		term.say("\n%s", renderPlan(p, style))
+	}
+}
+
+// follow begins to show the output of jobs that are new.
+func (s *upSession) follow(jobs []schema.Loaded) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, j := range jobs {
+		name := j.Job.Name
+		if s.jobs[name] {
+			continue
+		}
+		s.jobs[name] = true
+		s.wg.Go(func() {
+			query := spec.LogQuery{Job: name, Shard: -1, Since: s.since, Follow: true}
+			for s.ctx.Err() == nil {
+				err := followLogs(s.ctx, s.client, query, s.print.print)
+				if s.ctx.Err() != nil {
+					return
+				}
+				if err != nil && !passing(err) {
+					s.up.term.errorf("follow the output of %s: %v", name, err)
+					return
+				}
+				query.Since = s.up.term.now()
+			}
+		})
+	}
+	s.print.showJobs(len(s.jobs) > 1)
+}
+
+// watch begins to show what becomes of the instances, and starts an agent
+// again if agent and watchdog have both died.
+func (s *upSession) watch() {
+	away := &absence{
+		revive: s.revive,
+		begun: func() {
+			s.up.term.say("%s", s.up.term.errStyle.yellow("the agent does not answer; what runs goes on. Waiting for its watchdog to bring it back"))
+		},
+		over: func() { s.up.term.say("%s", s.up.term.errStyle.green("the agent is back")) },
+	}
+	s.wg.Go(func() {
+		err := watchInstances(s.ctx, s.client, away, func(list []spec.Instance) bool {
+			s.view.show(s.ours(list))
+			return true
+		})
+		if s.ctx.Err() == nil && err != nil {
+			s.up.term.errorf("watch the instances: %v", err)
+		}
+	})
+}
+
+func (s *upSession) revive(ctx context.Context) error {
+	dir, err := s.up.dataDir()
+	if err != nil {
+		return err
+	}
+	s.up.term.say("%s", s.up.term.errStyle.yellow("agent and watchdog are both gone; starting them again"))
+	started, err := s.up.start(ctx, dir)
+	if err != nil {
+		return err
+	}
+	_, err = started.ready(ctx, s.client)
+	return err
+}
+
+// ours returns the instances of the jobs of this session.
+func (s *upSession) ours(list []spec.Instance) []spec.Instance {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []spec.Instance
+	for _, i := range list {
+		if s.jobs[i.ID.Job] {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// jobNames returns the names of the jobs of this session.
+func (s *upSession) jobNames() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var names []string
+	for name := range s.jobs {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// end stops what the session applied, and the agent if it was started for it
+// and nobody else uses it. Force ends the patience with the instances, quit
+// that with everything.
+func (s *upSession) end(force, quit context.Context) error {
+	term := s.up.term
+	ctx, cancel := context.WithTimeout(quit, stopLimit)
+	defer cancel()
+	if s.first {
+		return s.endAgent(ctx)
+	}
+	term.say("\n%s %s", term.errStyle.bold("stopping"), term.errStyle.dim("(Ctrl-C again kills what is left)"))
+	err := s.remove(ctx)
+	if err == nil {
+		err = s.waitDown(ctx, force)
+	}
+	switch {
+	case quit.Err() != nil:
+		term.say("gave up; what is left goes on: see `meshrun status`")
+		return exitCode(1)
+	case err != nil:
+		return err
+	}
+	return s.endAgent(ctx)
+}
+
+// remove takes the jobs out of what is wanted; the orchestrator stops their
+// instances, dependents first.
+func (s *upSession) remove(ctx context.Context) error {
+	req := api.PlanRequest{}
+	for _, p := range s.up.paths {
+		abs, err := filepath.Abs(p)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", p, err)
+		}
+		req.Paths = append(req.Paths, abs)
+	}
+	var away absence
+	for {
+		_, err := s.up.applyFiles(ctx, s.client, req)
+		if err == nil || !passing(err) {
+			return err
+		}
+		if err := away.wait(ctx, err); err != nil {
+			return err
+		}
+	}
+}
+
+// waitDown waits until the instances have ended, and kills them once force is
+// done.
+func (s *upSession) waitDown(ctx, force context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	killed := make(chan struct{})
+	go func() {
+		defer close(killed)
+		select {
+		case <-ctx.Done():
+		case <-force.Done():
+			s.kill(ctx)
+		}
+	}()
+	left := 0
+	err := watchInstances(ctx, s.client, &absence{}, func(list []spec.Instance) bool {
+		ours := s.ours(list)
+		left = len(ours)
+		return slices.ContainsFunc(ours, func(i spec.Instance) bool { return !isDown(i.Phase) })
+	})
+	cancel()
+	<-killed
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("after %s, %s still there: see `meshrun status`", ago(stopLimit), count(left, "instance"))
+	}
+	return err
+}
+
+// kill sends SIGKILL to all instances of the session.
+func (s *upSession) kill(ctx context.Context) {
+	s.up.term.say("%s", s.up.term.errStyle.red("killing what is left"))
+	for _, name := range s.jobNames() {
+		if _, err := s.client.Signal(ctx, name, "SIGKILL"); err != nil && !errors.Is(err, api.ErrNotFound) && ctx.Err() == nil {
+			s.up.term.errorf("kill %s: %v", name, err)
+		}
+	}
+}
+
+// endAgent ends the agent and its watchdog if an `up` has started them and no
+// other job needs them.
+func (s *upSession) endAgent(ctx context.Context) error {
+	term := s.up.term
+	if !s.own {
+		term.say("%s %s", term.errStyle.green("stopped."), term.errStyle.dim("The agent was there before, and stays."))
+		return nil
+	}
+	jobs, err := s.client.Jobs(ctx)
+	if err != nil {
+		return err
+	}
+	if len(jobs) > 0 {
+		term.say("%s Other jobs run here (%s and so on), so the agent stays.", term.errStyle.green("stopped."), jobs[0].Job.Name)
+		return nil
+	}
+	info, err := s.client.Info(ctx)
+	if err != nil {
+		return err
+	}
+	s.cancel() // the streams end before the agent does
+	s.wg.Wait()
+	if err := s.client.Shutdown(ctx, true); err != nil {
+		return err
+	}
+	if err := waitProcesses(ctx, info.PID, info.WatchdogPID); err != nil {
+		return err
+	}
+	term.say("%s", term.errStyle.green("all stopped."))
+	return nil
+}
