@@ -193,6 +193,20 @@ func TestReplayOfTrimmedEventsGivesTheStateSinceTheHorizon(t *testing.T) {
 	})
 }
 
+func TestTrimmingForgetsWhatWasRemovedAndKeepsLastWords(t *testing.T) {
+	var events []spec.Event
+	for i, ev := range []spec.Event{
+		{Type: spec.EventJobApplied, Job: "gone"}, {Type: spec.EventJobApplied, Job: "kept"}, {Type: spec.EventSignalled, Job: "kept"},
+		{Type: spec.EventJobScaled, Job: "kept"}, {Type: spec.EventJobRemoved, Job: "gone"}, {Type: spec.EventJobApplied, Job: "new"},
+	} {
+		ev.ID, ev.Time = fmt.Sprint(i), epoch.Add(time.Duration(i))
+		events = append(events, ev)
+	}
+	if got := state.TrimEvents(events, 1); !slices.Equal(got, []string{"0", "1", "2", "4"}) {
+		t.Errorf("deletes %v", got)
+	}
+}
+
 func TestEventsHoldNoValuesOfJobs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := runDecisions(t)

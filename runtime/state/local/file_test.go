@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
@@ -177,6 +178,51 @@ func TestAGarbledFileNeverPanicsAndNeverLies(t *testing.T) {
 	})
 }
 
+func TestAnyPageCanBeLost(t *testing.T) {
+	data, all, last := makeFile(t)
+	const size = 4096
+	for at := 0; at < len(data); at += size {
+		page := data[at:min(at+size, len(data))]
+		if len(bytes.Trim(page, "\x00")) == 0 {
+			continue
+		}
+		bad := bytes.Clone(data)
+		clear(bad[at : at+pageHeader])
+		survives(t, t.TempDir(), bad, all, last)
+	}
+}
+
+func TestARecordThatIsMissingFromAWholeTreeIsDamage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := mustOpen(t, path)
+	_, err := s.Txn(t.Context(), setOp("kept", "v"), setOp("lost", "v"))
+	check(t, err)
+	check(t, s.disk.(*bolt).db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(kindEntry.bucket()).Delete([]byte("lost")) }))
+	check(t, s.Close())
+	s = mustOpen(t, path)
+	defer s.Close()
+	if r := s.Report(); !r.Damaged() || r.Found != 1 || r.Expected != 2 || r.Revived {
+		t.Errorf("report: %+v", r)
+	}
+}
+
+func TestALostSessionFreesItsLockAndStartsTheLongestDelay(t *testing.T) {
+	data, all, last := makeFile(t)
+	dir := t.TempDir()
+	survives(t, dir, bytes.ReplaceAll(data, []byte(`"holder"`), []byte(`"HOLDER"`)), all, last)
+	s := mustOpen(t, filepath.Join(dir, "state.db"))
+	defer s.Close()
+	if e, err := s.Get(t.Context(), "lock"); err != nil || e.Session != "" {
+		t.Errorf("lock is %+v, error %v", e, err)
+	}
+	id, err := s.CreateSession(t.Context(), state.SessionConfig{})
+	check(t, err)
+	_, err = s.Txn(t.Context(), state.Op{Kind: state.OpLock, Key: "lock", Session: id})
+	if !errors.Is(err, state.ErrConflict) || !strings.Contains(err.Error(), "lock delay") {
+		t.Errorf("got error %v", err)
+	}
+}
+
 // FuzzOpen's law: whatever is in the file, Open panics never, and what it
 // returns was once written. (Run it with -fuzzminimizetime=1x: making inputs of
 // this size smaller takes longer than finding them.)
@@ -254,22 +300,6 @@ func TestDeletedKeysDoNotComeBackFromFreePages(t *testing.T) {
 	defer s.Close()
 	if gone, _, err := s.List(t.Context(), "round/01/"); err != nil || len(gone) > 0 {
 		t.Errorf("%d deleted keys are back, error %v", len(gone), err)
-	}
-}
-
-func TestALockWhoseSessionIsLostIsFreedWithTheLongestDelay(t *testing.T) {
-	m := newMemory()
-	e := newEdit(&m, testNow)
-	c := e.begin()
-	c.put(state.Entry{Key: "l", Session: "lost", LockIndex: 1})
-	c.adopt()
-	m = e.memory
-	m.freeOrphans(testNow)
-	if n, _ := m.entries.Get([]byte("l")); n.Session != "" {
-		t.Errorf("still held by %q", n.Session)
-	}
-	if until, ok := m.delays.Get([]byte("l")); !ok || !until.Equal(testNow.Add(state.MaxLockDelay)) {
-		t.Errorf("delayed until %v", until)
 	}
 }
 

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -168,6 +169,34 @@ func TestConcurrentTransactionsShareACommit(t *testing.T) {
 		}
 		if d.commits > 2 {
 			t.Errorf("%d commits for %d transactions", d.commits, n)
+		}
+	})
+}
+
+func TestATransactionWhoseContextEndsInTheQueueDoesNotHappen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDisk{gate: make(chan struct{})}
+		s := openFake(t, d)
+		done := make(chan error, 2)
+		submit := func(ctx context.Context, key string) {
+			_, err := s.Txn(ctx, setOp(key, "v"))
+			done <- err
+		}
+		go submit(t.Context(), "first")
+		synctest.Wait() // the writer is at the disk
+		ctx, cancel := context.WithCancel(t.Context())
+		go submit(ctx, "second")
+		synctest.Wait()
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("got error %v", err)
+		}
+		close(d.gate)
+		check(t, <-done)
+		_, err := s.Txn(t.Context(), setOp("third", "v"))
+		check(t, err)
+		if _, err := s.Get(t.Context(), "second"); !errors.Is(err, state.ErrNotFound) {
+			t.Errorf("it happened: error %v", err)
 		}
 	})
 }
