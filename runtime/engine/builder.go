@@ -22,9 +22,10 @@ type made struct {
 	token   uint64
 	digest  string
 	result  Wanted
-	// told is the fault that was emitted.
-	told string
-	used bool
+	// refused is why the watchdog did not take result; told is the fault that
+	// was emitted.
+	refused, told string
+	used          bool
 }
 
 // wanted returns every assigned shard with its launch, or why there is none.
@@ -108,13 +109,17 @@ func (b *builder) shard(p *process, id spec.InstanceID) Wanted {
 	}
 	digest := b.files.digest(paths)
 	if m.process == p && m.token == token && m.digest == digest && m.result.Launch != nil {
+		if m.refused != "" {
+			b.faults++
+			return Wanted{ID: id, Why: m.refused, Failed: true}
+		}
 		return m.result
 	}
 	launch, err := Launch(&p.AssignedProcess, id, Given{Hash: p.hash, Ports: ports, Token: token, Digest: digest}, b.host)
 	if err != nil {
 		return b.keep(m, Wanted{ID: id, Why: err.Error(), Failed: true})
 	}
-	m.process, m.token, m.digest, m.told = p, token, digest, ""
+	m.process, m.token, m.digest, m.refused, m.told = p, token, digest, "", ""
 	m.result = Wanted{ID: id, Launch: &launch, Digest: Digest(&launch)}
 	return m.result
 }
@@ -128,6 +133,20 @@ func (b *builder) keep(m *made, w Wanted) Wanted {
 		m.told = ""
 	}
 	return w
+}
+
+// refuse notes that the watchdog does not take a shard's launch.
+func (b *builder) refuse(id spec.InstanceID, err error) {
+	if m := b.made[id]; m != nil {
+		m.refused = err.Error()
+	}
+}
+
+// pardon makes all refused launches be tried again.
+func (b *builder) pardon() {
+	for _, m := range b.made {
+		m.refused = ""
+	}
 }
 
 // isNewFault reports, once, that a shard cannot be launched for a new reason.

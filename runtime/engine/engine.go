@@ -54,6 +54,10 @@ type Config struct {
 	// the watchdog; what it returns is closed when the instance is gone. It
 	// must not block. Nil holds nothing.
 	HoldOutput func(spec.InstanceID) (io.Closer, error)
+	// Refused tells whether an error of Declare means that the watchdog will
+	// never take the batch as it is, rather than that it is away. The guilty
+	// launch is then found and left out. Nil means never.
+	Refused func(error) bool
 	// Emit is told about launches that cannot be made. It must not block. Nil
 	// tells nobody.
 	Emit func(spec.Event)
@@ -97,6 +101,9 @@ func New(cfg Config) *Engine {
 	}
 	if cfg.Session == nil {
 		cfg.Session = func() string { return "" }
+	}
+	if cfg.Refused == nil {
+		cfg.Refused = func(error) bool { return false }
 	}
 	if cfg.Emit == nil {
 		cfg.Emit = func(spec.Event) {}
@@ -161,6 +168,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			return nil
 		case <-e.kick:
 		case <-timer.C:
+			e.build.pardon()
 		}
 		if err := e.step(ctx); err != nil && ctx.Err() == nil {
 			timer.Reset(retry.next("the watchdog did not take a declaration", err))
@@ -206,8 +214,34 @@ func (e *Engine) step(ctx context.Context) error {
 	return e.declare(ctx, actions.Declare[actions.Urgent:], nil)
 }
 
-// declare tells the watchdog and remembers what was told.
+// declare tells the watchdog and remembers what was told. Of a batch that is
+// refused it finds what is guilty, so that one bad launch holds up no other.
 func (e *Engine) declare(ctx context.Context, set []Wanted, remove []spec.InstanceID) error {
+	err := e.tell(ctx, set, remove)
+	switch {
+	case err == nil || !e.cfg.Refused(err):
+		return err
+	case len(remove) > 0 && len(set) > 0:
+		if err := e.declare(ctx, nil, remove); err != nil {
+			return err
+		}
+		return e.declare(ctx, set, nil)
+	case len(set) > 1:
+		half := len(set) / 2
+		if err := e.declare(ctx, set[:half], nil); err != nil {
+			return err
+		}
+		return e.declare(ctx, set[half:], nil)
+	case len(set) == 1:
+		e.build.refuse(set[0].ID, fmt.Errorf("the watchdog refused it: %w", errors.Unwrap(err)))
+		signal(e.kick)
+		return nil
+	}
+	return err
+}
+
+// tell is one call of the watchdog.
+func (e *Engine) tell(ctx context.Context, set []Wanted, remove []spec.InstanceID) error {
 	if len(set)+len(remove) == 0 {
 		return nil
 	}
@@ -221,7 +255,20 @@ func (e *Engine) declare(ctx context.Context, set []Wanted, remove []spec.Instan
 		told[id] = Declared{Removed: true}
 	}
 	// Remembered before, so that an event that comes meanwhile can overrule it.
+	before := e.remember(told)
+	ctx, cancel := context.WithTimeout(ctx, declareTimeout)
+	defer cancel()
+	if err := e.cfg.Supervisor.Declare(ctx, launches, remove); err != nil {
+		e.unsay(told, before)
+		return fmt.Errorf("declare %d instances and remove %d: %w", len(set), len(remove), err)
+	}
+	return nil
+}
+
+// remember notes what is told and returns what was told before.
+func (e *Engine) remember(told map[spec.InstanceID]Declared) map[spec.InstanceID]Declared {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	before := make(map[spec.InstanceID]Declared, len(told))
 	for id, d := range told {
 		if old, ok := e.declared[id]; ok {
@@ -229,22 +276,20 @@ func (e *Engine) declare(ctx context.Context, set []Wanted, remove []spec.Instan
 		}
 		e.declared[id] = d
 	}
-	e.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, declareTimeout)
-	defer cancel()
-	if err := e.cfg.Supervisor.Declare(ctx, launches, remove); err != nil {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		for id := range told {
-			// It may have been taken or not: what is unknown is told again.
-			delete(e.declared, id)
-			if old, ok := before[id]; ok && old.Removed {
-				e.declared[id] = old
-			}
+	return before
+}
+
+// unsay takes back what was told in vain. It may have arrived or not: what is
+// unknown is told again, but a removal stays known as one.
+func (e *Engine) unsay(told, before map[spec.InstanceID]Declared) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for id := range told {
+		delete(e.declared, id)
+		if old, ok := before[id]; ok && old.Removed && !told[id].Removed {
+			e.declared[id] = old
 		}
-		return fmt.Errorf("declare %d instances and remove %d: %w", len(set), len(remove), err)
 	}
-	return nil
 }
 
 // knows reports whether the watchdog has, or may have, an instance.
@@ -268,112 +313,4 @@ func (e *Engine) tellFaults(wanted []Wanted) {
 			Instance: &spec.Instance{ID: w.ID, Node: e.cfg.Node, Phase: spec.PhaseFailed, Reason: w.Why},
 		})
 	}
-}
-
-// watchAssignments follows what is assigned to the node.
-func (e *Engine) watchAssignments(ctx context.Context) {
-	retry := newBackoff(e.logger)
-	var after uint64
-	for ctx.Err() == nil {
-		entries, index, err := e.readAssignments(ctx, after)
-		if err != nil {
-			if ctx.Err() != nil {
-				return
-			}
-			sleep(ctx, retry.next("assignments cannot be read; what runs goes on", err))
-			continue
-		}
-		retry.reset("assignments can be read again")
-		after = index
-		e.assignments.update(entries)
-		signal(e.kick)
-	}
-}
-
-// readAssignments waits for assignments after the index. The first time it
-// also takes over what the node reported earlier.
-func (e *Engine) readAssignments(ctx context.Context, after uint64) ([]state.Entry, uint64, error) {
-	if after == 0 {
-		observed, _, err := e.cfg.Store.List(ctx, state.ObservedPrefix+e.cfg.Node+"/")
-		if err != nil {
-			return nil, 0, fmt.Errorf("list reports: %w", err)
-		}
-		e.assignments.remember(observed)
-	}
-	entries, index, err := e.cfg.Store.Watch(ctx, e.assignments.prefix, after)
-	if err != nil {
-		return nil, 0, fmt.Errorf("watch assignments: %w", err)
-	}
-	return entries, index, nil
-}
-
-// errGap: events are missing, the table must be read again.
-var errGap = errors.New("events are missing")
-
-// followTable keeps the mirror of the watchdog's table.
-func (e *Engine) followTable(ctx context.Context) {
-	retry := newBackoff(e.logger)
-	for ctx.Err() == nil {
-		seq, err := e.readTable(ctx)
-		if err == nil {
-			retry.reset("the watchdog can be reached again")
-			err = e.cfg.Supervisor.Events(ctx, seq, func(ev spec.Event) error {
-				if ev.Seq > seq+1 {
-					return errGap
-				}
-				seq = max(seq, ev.Seq)
-				e.see(&ev)
-				return nil
-			})
-			e.view.lose()
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		if errors.Is(err, errGap) {
-			continue
-		}
-		sleep(ctx, retry.next("the watchdog cannot be reached; what runs goes on", err))
-	}
-}
-
-// readTable replaces the mirror. All launches are declared again then, which
-// changes nothing for those that the watchdog still has.
-func (e *Engine) readTable(ctx context.Context) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, declareTimeout)
-	defer cancel()
-	table, err := e.cfg.Supervisor.Table(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("read table: %w", err)
-	}
-	e.mu.Lock()
-	clear(e.declared)
-	e.mu.Unlock()
-	for _, id := range e.view.reset(table.Instances) {
-		e.outputs.drop(id)
-	}
-	for _, inst := range table.Instances {
-		e.outputs.hold(inst.ID)
-	}
-	e.report.wakeUp()
-	signal(e.kick)
-	return table.Seq, nil
-}
-
-// see takes over one event.
-func (e *Engine) see(ev *spec.Event) {
-	if ev.Instance == nil {
-		return
-	}
-	id := ev.Instance.ID
-	if e.view.apply(ev) {
-		e.mu.Lock()
-		delete(e.declared, id)
-		e.mu.Unlock()
-		e.outputs.drop(id)
-		signal(e.kick)
-	} else {
-		e.outputs.hold(id)
-	}
-	e.report.wakeUp()
 }

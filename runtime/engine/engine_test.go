@@ -130,6 +130,10 @@ func TestAgentRestartTouchesNothing(t *testing.T) {
 			t.Errorf("port %d", p)
 		}
 		r.stop()
+		if _, err := r.store.Txn(t.Context(), state.Op{Kind: state.OpDelete, Key: state.ObservedKey("n1", "shop")}); err != nil {
+			t.Fatal(err)
+		}
+		r.cfg.PortFree = func(p int) bool { return p != ports["http"] } // its process listens
 		r.assign("shop", web, proc("new", 0))
 		r.start()
 		settled()
@@ -244,6 +248,86 @@ func TestALaunchThatCannotBeMadeStopsNoOther(t *testing.T) {
 	})
 }
 
+func TestARefusedLaunchStopsNoOther(t *testing.T) {
+	within(t, func(t *testing.T, r *rig) {
+		r.assign("old", proc("x", 0))
+		settled()
+		refuse := func(ids map[spec.InstanceID]bool) {
+			r.dog.mu.Lock()
+			defer r.dog.mu.Unlock()
+			r.dog.refuses = ids
+		}
+		refuse(map[spec.InstanceID]bool{id("shop/web/2"): true})
+		r.assign("old")
+		r.assign("shop", proc("web", 0, 1, 2, 3, 4))
+		settled()
+		want(t, r.observed("shop"), []string{
+			"shop/web/0 running", "shop/web/1 running",
+			"shop/web/2 failed the watchdog refused it: refused",
+			"shop/web/3 running", "shop/web/4 running",
+		})
+		want(t, r.observed("old"), nil)
+		refuse(nil)
+		time.Sleep(2 * faultRetry)
+		want(t, r.observed("shop")[2], "shop/web/2 running")
+	})
+}
+
+func TestAGapInTheEventsReadsTheTableAgain(t *testing.T) {
+	within(t, func(t *testing.T, r *rig) {
+		r.assign("shop", proc("web", 0))
+		settled()
+		r.dog.mu.Lock()
+		inst := r.dog.table[id("shop/web/0")]
+		inst.Restarts = 3
+		r.dog.table[inst.ID] = inst
+		r.dog.events = append(r.dog.events, spec.Event{Seq: uint64(len(r.dog.events) + 1), Type: spec.EventJournalGap})
+		close(r.dog.changed)
+		r.dog.changed = make(chan struct{})
+		r.dog.mu.Unlock()
+		settled()
+		if got := r.Instances(); len(got) != 1 || got[0].Restarts != 3 {
+			t.Errorf("the mirror is stale: %+v", got)
+		}
+		want(t, r.dog.starts[id("shop/web/0")], 1)
+	})
+}
+
+func TestANewSessionMeansNewTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		create := func() string {
+			s, err := r.store.CreateSession(t.Context(), state.SessionConfig{Node: "n1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		var session atomic.Value
+		session.Store(create())
+		r.cfg.Session = func() string { return session.Load().(string) }
+		r.start()
+		defer func() { r.close() }()
+		solo := proc("solo", 0)
+		solo.Process.Exclusive = true
+		r.assign("shop", solo)
+		settled()
+		before := r.dog.launches[id("shop/solo/0")].Env
+		if err := r.store.DestroySession(t.Context(), session.Load().(string)); err != nil {
+			t.Fatal(err)
+		}
+		session.Store(create())
+		r.Refresh()
+		settled()
+		e, err := r.store.Get(t.Context(), state.ShardLock(id("shop/solo/0")))
+		token := fmt.Sprintf("MESHRUN_TOKEN=%d", e.ModifyIndex)
+		if env := r.dog.launches[id("shop/solo/0")].Env; err != nil || slices.Contains(before, token) || !slices.Contains(env, token) {
+			t.Errorf("%s: before %q, now %q, %v", token, before, env, err)
+		}
+		want(t, r.dog.starts[id("shop/solo/0")], 1)
+	})
+}
+
 func TestReportsAreBatched(t *testing.T) {
 	within(t, func(t *testing.T, r *rig) {
 		r.assign("shop", proc("web", 0))
@@ -355,6 +439,18 @@ MESHRUN_TOKEN=42
 PATH=/bin
 USER=u`)
 	want(t, l.Dir, "/")
+	for name, spoil := range map[string]func(*spec.Process){
+		"command[0]":      func(p *spec.Process) { p.Command = []spec.Template{""} },
+		"command[1]":      func(p *spec.Process) { p.Command = []spec.Template{"x", "a\x00b"} },
+		"absolute":        func(p *spec.Process) { p.Dir = "data" },
+		"env.A has a NUL": func(p *spec.Process) { p.Env = map[string]spec.Template{"A": "secret\x00"} },
+	} {
+		bad := p
+		spoil(&bad.Process)
+		if _, err := Launch(&bad, id("shop/web/2"), Given{}, &host); err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 	more := p
 	more.Process.Shards = 6
 	m, err := Launch(&more, id("shop/web/2"), Given{Token: 43}, &host)

@@ -17,7 +17,10 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-var errAway = errors.New("the watchdog is away")
+var (
+	errAway    = errors.New("the watchdog is away")
+	errRefused = errors.New("refused")
+)
 
 // fakeWatchdog keeps a table and numbers its events, as the real one does; its
 // processes start at once.
@@ -32,6 +35,8 @@ type fakeWatchdog struct {
 	calls [][]string
 	// starts counts the starts of each instance, reloads its reload signals.
 	starts, reloads map[spec.InstanceID]int
+	// refuses are the instances that no batch may hold.
+	refuses map[spec.InstanceID]bool
 	// slow keeps removed instances until finish.
 	slow bool
 }
@@ -66,13 +71,18 @@ func (w *fakeWatchdog) Declare(_ context.Context, set []spec.Launch, remove []sp
 	if w.away {
 		return errAway
 	}
+	for _, l := range set {
+		if w.refuses[l.ID] {
+			return errRefused
+		}
+	}
 	var call []string
 	for _, l := range set {
 		call = append(call, "+"+l.ID.String())
 		old, known := w.table[l.ID]
 		inst := spec.Instance{
 			ID: l.ID, Phase: spec.PhaseRunning, Version: l.Version, Hash: l.Hash, Epoch: l.Epoch,
-			ReloadHash: l.ReloadHash, Ports: l.Ports, Generation: old.Generation,
+			ReloadHash: l.ReloadHash, Ports: l.Ports, Generation: old.Generation, Restarts: old.Restarts,
 		}
 		if !known || old.Hash != l.Hash || old.Epoch != l.Epoch || old.Phase == spec.PhaseStopping {
 			inst.Generation++
@@ -166,7 +176,8 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	r := &rig{t: t, store: local.OpenMemory(local.Options{}), dog: newFakeWatchdog()}
 	r.cfg = Config{
-		Store: r.store, Supervisor: r.dog, Node: "n1", Logger: hclog.NewNullLogger(),
+		Refused: func(err error) bool { return errors.Is(err, errRefused) },
+		Store:   r.store, Supervisor: r.dog, Node: "n1", Logger: hclog.NewNullLogger(),
 		Environ: []string{"PATH=/bin", "SECRET=1"}, PortFree: func(int) bool { return true },
 		Account: func(name string) (Account, error) {
 			if name == "nobody-here" {

@@ -3,6 +3,7 @@ package engine
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -77,10 +78,36 @@ func Launch(p *spec.AssignedProcess, id spec.InstanceID, given Given, host *Host
 		return spec.Launch{}, fmt.Errorf("make launch of %s: look up user: %w", id, err)
 	}
 	l.Env = x.env(proc, id, given, account)
+	if x.err == nil {
+		x.err = check(&l)
+	}
 	if x.err != nil {
 		return spec.Launch{}, fmt.Errorf("make launch of %s: %w", id, x.err)
 	}
 	return l, nil
+}
+
+// check refuses what templates may have made of good intentions: only on the
+// node can it be seen. It tells no values of the environment.
+func check(l *spec.Launch) error {
+	if l.Argv[0] == "" {
+		return errors.New("command[0] is empty on this node: it must name a program")
+	}
+	if !filepath.IsAbs(l.Dir) {
+		return fmt.Errorf("dir is %q on this node: it must be an absolute path", l.Dir)
+	}
+	for i, arg := range l.Argv {
+		if strings.ContainsRune(arg, 0) {
+			return fmt.Errorf("command[%d] has a NUL byte, which no program can be given", i)
+		}
+	}
+	for _, kv := range l.Env {
+		if strings.ContainsRune(kv, 0) {
+			name, _, _ := strings.Cut(kv, "=")
+			return fmt.Errorf("env.%s has a NUL byte, which no program can be given", strings.ReplaceAll(name, "\x00", "?"))
+		}
+	}
+	return nil
 }
 
 // ReloadFiles returns the absolute paths of the files that make the process

@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// watchAssignments follows what is assigned to the node.
+func (e *Engine) watchAssignments(ctx context.Context) {
+	retry := newBackoff(e.logger)
+	var after uint64
+	for ctx.Err() == nil {
+		entries, index, err := e.readAssignments(ctx, after)
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			sleep(ctx, retry.next("assignments cannot be read; what runs goes on", err))
+			continue
+		}
+		retry.reset("assignments can be read again")
+		after = index
+		e.assignments.update(entries)
+		signal(e.kick)
+	}
+}
+
+// readAssignments waits for assignments after the index. The first time it
+// also takes over what the node reported earlier.
+func (e *Engine) readAssignments(ctx context.Context, after uint64) ([]state.Entry, uint64, error) {
+	if after == 0 {
+		observed, _, err := e.cfg.Store.List(ctx, state.ObservedPrefix+e.cfg.Node+"/")
+		if err != nil {
+			return nil, 0, fmt.Errorf("list reports: %w", err)
+		}
+		e.assignments.remember(observed)
+	}
+	entries, index, err := e.cfg.Store.Watch(ctx, e.assignments.prefix, after)
+	if err != nil {
+		return nil, 0, fmt.Errorf("watch assignments: %w", err)
+	}
+	return entries, index, nil
+}
+
+// errGap: events are missing, the table must be read again.
+var errGap = errors.New("events are missing")
+
+// followTable keeps the mirror of the watchdog's table.
+func (e *Engine) followTable(ctx context.Context) {
+	retry := newBackoff(e.logger)
+	for ctx.Err() == nil {
+		seq, err := e.readTable(ctx)
+		if err == nil {
+			retry.reset("the watchdog can be reached again")
+			err = e.cfg.Supervisor.Events(ctx, seq, func(ev spec.Event) error {
+				if ev.Seq > seq+1 || ev.Type == spec.EventJournalGap {
+					return errGap
+				}
+				seq = max(seq, ev.Seq)
+				e.see(&ev)
+				return nil
+			})
+			e.view.lose()
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, errGap) {
+			continue
+		}
+		sleep(ctx, retry.next("the watchdog cannot be reached; what runs goes on", err))
+	}
+}
+
+// readTable replaces the mirror. All launches are declared again then, which
+// changes nothing for those that the watchdog still has.
+func (e *Engine) readTable(ctx context.Context) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, declareTimeout)
+	defer cancel()
+	table, err := e.cfg.Supervisor.Table(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("read table: %w", err)
+	}
+	e.mu.Lock()
+	clear(e.declared)
+	e.mu.Unlock()
+	for _, id := range e.view.reset(table.Instances) {
+		e.outputs.drop(id)
+	}
+	for _, inst := range table.Instances {
+		e.outputs.hold(inst.ID)
+	}
+	e.report.wakeUp()
+	signal(e.kick)
+	return table.Seq, nil
+}
+
+// see takes over one event.
+func (e *Engine) see(ev *spec.Event) {
+	if ev.Instance == nil {
+		return
+	}
+	id := ev.Instance.ID
+	if e.view.apply(ev) {
+		e.mu.Lock()
+		delete(e.declared, id)
+		e.mu.Unlock()
+		e.outputs.drop(id)
+		signal(e.kick)
+	} else {
+		e.outputs.hold(id)
+	}
+	e.report.wakeUp()
+}
