@@ -2,6 +2,7 @@ package schema
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -110,7 +111,7 @@ func shortText(v cty.Value) string {
 	case v.Type() == cty.String:
 		s := v.AsString()
 		if len(s) > maxShownValue {
-			s = s[:maxShownValue] + "…"
+			s = strings.ToValidUTF8(s[:maxShownValue], "") + "…"
 		}
 		return fmt.Sprintf("%q", s)
 	case v.Type() == cty.Number:

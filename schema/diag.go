@@ -7,7 +7,6 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
-	"github.com/zclconf/go-cty/cty"
 )
 
 // Pos is a place in a file; lines and columns count from 1, bytes from 0.
@@ -240,35 +239,29 @@ func enclosing(body *hclsyntax.Body, pos hcl.Pos) string {
 // maxShownValue bounds the text of a value in a diagnostic.
 const maxShownValue = 60
 
-// knownValues tells what the variables in an expression stand for, those of
-// simple types that are not sensitive.
+// maxShownValues bounds how many values a diagnostic shows.
+const maxShownValues = 5
+
+// knownValues tells what the references in an expression stand for, those that
+// are known and not sensitive.
 func knownValues(expr hcl.Expression, ctx *hcl.EvalContext) []string {
 	var out []string
 	for _, t := range expr.Variables() {
-		v, diags := t.TraverseAbs(ctx)
-		if diags.HasErrors() || v.ContainsMarked() || !v.IsWhollyKnown() {
+		v, t := longest(t, ctx)
+		if len(t) < 2 || v.ContainsMarked() || !v.IsKnown() {
 			continue
 		}
-		text := ""
-		switch ty := v.Type(); {
-		case v.IsNull():
-			text = "null"
-		case ty == cty.String:
-			text = fmt.Sprintf("%q", v.AsString())
-		case ty == cty.Number:
-			text = v.AsBigFloat().Text('f', -1)
-		case ty == cty.Bool:
-			text = fmt.Sprint(v.True())
-		case ty.IsListType() || ty.IsTupleType() || ty.IsSetType() || ty.IsMapType() || ty.IsObjectType():
-			text = fmt.Sprintf("%s of %d", ty.FriendlyName(), v.LengthInt())
-		default:
-			continue
-		}
-		if len(text) > maxShownValue {
-			text = text[:maxShownValue] + "…"
+		text := shortText(v)
+		if ty := v.Type(); !v.IsNull() && !ty.IsPrimitiveType() && v.CanIterateElements() {
+			noun := "list"
+			if ty.IsMapType() || ty.IsObjectType() {
+				noun = "map"
+			}
+			text = fmt.Sprintf("a %s of %d", noun, v.LengthInt())
 		}
 		out = append(out, traversalText(t)+" is "+text)
 	}
 	slices.Sort(out)
-	return slices.Compact(out)
+	out = slices.Compact(out)
+	return out[:min(len(out), maxShownValues)]
 }

@@ -215,10 +215,21 @@ func (c *checker) checkRuntime(t hcl.Traversal) *hcl.Diagnostic {
 // involved, only the kind of the fault is kept.
 func evaluate(expr hcl.Expression, ctx *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
 	v, diags := expr.Value(ctx)
-	if len(diags) > 0 && mentionsSensitive(expr, ctx) {
-		diags = withhold(diags)
+	if len(diags) == 0 {
+		return v, diags
 	}
-	return v, diags
+	if mentionsSensitive(expr, ctx) {
+		return v, withhold(diags)
+	}
+	out := make(hcl.Diagnostics, len(diags))
+	for i, d := range diags {
+		explained := *d
+		if explained.Expression == nil {
+			explained.Expression, explained.EvalContext = expr, ctx
+		}
+		out[i] = &explained
+	}
+	return v, out
 }
 
 // withhold removes from diagnostics what could show a sensitive value.
@@ -236,12 +247,22 @@ func withhold(diags hcl.Diagnostics) hcl.Diagnostics {
 // mentionsSensitive reports whether an expression refers to a sensitive value.
 func mentionsSensitive(expr hcl.Expression, ctx *hcl.EvalContext) bool {
 	for _, t := range expr.Variables() {
-		v, diags := t.TraverseAbs(ctx)
-		if diags.HasErrors() || v.ContainsMarked() {
+		if v, _ := longest(t, ctx); v.ContainsMarked() {
 			return true
 		}
 	}
 	return false
+}
+
+// longest follows a reference as far as it leads somewhere, and returns what
+// is there and the part that was followed.
+func longest(t hcl.Traversal, ctx *hcl.EvalContext) (cty.Value, hcl.Traversal) {
+	for n := len(t); n > 0; n-- {
+		if v, diags := t[:n].TraverseAbs(ctx); !diags.HasErrors() {
+			return v, t[:n]
+		}
+	}
+	return cty.DynamicVal, nil
 }
 
 // tracedBody notes in which context its expressions are evaluated. Dynamic

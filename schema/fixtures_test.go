@@ -131,6 +131,19 @@ func TestRenderedDiagnostics(t *testing.T) {
 	}
 }
 
+// TestDiagnosticsAsJSON keeps the form that programs read.
+func TestDiagnosticsAsJSON(t *testing.T) {
+	_, diags := Load([]string{"testdata/invalid/many_at_once.hcl", "testdata/invalid/ref_index.hcl"}, sealed)
+	got, err := json.MarshalIndent(diags, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "testdata/diagnostics.json", append(got, '\n'))
+	if _, none := Load([]string{"testdata/valid/empty.hcl"}, sealed); none == nil {
+		t.Error("no diagnostics must be an empty list, not null")
+	}
+}
+
 func text(diags Diagnostics) string {
 	var b strings.Builder
 	if err := WriteText(&b, diags, 100, false); err != nil {

@@ -178,13 +178,28 @@ func (l *loading) decode(sc *scope, p *parsedFile) decodedFile {
 		body = dynblock.Expand(tracedBody{body}, sc.ctx, dynblock.OptCheckForEach(checkForEach))
 	}
 	content, diags := body.Content(Root.schema)
-	out := decodedFile{sum: p.sum, scope: sc, diags: mendUnknown(Root, diags)}
+	out := decodedFile{sum: p.sum, scope: sc, diags: append(mendUnknown(Root, diags), dynamicNames(p)...)}
 	for _, b := range content.Blocks {
 		if b.Type == jobBlock.Name {
 			out.jobs = append(out.jobs, decodeJob(b, sc, len(p.diags) == 0))
 		}
 	}
 	return out
+}
+
+// dynamicNames refuses to make variables and locals dynamically: what names
+// there are must be plain before anything is evaluated.
+func dynamicNames(p *parsedFile) (diags hcl.Diagnostics) {
+	for _, b := range p.file.Body.(*hclsyntax.Body).Blocks {
+		if b.Type != "dynamic" || len(b.Labels) == 0 || b.Labels[0] != variableBlock.Name && b.Labels[0] != localsBlock.Name {
+			continue
+		}
+		diags = append(diags, &hcl.Diagnostic{
+			Severity: hcl.DiagError, Summary: "Unsupported dynamic block", Subject: b.LabelRanges[0].Ptr(),
+			Detail: fmt.Sprintf("A %s block cannot be dynamic. Write it out; a single one can hold a list or a map.", b.Labels[0]),
+		})
+	}
+	return diags
 }
 
 // checkForEach refuses dynamic blocks over what is not known yet, or must not
