@@ -54,37 +54,40 @@ func (r *reader) runtimeRoot(root string, ctx *hcl.EvalContext) bool {
 // templates reads a list of texts.
 func (r *reader) templates(name string, dst *[]spec.Template) {
 	if tuple, ok := r.syntax(name).(*hclsyntax.TupleConsExpr); ok {
-		*dst = r.elements(r.written(name), tuple)
+		*dst = r.elements(r.written(name), tuple, nil)
 		return
 	}
 	g := r.get(name)
-	if g == nil {
-		return
-	}
-	if !g.value.IsWhollyKnown() {
-		r.notWhole(g, "list", `["a", shard.index]`)
-		return
-	}
-	ty := g.value.Type()
-	if !ty.IsTupleType() && !ty.IsListType() && !ty.IsSetType() {
-		r.failValue(g, "Wrong type", fmt.Sprintf("%s must be a list of texts, not %s.%s", name, article(ty.FriendlyName()), example(g.attr)))
-		return
-	}
-	i := 0
-	for it := g.value.ElementIterator(); it.Next(); i++ {
-		_, v := it.Element()
-		elem := *g
-		elem.value, elem.path = v, g.path+"["+strconv.Itoa(i)+"]"
-		t, _ := r.asTemplate(&elem)
-		*dst = append(*dst, t)
+	switch {
+	case g == nil:
+	case g.value.IsWhollyKnown():
+		*dst = r.knownList(g, nil)
+	default:
+		*dst, _ = r.spreadList(g, nil)
 	}
 }
 
-// elements makes the templates of a list that is written out.
-func (r *reader) elements(list *given, tuple *hclsyntax.TupleConsExpr) []spec.Template {
-	out := make([]spec.Template, 0, len(tuple.Exprs))
-	for i, expr := range tuple.Exprs {
-		path := list.path + "[" + strconv.Itoa(i) + "]"
+// knownList appends the templates of a list whose value is known.
+func (r *reader) knownList(g *given, out []spec.Template) []spec.Template {
+	ty := g.value.Type()
+	if g.value.IsNull() || !ty.IsTupleType() && !ty.IsListType() && !ty.IsSetType() {
+		r.failValue(g, "Wrong type", fmt.Sprintf("%s must be a list of texts, not %s.%s", g.path, article(ty.FriendlyName()), example(g.attr)))
+		return out
+	}
+	for it := g.value.ElementIterator(); it.Next(); {
+		_, v := it.Element()
+		elem := *g
+		elem.value, elem.path = v, g.path+"["+strconv.Itoa(len(out))+"]"
+		t, _ := r.asTemplate(&elem)
+		out = append(out, t)
+	}
+	return out
+}
+
+// elements appends the templates of a list that is written out.
+func (r *reader) elements(list *given, tuple *hclsyntax.TupleConsExpr, out []spec.Template) []spec.Template {
+	for _, expr := range tuple.Exprs {
+		path := list.path + "[" + strconv.Itoa(len(out)) + "]"
 		r.rec.where[path] = expr.Range()
 		if g := r.eval(list.attr, path, expr, list.ctx); g != nil {
 			t, _ := r.asTemplate(g)
@@ -123,28 +126,6 @@ func bare(e hclsyntax.Expression) hclsyntax.Expression {
 	}
 }
 
-// notWhole refuses a list or map that is computed and has parts which only the
-// node knows: its parts cannot be told apart here.
-func (r *reader) notWhole(g *given, noun, example string) {
-	r.failValue(g, "Not known yet", fmt.Sprintf(
-		"This %s is computed from what only the node knows (%s). Write the %s out, so that each of its elements can be completed on the node, such as %s = %s; parts that are known now may come from locals.",
-		noun, runtimeReferences(g.expr), noun, g.attr.Name, example))
-}
-
-// runtimeReferences names those references of an expression that only the node
-// can resolve.
-func runtimeReferences(expr hclsyntax.Expression) string {
-	var names []string
-	for _, t := range expr.Variables() {
-		switch t.RootName() {
-		case rootShard, rootNode, rootPort:
-			names = append(names, traversalText(t))
-		}
-	}
-	slices.Sort(names)
-	return list(slices.Compact(names), "and")
-}
-
 // templateMap reads names with texts.
 func (r *reader) templateMap(name string, dst *map[string]spec.Template) {
 	out := map[string]spec.Template{}
@@ -152,37 +133,38 @@ func (r *reader) templateMap(name string, dst *map[string]spec.Template) {
 		r.items(r.written(name), object, out)
 	} else if g := r.get(name); g == nil {
 		return
-	} else if !g.value.IsWhollyKnown() {
-		r.notWhole(g, "map", `{ SHARD = shard.index }`)
-		return
-	} else if ty := g.value.Type(); !ty.IsObjectType() && !ty.IsMapType() {
-		r.failValue(g, "Wrong type", fmt.Sprintf("%s must be a map of texts, not %s.%s", name, article(ty.FriendlyName()), example(g.attr)))
-		return
+	} else if g.value.IsWhollyKnown() {
+		r.knownMap(g, out)
 	} else {
-		values := g.value.AsValueMap()
-		for _, key := range slices.Sorted(maps.Keys(values)) {
-			r.entry(g, key, values[key], out)
-		}
+		r.spreadMap(g, out)
 	}
 	if len(out) > 0 {
 		*dst = out
 	}
 }
 
-// entry makes the template of one value of a computed map.
-func (r *reader) entry(g *given, key string, v cty.Value, out map[string]spec.Template) {
-	if v.IsNull() {
+// knownMap makes the templates of a map whose value is known. An element that
+// is null takes the name out.
+func (r *reader) knownMap(g *given, out map[string]spec.Template) {
+	ty := g.value.Type()
+	if g.value.IsNull() || !ty.IsObjectType() && !ty.IsMapType() {
+		r.failValue(g, "Wrong type", fmt.Sprintf("%s must be a map of texts, not %s.%s", g.path, article(ty.FriendlyName()), example(g.attr)))
 		return
 	}
-	elem := *g
-	elem.value, elem.path = v, g.path+"."+key
-	if t, ok := r.asTemplate(&elem); ok {
-		out[key] = t
+	values := g.value.AsValueMap()
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		elem := *g
+		elem.value, elem.path = values[key], g.path+"."+key
+		if elem.value.IsNull() {
+			delete(out, key)
+		} else if t, ok := r.asTemplate(&elem); ok {
+			out[key] = t
+		}
 	}
 }
 
 // items makes the templates of a map that is written out. An element that is
-// null is left out.
+// null takes the name out.
 func (r *reader) items(m *given, object *hclsyntax.ObjectConsExpr, out map[string]spec.Template) {
 	seen := map[string]hcl.Range{}
 	for _, item := range object.Items {
@@ -198,10 +180,12 @@ func (r *reader) items(m *given, object *hclsyntax.ObjectConsExpr, out map[strin
 		seen[key] = item.KeyExpr.Range()
 		r.rec.where[path] = item.ValueExpr.Range()
 		g := r.eval(m.attr, path, item.ValueExpr, m.ctx)
-		if g == nil || g.value.IsKnown() && g.value.IsNull() {
+		if g == nil {
 			continue
 		}
-		if t, ok := r.asTemplate(g); ok {
+		if g.value.IsKnown() && g.value.IsNull() {
+			delete(out, key)
+		} else if t, ok := r.asTemplate(g); ok {
 			out[key] = t
 		}
 	}

@@ -212,10 +212,17 @@ job "web" {
     stop { timeout = "${var.token == "" ? 1 : 2}s" }
     reload { files = concat(["a"], [var.token]) }
   }
+  process "spread" {
+    command = concat(["x", shard.index], [for n in ["y"] : "${n}${shard.index}" if var.token != ""])
+    env     = merge({ A = shard.index }, var.token == "" ? {} : { B = shard.index })
+  }
 }
 `)
 	if len(diags) > 0 {
 		t.Fatal(text(diags))
+	}
+	if got := cfg.Jobs[0].Job.Processes[1].Sensitive; !slices.Equal(got, []string{"command", "env"}) {
+		t.Errorf("of what a sensitive value decides, %q is listed", got)
 	}
 	got := cfg.Jobs[0].Job.Processes[0].Sensitive
 	want := []string{"command[2]", "command[3]", "dir", "env.MAYBE", "env.TOKEN", "reload.files[0]", "reload.files[1]", "stop.timeout"}

@@ -1,5 +1,5 @@
 job "web" {
   process "server" {
-    command = concat(["./server"], [shard.index]) # ERROR: Not known yet
+    command = split(",", "./server,${shard.index}") # ERROR: Not known yet
   }
 }
