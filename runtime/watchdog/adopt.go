@@ -23,10 +23,8 @@ func (s *supervisor) adoptAll(r *replayed, now time.Time) {
 		ids = append(ids, id)
 	}
 	slices.SortFunc(ids, spec.InstanceID.Compare)
-	sameBoot := false
 	for _, id := range ids {
 		e := r.entries[id]
-		sameBoot = sameBoot || e.Instance.BootID == s.kern.BootID()
 		in := &instance{launch: &e.Launch, view: e.Instance, phase: e.Keep.Phase, nonce: e.Keep.Nonce,
 			history: e.Keep.History, blame: e.Keep.Blame, forking: e.Keep.Forking, nextAt: e.Instance.NextStart}
 		in.view.ID = id
@@ -107,6 +105,11 @@ func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, n
 	}
 	switch {
 	case in.phase.alive():
+		if in.phase != stopping && in.view.BootID != "" && in.view.BootID != s.kern.BootID() {
+			// The machine was restarted: what was up comes up again, whatever
+			// its policy says of its own ends.
+			in.phase, in.history = replacing, history{}
+		}
 		// It ended while nobody watched. Nobody knows how.
 		in.view.PID, in.view.StartTicks = 0, 0
 		s.ended(in, spec.Exit{Unknown: true}, false, now)

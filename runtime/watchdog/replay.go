@@ -25,6 +25,7 @@ type replayed struct {
 	// can be appended to if nothing is damaged.
 	newest string
 	size   int64
+	removed map[spec.InstanceID]bool // by records: an incomplete table does not bring them back
 	// fresh is set if there was no journal at all.
 	fresh bool
 }
@@ -37,7 +38,9 @@ func replay(dir string) (*replayed, error) {
 		return nil, err
 	}
 	if len(names) == 0 {
-		return &replayed{entries: map[spec.InstanceID]*entry{}, fresh: true}, nil
+		r := newReplayed()
+		r.fresh = true
+		return r, nil
 	}
 	// Each segment begins with the table, so that the newest says it all.
 	r, err := replayFiles(dir, names[len(names)-1:])
@@ -47,8 +50,12 @@ func replay(dir string) (*replayed, error) {
 	return replayFiles(dir, names)
 }
 
+func newReplayed() *replayed {
+	return &replayed{entries: map[spec.InstanceID]*entry{}, removed: map[spec.InstanceID]bool{}}
+}
+
 func replayFiles(dir string, names []string) (*replayed, error) {
-	r := &replayed{entries: map[spec.InstanceID]*entry{}}
+	r := newReplayed()
 	for _, name := range names {
 		if err := r.file(filepath.Join(dir, name)); err != nil {
 			return nil, err
@@ -65,10 +72,20 @@ func (r *replayed) file(path string) error {
 		return fmt.Errorf("open journal: %w", err)
 	}
 	defer f.Close()
-	name := filepath.Base(path)
-	in := bufio.NewReaderSize(f, 256<<10)
+	if err := r.read(filepath.Base(path), f); err != nil {
+		return err
+	}
+	if info, err := f.Stat(); err == nil {
+		r.size = info.Size()
+	}
+	return nil
+}
+
+// read replays the text of a segment.
+func (r *replayed) read(name string, text io.Reader) error {
+	in := bufio.NewReaderSize(text, 256<<10)
 	var head *segmentHead
-	heads := map[spec.InstanceID]*entry{}
+	heads, count := map[spec.InstanceID]*entry{}, 0
 	tail := uint64(0) // damaged lines since the last whole one
 	for n := 1; ; n++ {
 		b, rerr := in.ReadBytes('\n')
@@ -88,7 +105,8 @@ func (r *replayed) file(path string) error {
 			r.begin(head, name)
 		case l.Entry != nil:
 			heads[l.Entry.Instance.ID] = l.Entry
-			if head != nil && len(heads) == head.Entries {
+			count++
+			if head != nil && count == head.Entries {
 				r.entries = heads // whole: it replaces what older segments said
 			}
 		default:
@@ -96,12 +114,8 @@ func (r *replayed) file(path string) error {
 			r.record(&l.record, name)
 		}
 	}
-	r.finish(name, head, heads)
+	r.finish(name, head, heads, count)
 	r.seq += tail
-	r.size = 0
-	if info, err := f.Stat(); err == nil {
-		r.size = info.Size()
-	}
 	return nil
 }
 
@@ -117,15 +131,17 @@ func (r *replayed) begin(head *segmentHead, name string) {
 }
 
 // finish judges the table at a segment's beginning.
-func (r *replayed) finish(name string, head *segmentHead, heads map[spec.InstanceID]*entry) {
+func (r *replayed) finish(name string, head *segmentHead, heads map[spec.InstanceID]*entry, count int) {
 	switch {
 	case head == nil:
 		r.damage = append(r.damage, name+" lacks its first line")
-	case len(heads) < head.Entries:
-		r.damage = append(r.damage, fmt.Sprintf("%s begins with %d of %d instances", name, len(heads), head.Entries))
+	case count < head.Entries:
+		r.damage = append(r.damage, fmt.Sprintf("%s begins with %d of %d instances", name, count, head.Entries))
+	default:
+		return
 	}
 	for id, e := range heads {
-		if r.entries[id] == nil && (head == nil || len(heads) < head.Entries) {
+		if r.entries[id] == nil && !r.removed[id] {
 			r.entries[id] = e
 		}
 	}
@@ -144,8 +160,10 @@ func (r *replayed) record(rec *record, name string) {
 	}
 	if rec.Removed {
 		delete(r.entries, in.ID)
+		r.removed[in.ID] = true
 		return
 	}
+	delete(r.removed, in.ID)
 	e := r.entries[in.ID]
 	if e == nil {
 		if rec.Launch == nil {
@@ -157,6 +175,7 @@ func (r *replayed) record(rec *record, name string) {
 	e.Instance = *in
 	if rec.Launch != nil {
 		e.Launch = *rec.Launch
+		e.Launch.ID = in.ID
 	}
 	if rec.Keep != nil {
 		e.Keep = *rec.Keep
@@ -175,10 +194,17 @@ func parseLine(b []byte) (l line, words string) {
 	if !whole {
 		return l, "is cut off"
 	}
-	if l.Head == nil && l.Entry == nil && l.Event.Seq == 0 {
-		return l, "is no journal record"
+	known := func(id spec.InstanceID) bool { return id.Job != "" && id.Process != "" }
+	switch {
+	case l.Head != nil:
+		return l, ""
+	case l.Entry != nil && known(l.Entry.Instance.ID):
+		l.Entry.Launch.ID = l.Entry.Instance.ID
+		return l, ""
+	case l.Entry == nil && l.Event.Seq != 0 && (l.Event.Instance == nil || known(l.Event.Instance.ID)):
+		return l, ""
 	}
-	return l, ""
+	return l, "is no journal record"
 }
 
 // keepBroken copies damaged segments aside, so that nothing is lost to whoever

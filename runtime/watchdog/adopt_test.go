@@ -1,0 +1,152 @@
+package watchdog
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// succession runs a first watchdog, then a second one on its journal and on
+// the same kernel, with what happened in between.
+func succession(t *testing.T, first, between, second func(w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		dir, k := t.TempDir(), newFakeKernel(t)
+		w := newWorld(t, dir, k)
+		w.start(&replayed{})
+		first(w)
+		w.stop()
+		between(w)
+		next := newWorld(t, dir, k)
+		next.start(next.replayed())
+		second(next)
+		next.stop()
+	})
+}
+
+func TestSuccessorAdoptsWhatLivesAndRestartsWhatDied(t *testing.T) {
+	lives, dies, waits, done := job("lives"), job("dies"), job("waits"), job("done")
+	done.Restart.Policy = spec.RestartOnFailure
+	var pid int
+	succession(t, func(w *world) {
+		w.set(lives, dies, waits, done)
+		w.exits(waits.ID, 1)
+		w.exits(done.ID, 0)
+		pid = w.see(lives.ID).PID
+	}, func(w *world) {
+		delete(w.fake.live, w.fake.byID[dies.ID].token)
+	}, func(w *world) {
+		if v := w.wants(lives.ID, spec.PhaseRunning, 1); v.PID != pid {
+			t.Errorf("adopted as process %d, was %d", v.PID, pid)
+		}
+		if v := w.wants(dies.ID, spec.PhaseBackoff, 1); !v.LastExit.Unknown {
+			t.Errorf("an end that nobody saw is told as %v", v.LastExit)
+		}
+		w.wants(done.ID, spec.PhaseCompleted, 1)
+		w.pass(2 * time.Second)
+		w.wants(dies.ID, spec.PhaseRunning, 2)
+		w.wants(waits.ID, spec.PhaseRunning, 2)
+		w.wants(done.ID, spec.PhaseCompleted, 1)
+	})
+}
+
+func TestSuccessorGoesOnWithAStop(t *testing.T) {
+	l := job("a")
+	succession(t, func(w *world) {
+		w.fake.onSignal = ignores
+		w.set(l)
+		w.drop(l.ID)
+	}, func(*world) {}, func(w *world) {
+		w.wants(l.ID, spec.PhaseStopping, 1)
+		w.pass(11 * time.Second)
+		if v := w.see(l.ID); v.Phase != "" {
+			t.Errorf("it is still there: %+v", v)
+		}
+	})
+}
+
+func TestBackoffAndAttemptsSurvive(t *testing.T) {
+	l := job("a")
+	succession(t, func(w *world) {
+		w.set(l)
+		for range 3 {
+			w.exits(l.ID, 1)
+			w.pass(5 * time.Second)
+		}
+	}, func(*world) {}, func(w *world) {
+		w.exits(l.ID, 1)
+		w.wants(l.ID, spec.PhaseFailed, 4)
+	})
+}
+
+// forkingEntry is what the journal holds of an instance whose fork was begun.
+func forkingEntry(l spec.Launch) *replayed {
+	in := instance{launch: &l, phase: pending, nonce: "abc", forking: true,
+		view: spec.Instance{ID: l.ID, Phase: spec.PhasePending, Generation: 1}}
+	e := entryOf(in.launch, &in.view, in.keep())
+	return &replayed{seq: 7, entries: map[spec.InstanceID]*entry{l.ID: &e}}
+}
+
+func TestForkThatTheJournalDidNotSeeIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, k := job("a"), newFakeKernel(t)
+		p, err := k.Start(&l, marks{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.seen = []sighting{
+			{id: l.ID, generation: 1, nonce: "abc", pid: p.pid, pgid: p.pid, session: p.pid, startTicks: p.startTicks},
+			{id: l.ID, generation: 1, nonce: "abc", pid: p.pid + 1, pgid: p.pid, session: p.pid, startTicks: p.startTicks + 1},
+		}
+		w := newWorld(t, t.TempDir(), k)
+		w.start(forkingEntry(l))
+		if v := w.wants(l.ID, spec.PhaseRunning, 1); v.PID != p.pid {
+			t.Errorf("adopted %d, want %d", v.PID, p.pid)
+		}
+		w.stop()
+	})
+}
+
+func TestForkThatNeverWasIsDoneAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, k := job("a"), newFakeKernel(t)
+		w := newWorld(t, t.TempDir(), k)
+		begin := time.Now()
+		w.start(forkingEntry(l))
+		w.wants(l.ID, spec.PhaseRunning, 2)
+		if took := time.Since(begin); took < forkGrace || took > 2*forkGrace {
+			t.Errorf("looked for it for %s", took)
+		}
+		w.stop()
+	})
+}
+
+func TestAnotherBootStartsWhatWasUp(t *testing.T) {
+	up, once, done := job("up"), job("once"), job("done")
+	once.Restart.Policy = spec.RestartNever
+	done.Restart.Policy = spec.RestartNever
+	succession(t, func(w *world) {
+		w.set(up, once, done)
+		w.exits(done.ID, 0)
+	}, func(w *world) {
+		w.fake.live, w.fake.boot = map[uint64]*fakeProcess{}, "another boot"
+	}, func(w *world) {
+		w.wants(up.ID, spec.PhaseRunning, 2)
+		w.wants(once.ID, spec.PhaseRunning, 2)
+		w.wants(done.ID, spec.PhaseCompleted, 1)
+	})
+}
+
+func TestLostReadinessDoesNotKillWhatLives(t *testing.T) {
+	l := notifying("a")
+	l.Watchdog = nil
+	succession(t, func(w *world) { w.set(l) }, func(*world) {}, func(w *world) {
+		w.wants(l.ID, spec.PhaseStarting, 1)
+		w.pass(31 * time.Second)
+		if v := w.wants(l.ID, spec.PhaseRunning, 1); v.Reason == "" {
+			t.Error("no word about the unknown readiness")
+		}
+	})
+}
