@@ -32,7 +32,7 @@ func limitFiles(t *testing.T, n uint64) (lift func()) {
 func TestADiskThatFillsInTheMiddleOfAWriteKeepsWholeLines(t *testing.T) {
 	signal.Ignore(unix.SIGXFSZ)
 	defer signal.Reset(unix.SIGXFSZ)
-	const first, chunk, after = "before\n", "one\ntwo\n\nthree\nunfinished", " and its end\nlast\n"
+	const first, chunk, after = "be", "fore\none\ntwo\n\nthree\nunfinished", " and its end\nlast\n"
 	for room := range uint64(5*headerLen + len(chunk) + 8) {
 		dir := t.TempDir()
 		w := NewWriter(dir, logs(1<<20, 1))

@@ -148,19 +148,50 @@ func TestReadFindsTheMomentInALargeFile(t *testing.T) {
 	w := NewWriter(dir, logs(64<<20, 1))
 	text := strings.Repeat("x", 1000)
 	for i := range 4000 {
+		switch i {
+		case 2000:
+			w.Write(t0.Add(2000*time.Second), Stderr, []byte("be"))
+		case 2200:
+			w.Write(t0.Add(2200*time.Second), Stderr, []byte("gun\n"))
+		}
 		w.Write(t0.Add(time.Duration(i)*time.Second), Stdout, fmt.Appendf(nil, "%d %s\n", i, text))
 	}
 	w.Close()
 	for _, from := range []int{0, 1, 1234, 3999} {
 		got := read(t, dir, spec.LogQuery{Since: t0.Add(time.Duration(from) * time.Second)})
+		if from < 2200 {
+			got = slices.DeleteFunc(got, func(s string) bool { return s == "stderr begun" })
+		}
 		if len(got) != 4000-from || !strings.HasPrefix(got[0], fmt.Sprintf("stdout %d ", from)) {
 			t.Errorf("since line %d: %d lines, first %.20q", from, len(got), got[0])
+		}
+	}
+	for from := 2150; from < 2200; from++ {
+		got := read(t, dir, spec.LogQuery{Since: t0.Add(time.Duration(from) * time.Second)})
+		if !slices.Contains(got, "stderr begun") {
+			t.Errorf("since line %d: a line that began earlier is cut", from)
 		}
 	}
 	got := read(t, dir, spec.LogQuery{Last: 3})
 	if len(got) != 3 || !strings.HasPrefix(got[0], "stdout 3997 ") {
 		t.Errorf("last 3: %d lines", len(got))
 	}
+}
+
+func TestLinesKeepTheirOrderThoughTheClockGoesBack(t *testing.T) {
+	dir := t.TempDir()
+	w := NewWriter(dir, logs(4<<10, 100))
+	var want []string
+	for i := range 1000 {
+		if i%300 == 0 {
+			w.Close()
+			w = NewWriter(dir, logs(4<<10, 100))
+		}
+		w.Write(t0.Add(-time.Duration(i)*time.Minute), Stdout, fmt.Appendf(nil, "%d\n", i))
+		want = append(want, fmt.Sprintf("stdout %d", i))
+	}
+	w.Close()
+	equal(t, read(t, dir, spec.LogQuery{}), want)
 }
 
 func TestLastJoinsTheWholeLine(t *testing.T) {
@@ -177,6 +208,7 @@ func TestLastJoinsTheWholeLine(t *testing.T) {
 	w.Close()
 	equal(t, read(t, dir, spec.LogQuery{Last: 2}), []string{"stderr a prompt", "stdout " + long, "stdout no end+"})
 	equal(t, read(t, dir, spec.LogQuery{Last: 1}), []string{"stdout " + long, "stdout no end+"})
+	equal(t, read(t, dir, spec.LogQuery{Last: 1, Grep: "old|end"}), []string{"stdout old", "stdout no end+"})
 }
 
 func TestReadToleratesATornLine(t *testing.T) {
