@@ -97,11 +97,20 @@ type instanceKey struct {
 }
 
 func newRollout(s Snapshot) *rollout {
+	assigned, seen := 0, 0
+	for _, a := range s.Current {
+		assigned += len(a.Processes)
+	}
+	for _, o := range s.Observed {
+		seen += len(o.Instances)
+	}
 	r := &rollout{
 		Snapshot: s,
-		current:  map[spot]*spec.AssignedProcess{}, seen: map[spot]*spec.Instance{}, at: map[instanceKey][]string{},
-		wanted: map[spot]bool{}, staying: map[spot]bool{}, defs: map[string]*definition{},
-		dependencies: map[spec.Dependency]string{}, groups: map[group]*spec.AssignedProcess{},
+		current:  make(map[spot]*spec.AssignedProcess, assigned), seen: make(map[spot]*spec.Instance, seen),
+		at:      make(map[instanceKey][]string, max(assigned, seen)),
+		wanted:  make(map[spot]bool, assigned),
+		staying: map[spot]bool{}, defs: map[string]*definition{},
+		dependencies: map[spec.Dependency]string{}, groups: make(map[group]*spec.AssignedProcess, assigned),
 		out: map[string]*spec.Assignment{}, reasons: map[spec.InstanceID]string{}, settled: true,
 	}
 	r.index()
