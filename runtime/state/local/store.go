@@ -9,6 +9,12 @@
 // The writer is the only goroutine. It takes whatever requests wait, applies
 // them one after the other to an edit of the memory, writes the edit in one
 // commit, and only then shows it. It also ends the sessions whose TTL is over.
+//
+// On disk there are, beside the file itself (bbolt, see record.go):
+//
+//	<file>.lock                 locked by the process that has the store open, whose ID is in it
+//	<file>.new                  a file that is being made; it is renamed when it is whole
+//	<file>.damaged-<UTC time>   a file that had to be repaired, as it was
 package local
 
 import (
