@@ -3,6 +3,7 @@ package schema
 import (
 	"crypto/sha256"
 	"fmt"
+	"runtime"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -57,8 +58,8 @@ func hasDynamic(b *hclsyntax.Body) bool {
 // an error like any other.
 func (l *loading) directory(d *directory) {
 	defer func() {
-		if r := recover(); r != nil {
-			l.fail("Cannot evaluate", fmt.Sprintf("The files in %s made meshrun's reader fail (%v). Please report this with the files; meanwhile, change what was edited last.", d.path, r))
+		if recover() != nil {
+			l.fail("Cannot evaluate", fmt.Sprintf("The files in %s made meshrun's reader fail, at %s. Please report this with the files; meanwhile, change what was edited last.", d.path, panicPlace()))
 		}
 	}()
 	d.scope = &scope{variables: map[string]*variable{}, locals: map[string]*local{}, note: l.included}
@@ -74,6 +75,25 @@ func (l *loading) directory(d *directory) {
 	d.scope.note = l.included
 	for _, p := range files {
 		l.jobsOf(d.scope, p)
+	}
+}
+
+// panicPlace names the function that panicked. What it panicked with is not
+// shown, since it can hold a secret.
+func panicPlace() string {
+	pcs := make([]uintptr, 32)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs)])
+	panicking := false
+	for {
+		f, more := frames.Next()
+		inRuntime := strings.HasPrefix(f.Function, "runtime.")
+		if panicking && !inRuntime {
+			return fmt.Sprintf("%s, line %d", f.Function, f.Line)
+		}
+		panicking = panicking || inRuntime
+		if !more {
+			return "an unknown place"
+		}
 	}
 }
 

@@ -330,3 +330,12 @@ func TestTextFromFilesCannotSteerTheTerminal(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+func TestPanicBecomesAnError(t *testing.T) {
+	dir := write(t, map[string]string{"a.hcl": ""})
+	l := &loading{} // its maps are missing, so that reading panics
+	l.directory(&directory{path: dir, files: []source{{name: "a.hcl", path: filepath.Join(dir, "a.hcl")}}})
+	if len(l.diags) != 1 || l.diags[0].Summary != "Cannot evaluate" || !strings.Contains(l.diags[0].Detail, "schema.(*loading)") {
+		t.Errorf("got %v", l.diags)
+	}
+}
