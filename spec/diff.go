@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -41,6 +42,9 @@ func Diff(old, new *Job) []Change {
 // DiffProcess returns what differs between two versions of one process, both
 // normalized.
 func DiffProcess(old, new *Process) []Change {
+	if reflect.DeepEqual(old, new) {
+		return nil
+	}
 	return diffLeaves(new.Name, processLeaves(old), processLeaves(new))
 }
 

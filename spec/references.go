@@ -1,6 +1,9 @@
 package spec
 
-import "reflect"
+import (
+	"reflect"
+	"strings"
+)
 
 // References returns the run-time references of a template in the order in
 // which they occur, such as "shard.index" or "port.http". Of one that does not
@@ -77,6 +80,9 @@ func isNamePart(c byte) bool { return isNameStart(c) || c == '-' || (c >= '0' &&
 func (p *Process) UsesShardCount() bool {
 	uses := false
 	eachTemplate(reflect.ValueOf(p).Elem(), func(t Template) {
+		if !strings.Contains(string(t), "shard") {
+			return
+		}
 		for _, ref := range t.References() {
 			uses = uses || ref == "shard.count" || ref == "shard"
 		}
@@ -87,22 +93,19 @@ func (p *Process) UsesShardCount() bool {
 // eachTemplate visits the templates in the fields tagged "replace".
 func eachTemplate(v reflect.Value, visit func(Template)) {
 	for tag, field := range blockFields(v) {
+		if tag.kind != string(EffectReplace) {
+			continue
+		}
 		switch value := field.Interface().(type) {
 		case Template:
-			if tag.kind == string(EffectReplace) {
-				visit(value)
-			}
+			visit(value)
 		case []Template:
 			for _, t := range value {
-				if tag.kind == string(EffectReplace) {
-					visit(t)
-				}
+				visit(t)
 			}
 		case map[string]Template:
 			for _, t := range value {
-				if tag.kind == string(EffectReplace) {
-					visit(t)
-				}
+				visit(t)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"iter"
 	"reflect"
 	"strconv"
 	"strings"
@@ -80,17 +81,36 @@ type fieldTag struct {
 	order     int
 }
 
+// fieldTags holds the tags of the fields of every struct below Job: reading
+// them is most of the work of a walk, so it is done once.
+var fieldTags = readTags(reflect.TypeFor[Job](), map[reflect.Type][]fieldTag{})
+
+func readTags(t reflect.Type, tags map[reflect.Type][]fieldTag) map[reflect.Type][]fieldTag {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct || tags[t] != nil {
+		return tags
+	}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		kind, written, renamed := strings.Cut(f.Tag.Get("diff"), ",")
+		if renamed {
+			name = written
+		}
+		tags[t] = append(tags[t], fieldTag{name: name, kind: kind, omitEmpty: options == "omitempty", order: i})
+	}
+	for i := range t.NumField() {
+		readTags(t.Field(i).Type, tags)
+	}
+	return tags
+}
+
 // blockFields yields the fields of a struct with what their tags say.
-func blockFields(v reflect.Value) func(yield func(fieldTag, reflect.Value) bool) {
+func blockFields(v reflect.Value) iter.Seq2[fieldTag, reflect.Value] {
 	return func(yield func(fieldTag, reflect.Value) bool) {
-		for i := range v.NumField() {
-			f := v.Type().Field(i)
-			name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-			kind, written, renamed := strings.Cut(f.Tag.Get("diff"), ",")
-			if renamed {
-				name = written
-			}
-			tag := fieldTag{name: name, kind: kind, omitEmpty: options == "omitempty", order: i}
+		for i, tag := range fieldTags[v.Type()] {
 			if !yield(tag, v.Field(i)) {
 				return
 			}
@@ -160,7 +180,7 @@ func elementKey(v reflect.Value) string {
 // running instance: as much as the most important of its fields.
 func presence(t reflect.Type) Effect {
 	effect := EffectLive
-	for tag := range blockFields(reflect.New(t).Elem()) {
+	for _, tag := range fieldTags[t] {
 		effect = maxEffect(effect, Effect(tag.kind))
 	}
 	return effect

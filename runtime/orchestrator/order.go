@@ -88,6 +88,9 @@ func (r *rollout) unmet(d spec.Dependency) string {
 		return why
 	}
 	why := ""
+	if on.process.Shards == 0 {
+		why = fmt.Sprintf("waits for %s to be %s, which has no shards", d.Process, state)
+	}
 	for shard := range on.process.Shards {
 		if !r.soFar(on, shard, d.Condition) {
 			why = fmt.Sprintf("waits for %s to be %s", d.Process, state)

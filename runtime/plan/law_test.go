@@ -136,8 +136,8 @@ func (c *cluster) declare(node string, id spec.InstanceID, p *spec.AssignedProce
 	switch {
 	case in == nil:
 		for other, units := range c.seen {
-			if units[id] != nil {
-				c.t.Fatalf("%s starts on %s while it is still on %s", id, node, other)
+			if units[id] != nil && units[id].Phase != spec.PhaseCompleted {
+				c.t.Fatalf("%s starts on %s while it still runs on %s", id, node, other)
 			}
 		}
 		in = &spec.Instance{ID: id, Node: node}

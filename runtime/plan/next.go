@@ -74,7 +74,6 @@ func Next(current *spec.JobVersion, latest uint64, w Wanted, now time.Time) (*sp
 	if current != nil {
 		latest = max(latest, current.Version)
 		*next = *current
-		next.Job = current.Job.Clone()
 		next.Orders = maps.Clone(current.Orders)
 	}
 	if next.Orders == nil {
@@ -88,6 +87,7 @@ func Next(current *spec.JobVersion, latest uint64, w Wanted, now time.Time) (*sp
 			next.Orders[key] = o
 		}
 	} else {
+		next.Job = current.Job.Clone()
 		for _, o := range w.Orders {
 			if err := order(next, o); err != nil {
 				return nil, err
