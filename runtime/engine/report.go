@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,8 +17,13 @@ import (
 )
 
 const (
-	// reportEvery is how often a job that moves is written.
-	reportEvery = 100 * time.Millisecond
+	// reportEvery is how often a job that moves is written. Where writing is
+	// costly, it is rarer, so that it takes a tenth of the time at most.
+	reportEvery    = 100 * time.Millisecond
+	reportAtLeast  = time.Second
+	reportCostless = 10
+	// maxIndented is the largest report that is indented to be read by people.
+	maxIndented = 64 << 10
 	// maxReport is how large a value may become: a transaction carries it in
 	// base64.
 	maxReport = state.MaxTxnBytes/4*3 - 4<<10
@@ -38,13 +44,14 @@ type reporter struct {
 	written map[string]uint64 // job → digest of its value in the store
 	last    map[string]time.Time
 	dirty   map[string]bool
+	pause   time.Duration // between two writes of a job
 }
 
 func newReporter(cfg *Config, v *view) *reporter {
 	return &reporter{
 		store: cfg.Store, node: cfg.Node, view: v, logger: cfg.Logger.Named("report"),
 		wake: make(chan struct{}, 1), seed: maphash.MakeSeed(),
-		written: map[string]uint64{}, last: map[string]time.Time{}, dirty: map[string]bool{},
+		written: map[string]uint64{}, last: map[string]time.Time{}, dirty: map[string]bool{}, pause: reportEvery,
 	}
 }
 
@@ -92,7 +99,7 @@ func (r *reporter) step(ctx context.Context, now time.Time) (next time.Duration,
 	}
 	var due []string
 	for job := range r.dirty {
-		if wait := r.last[job].Add(reportEvery).Sub(now); wait > 0 {
+		if wait := r.last[job].Add(r.pause).Sub(now); wait > 0 {
 			if next == 0 || wait < next {
 				next = wait
 			}
@@ -101,7 +108,11 @@ func (r *reporter) step(ctx context.Context, now time.Time) (next time.Duration,
 		due = append(due, job)
 	}
 	slices.Sort(due)
-	return next, r.write(ctx, now, due)
+	err = r.write(ctx, now, due)
+	if len(due) > 0 {
+		r.pause = min(max(reportEvery, reportCostless*time.Since(now)), reportAtLeast)
+	}
+	return next, err
 }
 
 // list learns what was reported before this agent started.
@@ -187,22 +198,30 @@ func (r *reporter) op(job string) (state.Op, error) {
 	return state.Op{Kind: state.OpSet, Key: key, Value: value}, err
 }
 
-// encode writes a report to be read by people if it fits, else without white
-// space, else without what only the node itself needs.
+// encode writes a report to be read by people if it is small, else without
+// white space, and if that is too large without what only the node itself
+// needs.
 func encode(seen *spec.Observed) ([]byte, error) {
-	if b, err := json.MarshalIndent(seen, "", "  "); err != nil || len(b) <= maxReport {
-		return b, err
-	}
-	if b, err := json.Marshal(seen); err != nil || len(b) <= maxReport {
-		return b, err
-	}
-	for i := range seen.Instances {
-		inst := &seen.Instances[i]
-		inst.Node, inst.BootID, inst.StartTicks, inst.Status, inst.ReloadHash = "", "", 0, "", ""
-	}
 	b, err := json.Marshal(seen)
 	if err == nil && len(b) > maxReport {
-		err = fmt.Errorf("encode report of %d instances: %d bytes, of at most %d: %w", len(seen.Instances), len(b), maxReport, state.ErrTooLarge)
+		for i := range seen.Instances {
+			inst := &seen.Instances[i]
+			inst.Node, inst.BootID, inst.StartTicks, inst.Status, inst.ReloadHash = "", "", 0, "", ""
+		}
+		b, err = json.Marshal(seen)
 	}
-	return b, err
+	if err != nil {
+		return nil, fmt.Errorf("encode report: %w", err)
+	}
+	if len(b) > maxReport {
+		return nil, fmt.Errorf("encode report of %d instances: %d bytes, of at most %d: %w", len(seen.Instances), len(b), maxReport, state.ErrTooLarge)
+	}
+	if len(b) > maxIndented {
+		return b, nil
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, b, "", "  "); err != nil {
+		return nil, fmt.Errorf("encode report: %w", err)
+	}
+	return out.Bytes(), nil
 }
