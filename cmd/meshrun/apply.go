@@ -34,6 +34,8 @@ type apply struct {
 type applying struct {
 	yes, wait, json bool
 	timeout         time.Duration
+	// before is what was seen before the plan was made, if wait is set.
+	before []spec.Instance
 }
 
 func (a *applying) flags(cmd *cobra.Command) {
@@ -78,6 +80,9 @@ func (c *apply) Run(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
+	if err := c.look(ctx, client); err != nil {
+		return err
+	}
 	if saved != nil {
 		if len(c.vars)+len(c.varFiles) > 0 {
 			return errors.New("a saved plan has its values in it: -var and -var-file are for `meshrun plan`")
@@ -137,6 +142,17 @@ func readPlan(args []string) (*spec.Plan, error) {
 	return p, nil
 }
 
+// look notes what is there before a plan is made, for -wait to know the new
+// from the old.
+func (a *applying) look(ctx context.Context, client *api.Client) error {
+	if !a.wait {
+		return nil
+	}
+	var err error
+	a.before, _, err = client.Instances(ctx, 0)
+	return err
+}
+
 // agree shows the plan, asks whether to do it, and does it.
 func (a *applying) agree(ctx context.Context, term *terminal, client *api.Client, p *spec.Plan) error {
 	if !a.json {
@@ -181,7 +197,7 @@ func (a *applying) follow(ctx context.Context, term *terminal, client *api.Clien
 	if !a.wait {
 		return nil
 	}
-	f := follower{term: term, client: client, goals: goalsOf(p)}
+	f := follower{term: term, client: client, goals: goalsOf(p, a.before)}
 	if err := f.run(ctx, a.timeout); err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ type place struct {
 }
 
 func (p *place) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&p.dir, "data-dir", "", "where the agent keeps its data, and its socket agent.sock; else $MESHRUN_DATA_DIR")
+	cmd.Flags().StringVar(&p.dir, "data-dir", "", "the `directory` of the agent's data and socket; else $MESHRUN_DATA_DIR, else the usual one")
 }
 
 // dataDir returns the absolute path of the data directory: -data-dir, else

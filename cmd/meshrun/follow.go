@@ -14,30 +14,61 @@ import (
 // goal is what an instance shall come to after an apply.
 type goal struct {
 	id spec.InstanceID
-	// version is the least version that counts; 0 counts all.
-	version uint64
 	// gone is set if the instance shall be down.
 	gone bool
+	// anew is set if the instance shall be another process than before.
+	anew bool
+	// before is the instance as it was before the plan; nil if it wasn't there.
+	before *spec.Instance
+	// version is the job's after the apply. An instance of that version is a
+	// new one for sure; but one that was restarted for an older reason keeps
+	// its version.
+	version uint64
+	// epoch is the number of restarts that were ordered; ordered is set if
+	// they are the only reason for a new process.
+	epoch   uint64
+	ordered bool
 }
 
-// goalsOf returns what the instances of a plan shall come to.
-func goalsOf(p *spec.Plan) []goal {
+// goalsOf returns what the instances of a plan shall come to, given what was
+// seen before it was made.
+func goalsOf(p *spec.Plan, before []spec.Instance) []goal {
+	byID := make(map[spec.InstanceID]*spec.Instance, len(before))
+	for i := range before {
+		byID[before[i].ID] = &before[i]
+	}
 	var goals []goal
 	for _, j := range p.Jobs {
+		replaced := map[string]bool{}
+		for _, c := range j.Changes {
+			replaced[c.Process] = replaced[c.Process] || c.Effect == spec.EffectReplace
+		}
 		for _, i := range j.Instances {
-			g := goal{id: i.ID}
+			g := goal{id: i.ID, before: byID[i.ID], version: j.To}
 			switch i.Action {
 			case spec.ActionStop:
 				g.gone = true
 			case spec.ActionRestart, spec.ActionStart, spec.ActionWait, spec.ActionMove:
-				g.version = j.To
+				g.anew = true
 			case spec.ActionRefuse:
 				continue
+			}
+			if j.Wanted != nil {
+				g.epoch = j.Wanted.Order(i.ID.Process, i.ID.Shard).Epoch
+				g.ordered = g.epoch > 0 && !replaced[i.ID.Process]
 			}
 			goals = append(goals, g)
 		}
 	}
 	return goals
+}
+
+// isOld reports whether the instance is still the one that shall be replaced.
+func (g *goal) isOld(i *spec.Instance) bool {
+	if !g.anew || g.before == nil || (g.version > 0 && i.Version >= g.version) || (g.ordered && i.Epoch >= g.epoch) {
+		return false
+	}
+	return i.PID == g.before.PID && i.Generation == g.before.Generation && i.Epoch == g.before.Epoch && i.Version == g.before.Version
 }
 
 // progress compares goals with what is seen: what has come to its goal, what
@@ -47,7 +78,8 @@ func progress(goals []goal, seen []spec.Instance) (done int, failed, waiting []s
 	for i := range seen {
 		byID[seen[i].ID] = &seen[i]
 	}
-	for _, g := range goals {
+	for n := range goals {
+		g := &goals[n]
 		i, there := byID[g.id]
 		switch {
 		case g.gone && (!there || isDown(i.Phase)):
@@ -56,7 +88,7 @@ func progress(goals []goal, seen []spec.Instance) (done int, failed, waiting []s
 			waiting = append(waiting, *i)
 		case !there:
 			waiting = append(waiting, spec.Instance{ID: g.id, Phase: spec.PhasePending})
-		case i.Version < g.version:
+		case g.isOld(i):
 			waiting = append(waiting, *i)
 		case i.Phase == spec.PhaseFailed:
 			failed = append(failed, *i)
@@ -242,7 +274,7 @@ func (f *follower) transitions(seen []spec.Instance) {
 		id := seen[i].ID
 		there[id] = true
 		g, meant := f.byID[id]
-		if !meant || f.phases[id] == seen[i].Phase || seen[i].Version < g.version {
+		if !meant || f.phases[id] == seen[i].Phase || g.isOld(&seen[i]) {
 			continue
 		}
 		f.phases[id] = seen[i].Phase

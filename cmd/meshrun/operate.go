@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/synergymesh/meshrun/runtime/api"
@@ -29,6 +30,9 @@ func (o *operate) run(ctx context.Context, req api.PlanRequest) error {
 		return err
 	}
 	defer client.Close()
+	if err := o.look(ctx, client); err != nil {
+		return err
+	}
 	var p spec.Plan
 	var result api.ApplyResult
 	for range maxRetries {
@@ -45,6 +49,7 @@ func (o *operate) run(ctx context.Context, req api.PlanRequest) error {
 	if err != nil {
 		return err
 	}
+	narrow(&p, &req)
 	if o.json {
 		if result.Applied == nil {
 			result = api.ApplyResult{Index: p.Index, Applied: []string{}}
@@ -56,6 +61,25 @@ func (o *operate) run(ctx context.Context, req api.PlanRequest) error {
 		return err
 	}
 	return o.follow(ctx, o.term, client, &p)
+}
+
+// narrow leaves out of a plan what earlier changes still do to other instances
+// than those that were asked for.
+func narrow(p *spec.Plan, req *api.PlanRequest) {
+	var targets []api.Target
+	for _, o := range req.Orders {
+		if t, err := api.ParseTarget(o.Target); err == nil {
+			targets = append(targets, t)
+		}
+	}
+	for _, job := range req.Remove {
+		targets = append(targets, api.Target{Job: job, Shard: -1})
+	}
+	for i := range p.Jobs {
+		p.Jobs[i].Instances = slices.DeleteFunc(p.Jobs[i].Instances, func(i spec.InstancePlan) bool {
+			return !slices.ContainsFunc(targets, func(t api.Target) bool { return t.Matches(i.ID) })
+		})
+	}
 }
 
 // orderText tells in a line per group of instances what an order does.

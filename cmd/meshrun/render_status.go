@@ -89,7 +89,6 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	}
 	b.WriteString(s.bold(name) + s.dim("  "+note) + "  " + healthText(instances, s) + "\n")
 	t := table{indent: "  "}
-	t.head(s, "INSTANCE", "PHASE", "PID", "UP", "RESTARTS", "PORTS", "")
 	rows := statusRows(instances, o)
 	if job != nil {
 		rows = append(rows, absentRows(job, instances, o)...)
@@ -97,8 +96,14 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	slices.SortStableFunc(rows, func(a, b statusRow) int {
 		return cmp.Or(strings.Compare(a.process, b.process), cmp.Compare(a.first, b.first))
 	})
+	ports := slices.ContainsFunc(rows, func(r statusRow) bool { return r.ports != "" })
+	titles := statusRow{name: "INSTANCE", shown: "PHASE", pid: "PID", up: "UP", restart: "RESTARTS", ports: "PORTS"}.cells(style{}, ports)
+	for i := range titles {
+		titles[i].paint = s.dim
+	}
+	t.add(titles...)
 	for _, r := range rows {
-		t.add(r.cells(s)...)
+		t.add(r.cells(s, ports)...)
 	}
 	if len(rows) > 0 {
 		b.WriteString(t.String())
@@ -151,7 +156,8 @@ type statusRow struct {
 	what    string
 }
 
-func (r statusRow) cells(s style) []cell {
+// cells returns the row's cells, with a column of ports if there are any.
+func (r statusRow) cells(s style, ports bool) []cell {
 	shown := r.shown
 	if shown == "" {
 		shown = string(r.phase)
@@ -165,11 +171,14 @@ func (r statusRow) cells(s style) []cell {
 	if r.restart != "0" && r.restart != "" {
 		restarts.paint = s.yellow
 	}
-	return []cell{
+	out := []cell{
 		{text: r.name}, {text: shown, paint: func(t string) string { return s.phase(r.phase, t) }},
 		{text: r.pid, right: true}, {text: r.up, right: true}, restarts,
-		{text: r.ports}, {text: text, paint: paint},
 	}
+	if ports {
+		out = append(out, cell{text: r.ports})
+	}
+	return append(out, cell{text: text, paint: paint})
 }
 
 // statusRows makes the rows of instances that are seen.

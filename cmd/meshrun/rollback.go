@@ -58,6 +58,9 @@ func (c *rollback) Run(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
+	if err := c.look(ctx, client); err != nil {
+		return err
+	}
 	p, err := client.Plan(ctx, api.PlanRequest{Rollbacks: []api.Rollback{back}})
 	if err != nil {
 		return err

@@ -3,9 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // The groups that the help shows commands in.
@@ -62,7 +64,7 @@ func newRoot(term *terminal) *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	root.SetUsageTemplate(usageTemplate)
+	root.SetUsageFunc(usage)
 	return root
 }
 
@@ -93,22 +95,47 @@ func arguments(least, most int, what string) cobra.PositionalArgs {
 	}
 }
 
-// usageTemplate is cobra's, with flags as these tools write them and the words
-// in their place.
-const usageTemplate = `Usage:
-  {{.UseLine}}
-{{- if .HasExample}}
+// usage tells how a command is used, with flags as people of these tools write
+// them.
+func usage(cmd *cobra.Command) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Usage:\n  %s\n", cmd.UseLine())
+	if cmd.HasExample() {
+		fmt.Fprintf(&b, "\nExamples:\n%s\n", cmd.Example)
+	}
+	for _, g := range cmd.Groups() {
+		fmt.Fprintf(&b, "\n%s\n", g.Title)
+		for _, c := range cmd.Commands() {
+			if c.GroupID == g.ID && c.IsAvailableCommand() {
+				fmt.Fprintf(&b, "  %-*s %s\n", c.NamePadding(), c.Name(), c.Short)
+			}
+		}
+	}
+	if cmd.HasAvailableSubCommands() {
+		fmt.Fprintf(&b, "\n`%s COMMAND -help` tells more about a command.\n", cmd.Name())
+	} else {
+		b.WriteString("\nOptions (one dash or two):\n" + flagUsages(cmd))
+	}
+	_, err := io.WriteString(cmd.OutOrStderr(), b.String())
+	return err
+}
 
-Examples:
-{{.Example}}{{end}}
-{{- if .HasAvailableSubCommands}}{{$cmds := .Commands}}{{range $group := .Groups}}
-
-{{.Title}}{{range $cmds}}{{if (and (eq .GroupID $group.ID) .IsAvailableCommand)}}
-  {{rpad .Name .NamePadding }} {{.Short}}{{end}}{{end}}{{end}}
-
-"{{.CommandPath}} COMMAND -help" tells more about a command.{{end}}
-{{- if .HasAvailableLocalFlags}}{{if not .HasAvailableSubCommands}}
-
-Options (one dash or two):
-{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{end}}
-`
+func flagUsages(cmd *cobra.Command) string {
+	var t table
+	t.indent = "  "
+	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+		if f.Hidden {
+			return
+		}
+		value, text := pflag.UnquoteUsage(f)
+		name := "-" + f.Name
+		if f.Shorthand != "" {
+			name = "-" + f.Shorthand + ", " + name
+		}
+		if f.Value.Type() != "bool" {
+			name += " " + strings.ToUpper(value)
+		}
+		t.add(cell{text: name}, cell{text: text})
+	})
+	return t.String()
+}

@@ -250,28 +250,44 @@ func (s *upSession) remove(ctx context.Context) error {
 func (s *upSession) waitDown(ctx, force context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	killed := make(chan struct{})
+	var mu sync.Mutex // guards left
+	var left []spec.Instance
+	impatient := make(chan struct{})
 	go func() {
-		defer close(killed)
-		select {
-		case <-ctx.Done():
-		case <-force.Done():
-			s.kill(ctx)
+		defer close(impatient)
+		ticker := time.NewTicker(slowStop)
+		defer ticker.Stop()
+		for forced := force.Done(); ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				mu.Lock()
+				text := summary(left, s.up.term.now())
+				mu.Unlock()
+				s.up.term.say("%s", s.up.term.errStyle.dim("still stopping: "+text))
+			case <-forced:
+				forced = nil
+				s.kill(ctx)
+			}
 		}
 	}()
-	left := 0
 	err := watchInstances(ctx, s.client, &absence{}, func(list []spec.Instance) bool {
-		ours := s.ours(list)
-		left = len(ours)
-		return slices.ContainsFunc(ours, func(i spec.Instance) bool { return !isDown(i.Phase) })
+		mu.Lock()
+		defer mu.Unlock()
+		left = slices.DeleteFunc(s.ours(list), func(i spec.Instance) bool { return isDown(i.Phase) })
+		return len(left) > 0
 	})
 	cancel()
-	<-killed
+	<-impatient
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("after %s, %s still there: see `meshrun status`", ago(stopLimit), count(left, "instance"))
+		return fmt.Errorf("after %s, %s still there: see `meshrun status`", ago(stopLimit), count(len(left), "instance"))
 	}
 	return err
 }
+
+// slowStop is how often instances that take long to stop are named.
+const slowStop = 3 * time.Second
 
 // kill sends SIGKILL to all instances of the session.
 func (s *upSession) kill(ctx context.Context) {

@@ -51,43 +51,55 @@ func (v *upView) show(list []spec.Instance) {
 	}
 }
 
-// tell tells of one instance.
+// tell tells of one instance what is worth telling: not that it is about to
+// start or to stop, for the next line says that it has.
 func (v *upView) tell(i *spec.Instance, now time.Time) {
-	if i.Phase == spec.PhaseStarting {
-		return // it is told once it runs, or has failed to
+	text := upText(i, now)
+	if text == "" {
+		return
 	}
 	s := v.term.errStyle
-	mark, text := phaseMark(i.Phase), ""
-	switch i.Phase {
-	case "":
-		text = "stopped"
-	case spec.PhaseRunning:
-		text = fmt.Sprintf("running, pid %d", i.PID)
-		if p := portsText(i.Ports); p != "" {
-			text += ", port " + p
-		}
-		if i.Generation > 1 && i.LastExit != nil && i.Restarts > 0 {
-			text = "running again, pid " + fmt.Sprint(i.PID) + " (was " + i.LastExit.String() + ")"
-		}
-	case spec.PhasePending:
-		text = "waits"
-		if w := what(i, now); w != "" {
-			text += ": " + w
-		}
-	default:
-		text = string(i.Phase)
-		if w := what(i, now); w != "" {
-			text += ": " + w
-		}
-	}
-	line := s.phase(i.Phase, mark+" "+text)
+	line := phaseMark(i.Phase) + " " + text
 	if i.Phase == "" {
-		line = s.dim(mark + " " + text)
+		line = s.dim(line)
+	} else {
+		line = s.phase(i.Phase, line)
 	}
 	if i.Phase == spec.PhaseFailed {
 		line += s.dim(fmt.Sprintf("   look at: meshrun logs %s", i.ID))
 	}
 	v.term.say("%s%s", v.print.prefix(i.ID, s), line)
+}
+
+// upText tells what has become of an instance; "" if there is nothing to tell.
+func upText(i *spec.Instance, now time.Time) string {
+	known := what(i, now)
+	switch i.Phase {
+	case "":
+		return "stopped"
+	case spec.PhaseStarting, spec.PhaseStopping:
+		return ""
+	case spec.PhasePending:
+		return known
+	case spec.PhaseRunning:
+		text := fmt.Sprintf("running, pid %d", i.PID)
+		if i.Restarts > 0 && i.LastExit != nil {
+			text = fmt.Sprintf("running again, pid %d (was: %s)", i.PID, i.LastExit)
+		}
+		if p := portsText(i.Ports); p != "" {
+			text += ", port " + p
+		}
+		return text
+	case spec.PhaseCompleted:
+		if i.LastExit != nil {
+			return "completed: " + i.LastExit.String()
+		}
+		return "completed"
+	case spec.PhaseBackoff:
+		return known
+	default:
+		return string(i.Phase) + ": " + known
+	}
 }
 
 func phaseMark(p spec.Phase) string {
