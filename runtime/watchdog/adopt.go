@@ -26,7 +26,7 @@ func (s *supervisor) adoptAll(r *replayed, now time.Time) {
 	for _, id := range ids {
 		e := r.entries[id]
 		in := &instance{launch: &e.Launch, view: e.Instance, phase: e.Keep.Phase, nonce: e.Keep.Nonce,
-			history: e.Keep.History, blame: e.Keep.Blame, forking: e.Keep.Forking, nextAt: e.Instance.NextStart}
+			history: e.Keep.History, blame: e.Keep.Blame, forking: e.Keep.Forking, session: e.Keep.Session, nextAt: e.Instance.NextStart}
 		in.view.ID = id
 		s.instances[id] = in
 		s.listen(in)
@@ -99,6 +99,9 @@ func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, n
 		in.view.Started = now.UTC()
 	}
 	if p != nil {
+		if in.session != 0 && p.pid == in.view.PID {
+			p.session = in.session // a main process that the leader named
+		}
 		known[p.pid] = true
 		s.adopted(in, p, now)
 		return

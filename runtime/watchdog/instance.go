@@ -25,6 +25,7 @@ type instance struct {
 	killed  bool // SIGKILL was sent, and told
 	// adopted: it was starting when a watchdog died, so READY=1 may be lost.
 	adopted bool
+	session int           // of a main process found by its journal entry
 	notify  uint64        // token of its notify socket
 	pulse   time.Duration // WATCHDOG_USEC that it chose itself, or 0
 	lost    uint64        // bytes dropped and not told yet

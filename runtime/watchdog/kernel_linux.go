@@ -27,7 +27,8 @@ type linuxKernel struct {
 	id     string // of this watchdog's data directory
 	runDir string
 	bootID string
-	null   int // /dev/null, the stdin of all
+	null   int  // /dev/null, the stdin of all
+	spared bool // the kernel is told to spare this process when memory is short
 
 	poll      *poller
 	pump      *pump
@@ -64,7 +65,7 @@ func newLinuxKernel(log hclog.Logger, id, runDir string, p *pump) (*linuxKernel,
 		return nil, err
 	}
 	k := &linuxKernel{log: log, id: id, runDir: runDir, bootID: boot, null: null, poll: poll, pump: p,
-		events: make(chan []kernelEvent, eventQueue), closed: make(chan struct{}),
+		spared: isSpared(), events: make(chan []kernelEvent, eventQueue), closed: make(chan struct{}),
 		held: map[spec.InstanceID]*held{}, inherited: map[spec.InstanceID]int{}}
 	poll.run(k.deliver)
 	return k, nil

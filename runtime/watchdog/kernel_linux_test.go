@@ -223,33 +223,48 @@ func TestMismatchedIdentityKillsNothing(t *testing.T) {
 	before := d.awaitPhase(l.ID, spec.PhaseRunning)
 	d.kill()
 	unix.Kill(before.PID, unix.SIGKILL)
-	// A stranger that the journal's pid now stands for.
-	stranger := exec.Command("/bin/sleep", "1000")
-	stranger.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := stranger.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer stranger.Process.Kill()
+	stranger := startStranger(t, before.StartTicks)
 	journals, _ := filepath.Glob(filepath.Join(dir, "watchdog", "journal", "*"+segmentSuffix))
 	text, err := os.ReadFile(journals[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	swapped := strings.ReplaceAll(string(text), fmt.Sprintf(`"pid":%d`, before.PID), fmt.Sprintf(`"pid":%d`, stranger.Process.Pid))
+	swapped := strings.ReplaceAll(string(text), fmt.Sprintf(`"pid":%d`, before.PID), fmt.Sprintf(`"pid":%d`, stranger))
 	if err := os.WriteFile(journals[0], []byte(swapped), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	d = startDaemon(t, dir)
 	after := d.awaitPhase(l.ID, spec.PhaseRunning)
-	if after.PID == stranger.Process.Pid || after.Generation != 2 {
+	if after.PID == stranger || after.Generation != 2 {
 		t.Errorf("took a stranger for its own: %+v", after)
 	}
 	if err := d.client.Declare(t.Context(), nil, []spec.InstanceID{l.ID}); err != nil {
 		t.Fatal(err)
 	}
 	d.await("it is gone", func() bool { _, ok := d.instance(l.ID); return !ok })
-	if hasEnded(stranger.Process.Pid) {
+	if hasEnded(stranger) {
 		t.Error("a stranger was killed")
+	}
+}
+
+// startStranger starts a process that no watchdog knows, at another tick of
+// the kernel's clock.
+func startStranger(t *testing.T, notAt uint64) (pid int) {
+	t.Helper()
+	for {
+		c := exec.Command("/bin/sleep", "1000")
+		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+		st, err := readStat(c.Process.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.startTicks != notAt {
+			return c.Process.Pid
+		}
 	}
 }
 

@@ -21,7 +21,7 @@ const chunkSize = 64 << 10
 // pump moves output from the pipes to the files, on a goroutine of its own, so
 // that a slow disk delays no supervision. A chunk is copied out of the pipe,
 // written, and only then taken out, so that no output is lost when the
-// watchdog is killed in between.
+// watchdog is killed in between; see intent.
 type pump struct {
 	logDir  string
 	poll    *poller
@@ -29,6 +29,7 @@ type pump struct {
 	scratch [2]int  // the pipe that chunks are copied to
 	null    int     // where chunks are taken out to
 	buf     []byte  // the pump's goroutine alone
+	intent  *intent // what is logged and not taken out yet
 	mirror  *mirror // shows the agent's output; nil if nobody looks
 	dropped chan struct{}
 
@@ -56,12 +57,13 @@ type stream struct {
 	src  *source
 	name string
 	fd   int
+	hash uint64 // see key; the pump's goroutine alone
 }
 
 const wakeToken = 0
 
-// newPump opens the pump; call run to start it.
-func newPump(logDir string, mirrorTo io.Writer) (*pump, error) {
+// newPump opens the pump; call run to start it. Its note is kept in runDir.
+func newPump(logDir, runDir string, mirrorTo io.Writer) (*pump, error) {
 	p := &pump{logDir: logDir, wake: -1, scratch: [2]int{-1, -1}, null: -1,
 		buf: make([]byte, chunkSize), dropped: make(chan struct{}, 1),
 		sources: map[spec.InstanceID]*source{}, streams: map[uint64]*stream{},
@@ -78,6 +80,9 @@ func newPump(logDir string, mirrorTo io.Writer) (*pump, error) {
 				err = p.poll.watch(p.wake, unix.EPOLLIN, wakeToken)
 			}
 		}
+	}
+	if err == nil {
+		p.intent, err = openIntent(filepath.Join(runDir, "output"))
 	}
 	if err != nil {
 		p.close()
@@ -98,6 +103,9 @@ func (p *pump) close() {
 	p.poll.close()
 	if p.mirror != nil {
 		p.mirror.close()
+	}
+	if p.intent != nil {
+		p.intent.file.Close()
 	}
 	for _, s := range p.sources {
 		p.closeSource(s)
@@ -251,11 +259,17 @@ func (p *pump) move(st *stream) bool {
 	if err != nil {
 		return false
 	}
+	if size, ok := p.intent.known(st, p.buf[:got]); ok {
+		p.take(st.fd, size)
+		return true
+	}
 	lost := st.src.writer.Write(time.Now(), st.name, p.buf[:got])
+	p.intent.note(p.intent.of(st, p.buf[:got]))
+	p.take(st.fd, got)
+	p.intent.note(written{})
 	if p.mirror != nil && st.src.id == AgentID {
 		p.mirror.write(p.buf[:got])
 	}
-	p.take(st.fd, got)
 	if lost > 0 {
 		p.mu.Lock()
 		p.lost[st.src.id] += uint64(lost)

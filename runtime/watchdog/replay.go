@@ -23,8 +23,8 @@ type replayed struct {
 	damage []string
 	// newest is the last segment, and its size up to the last whole line; it
 	// can be appended to if nothing is damaged.
-	newest string
-	size   int64
+	newest  string
+	size    int64
 	removed map[spec.InstanceID]bool // by records: an incomplete table does not bring them back
 	// fresh is set if there was no journal at all.
 	fresh bool

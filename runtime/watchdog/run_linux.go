@@ -92,6 +92,11 @@ func (w *watchdog) open() error {
 	if err != nil {
 		return err
 	}
+	if os.Getenv(envInstance) != "" {
+		// Started by the agent, whose group may be killed: leave it. Who leads
+		// a group already needn't.
+		_, _ = unix.Setsid()
+	}
 	if err := w.openDir(handed); err != nil {
 		return err
 	}
@@ -216,14 +221,14 @@ func (w *watchdog) openKernel(handed *handed) error {
 	if err := becomeSubreaper(); err != nil {
 		return err
 	}
-	if w.pump, err = newPump(filepath.Join(w.cfg.DataDir, "logs"), w.cfg.AgentOutput); err != nil {
-		return err
-	}
-	w.pump.run()
 	runDir, err := openRunDir(w.dir, newNonce)
 	if err != nil {
 		return err
 	}
+	if w.pump, err = newPump(filepath.Join(w.cfg.DataDir, "logs"), runDir, w.cfg.AgentOutput); err != nil {
+		return err
+	}
+	w.pump.run()
 	if w.kern, err = newLinuxKernel(w.log, id, runDir, w.pump); err != nil {
 		return err
 	}
@@ -313,7 +318,11 @@ func (w *watchdog) wait(ctx context.Context, signals, children <-chan os.Signal)
 			default:
 			}
 		case <-w.upgrade:
-			if err := w.reexec(); err != nil {
+			err := w.reexec()
+			select {
+			case <-w.loop.done:
+				return err
+			default:
 				w.log.Error("cannot upgrade; going on as I am", "error", err)
 			}
 		}

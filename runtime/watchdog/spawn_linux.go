@@ -3,6 +3,7 @@ package watchdog
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -43,7 +44,23 @@ func (k *linuxKernel) Start(l *spec.Launch, m marks) (*process, error) {
 	if err != nil {
 		return nil, explain(err, p, l)
 	}
-	return k.attendChild(pid, pidfd)
+	proc, err := k.attendChild(pid, pidfd)
+	if err == nil && k.spared && l.ID != AgentID {
+		// That memory is short is the instances' matter, not meshrun's: what
+		// the watchdog is spared, they are not.
+		if err := os.WriteFile(oomPath(strconv.Itoa(pid)), []byte("0"), 0); err != nil {
+			k.log.Debug("cannot reset oom_score_adj", "pid", pid, "error", err)
+		}
+	}
+	return proc, err
+}
+
+func oomPath(pid string) string { return "/proc/" + pid + "/oom_score_adj" }
+
+// isSpared reports whether this process has a negative oom_score_adj.
+func isSpared() bool {
+	b, err := os.ReadFile(oomPath("self"))
+	return err == nil && len(b) > 0 && b[0] == '-'
 }
 
 // attendChild learns who a fresh child is. Should that fail, the child is
