@@ -1,0 +1,158 @@
+package orchestrator
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/runtime/state/local"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// started is a loop on a store, in a bubble of virtual time.
+type started struct {
+	t     *testing.T
+	store state.Store
+}
+
+func start(t *testing.T) *started {
+	s := &started{t: t, store: local.OpenMemory(local.Options{})}
+	session, err := s.store.CreateSession(t.Context(), state.SessionConfig{Name: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- New(s.store, func() string { return session }, hclog.NewNullLogger()).Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		s.store.Close()
+	})
+	return s
+}
+
+func (s *started) set(key string, value []byte) {
+	s.t.Helper()
+	if _, err := s.store.Txn(s.t.Context(), state.Op{Kind: state.OpSet, Key: key, Value: value}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *started) want(v *spec.JobVersion) {
+	s.set(state.JobKey("j"), state.Encode(v))
+	s.set(state.PlacementKey("j"), state.Encode(onNode(v, "a")))
+	synctest.Wait()
+}
+
+func (s *started) index() uint64 {
+	_, index, err := s.store.List(s.t.Context(), state.Root)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return index
+}
+
+func TestAnAssignmentAndItsEventAreOneTransaction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t)
+		s.want(version(1, process("p")))
+		a, entry, err := state.GetAs[spec.Assignment](t.Context(), s.store, state.AssignmentKey("a", "j"))
+		if err != nil || len(a.Processes) != 1 {
+			t.Fatalf("assigned %+v, %v", a, err)
+		}
+		events, _, err := s.store.List(t.Context(), state.EventsPrefix)
+		if err != nil || len(events) != 1 || events[0].CreateIndex != entry.ModifyIndex {
+			t.Fatalf("events %v, %v; the assignment is of %d", events, err, entry.ModifyIndex)
+		}
+	})
+}
+
+func TestNothingIsWrittenWhileNothingChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t)
+		s.want(version(1, process("db"), process("web", "db")))
+		before := s.index()
+		time.Sleep(time.Hour) // virtual
+		synctest.Wait()
+		if after := s.index(); after != before {
+			t.Fatalf("an idle hour took the store from %d to %d", before, after)
+		}
+	})
+}
+
+func TestAHeldProcessIsReleasedByWhatIsObserved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t)
+		s.want(version(1, process("db"), process("web", "db")))
+		held := func() int {
+			a, _, err := state.GetAs[spec.Assignment](t.Context(), s.store, state.AssignmentKey("a", "j"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(a.Processes[1].Held)
+		}
+		if held() != 1 {
+			t.Fatal("web is not held")
+		}
+		s.set(state.ObservedKey("a", "j"), state.Encode(spec.Observed{Job: "j", Node: "a", Instances: []spec.Instance{
+			{ID: spec.InstanceID{Job: "j", Process: "db"}, Phase: spec.PhaseRunning, Version: 1},
+		}}))
+		synctest.Wait()
+		if held() != 0 {
+			t.Fatal("db runs, and web is still held")
+		}
+	})
+}
+
+func TestAJobThatCannotBeReadIsNotAJobThatWasRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t)
+		s.want(version(1, process("p")))
+		s.set(state.JobKey("j"), []byte("{"))
+		time.Sleep(time.Minute) // virtual
+		synctest.Wait()
+		if _, err := s.store.Get(t.Context(), state.AssignmentKey("a", "j")); err != nil {
+			t.Fatalf("the assignment is gone: %v", err)
+		}
+		s.want(version(2, process("p"), process("q")))
+		if a, _, err := state.GetAs[spec.Assignment](t.Context(), s.store, state.AssignmentKey("a", "j")); err != nil || len(a.Processes) != 2 {
+			t.Fatalf("mended, it is assigned as %+v, %v", a, err)
+		}
+	})
+}
+
+func TestAnAssignmentThatSomebodyChangedIsMended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t)
+		s.want(version(1, process("p")))
+		for _, broken := range []string{"{", `{"job": "j", "node": "a", "processes": []}`} {
+			s.set(state.AssignmentKey("a", "j"), []byte(broken))
+			time.Sleep(2 * retryDelay) // virtual
+			synctest.Wait()
+			if a, _, err := state.GetAs[spec.Assignment](t.Context(), s.store, state.AssignmentKey("a", "j")); err != nil || len(a.Processes) != 1 {
+				t.Fatalf("%s became %+v, %v", broken, a, err)
+			}
+		}
+	})
+}
+
+func TestEveryJobHasAControlShard(t *testing.T) {
+	used := map[int]bool{}
+	for _, job := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+		n := ControlShard(job)
+		if n < 0 || n >= state.ControlShards {
+			t.Fatalf("job %s has control shard %d", job, n)
+		}
+		used[n] = true
+	}
+	if len(used) < 3 {
+		t.Errorf("eight jobs have only the control shards %v", used)
+	}
+}

@@ -1,0 +1,117 @@
+package scheduler
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/runtime/state/local"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// start runs a loop on a store, in a bubble of virtual time.
+func start(t *testing.T) state.Store {
+	store := local.OpenMemory(local.Options{})
+	session, err := store.CreateSession(t.Context(), state.SessionConfig{Name: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- New(store, func() string { return session }, hclog.NewNullLogger()).Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		store.Close()
+	})
+	return store
+}
+
+func write(t *testing.T, store state.Store, op state.Op) {
+	t.Helper()
+	if _, err := store.Txn(t.Context(), op); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+func set(key string, v any) state.Op {
+	return state.Op{Kind: state.OpSet, Key: key, Value: state.Encode(v)}
+}
+
+func TestTheLoopPlacesMovesAndForgetsJobs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := start(t)
+		p := spec.DefaultProcess("p")
+		p.Shards = 2
+		write(t, store, set(state.JobKey("j"), spec.JobVersion{Version: 1, Job: spec.Job{Name: "j", Processes: []spec.Process{p}}}))
+		placed := func() spec.Placement {
+			t.Helper()
+			p, _, err := state.GetAs[spec.Placement](t.Context(), store, state.PlacementKey("j"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p
+		}
+		if got := placed(); len(got.Unplaced) != 2 || got.Unplaced[0].Reason != "there is no node" {
+			t.Errorf("without nodes: %+v", got)
+		}
+		write(t, store, set(state.NodeKey("a"), spec.Node{Name: "a"}))
+		if got := placed(); got.Processes["p"]["a"].String() != "0-1" || len(got.Unplaced) != 0 {
+			t.Errorf("with node a: %+v", got)
+		}
+		write(t, store, set(state.NodeKey("b"), spec.Node{Name: "b"}))
+		write(t, store, set(state.NodeKey("a"), spec.Node{Name: "a", Draining: true}))
+		if got := placed(); got.Processes["p"]["b"].String() != "0-1" {
+			t.Errorf("with a draining: %+v", got)
+		}
+		write(t, store, state.Op{Kind: state.OpDelete, Key: state.JobKey("j")})
+		if _, err := store.Get(t.Context(), state.PlacementKey("j")); err == nil {
+			t.Error("the job is gone, and its placement is not")
+		}
+		events, err := state.Events(t.Context(), store)
+		if err != nil || len(state.Replay(events, time.Now()).Placements) != 0 || len(events) < 4 {
+			t.Errorf("%d events, %v", len(events), err)
+		}
+	})
+}
+
+func TestAPlacementAndItsEventAreOneTransaction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := start(t)
+		write(t, store, set(state.JobKey("j"), spec.JobVersion{Version: 1, Job: spec.Job{Name: "j", Processes: []spec.Process{spec.DefaultProcess("p")}}}))
+		placement, err := store.Get(t.Context(), state.PlacementKey("j"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		events, _, err := store.List(t.Context(), state.EventsPrefix)
+		if err != nil || len(events) != 1 || events[0].CreateIndex != placement.ModifyIndex {
+			t.Fatalf("events %v, %v; the placement is of %d", events, err, placement.ModifyIndex)
+		}
+	})
+}
+
+func TestAJobThatCannotBeReadKeepsItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := start(t)
+		write(t, store, set(state.NodeKey("a"), spec.Node{Name: "a"}))
+		write(t, store, set(state.JobKey("j"), spec.JobVersion{Version: 1, Job: spec.Job{Name: "j", Processes: []spec.Process{spec.DefaultProcess("p")}}}))
+		before, err := store.Get(t.Context(), state.PlacementKey("j"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, store, state.Op{Kind: state.OpSet, Key: state.JobKey("j"), Value: []byte("{")})
+		time.Sleep(time.Hour) // virtual
+		synctest.Wait()
+		after, err := store.Get(t.Context(), state.PlacementKey("j"))
+		if err != nil || after.ModifyIndex != before.ModifyIndex {
+			t.Fatalf("the placement went from %d to %d, %v", before.ModifyIndex, after.ModifyIndex, err)
+		}
+	})
+}
