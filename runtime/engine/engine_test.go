@@ -2,11 +2,8 @@ package engine
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"reflect"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -156,76 +153,6 @@ func TestOwnInstancesAreLeftAlone(t *testing.T) {
 	})
 }
 
-func TestExclusiveShardsRunUnderTheirLock(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		session := func(node string) string {
-			s, err := r.store.CreateSession(t.Context(), state.SessionConfig{Node: node})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return s
-		}
-		mine, others := session("n1"), session("n2")
-		r.cfg.Session = func() string { return mine }
-		value, _ := json.Marshal(ShardHolder{Node: "n2"})
-		lock := state.Op{Kind: state.OpLock, Key: state.ShardLock(id("shop/solo/1")), Value: value, Session: others}
-		if _, err := r.store.Txn(t.Context(), lock); err != nil {
-			t.Fatal(err)
-		}
-		r.start()
-		defer func() { r.close() }()
-		solo := proc("solo", 0, 1)
-		solo.Process.Exclusive = true
-		r.assign("shop", solo, proc("web", 0))
-		settled()
-		e, err := r.store.Get(t.Context(), state.ShardLock(id("shop/solo/0")))
-		if err != nil || e.Session != mine {
-			t.Fatalf("lock: %+v, %v", e, err)
-		}
-		token := fmt.Sprintf("MESHRUN_TOKEN=%d", e.ModifyIndex)
-		if env := r.dog.launches[id("shop/solo/0")].Env; !slices.Contains(env, token) {
-			t.Errorf("%s is not in %q", token, env)
-		}
-		want(t, r.observed("shop"), []string{
-			"shop/solo/0 running",
-			"shop/solo/1 pending shard is locked by session " + others + " on node n2",
-			"shop/web/0 running",
-		})
-
-		r.stop()
-		r.start() // the same session: the same token
-		settled()
-		if env := r.dog.launches[id("shop/solo/0")].Env; !slices.Contains(env, token) {
-			t.Errorf("after a restart %s is not in %q", token, env)
-		}
-
-		lock.Kind = state.OpUnlock
-		if _, err := r.store.Txn(t.Context(), lock); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(2 * lockRetry)
-		settled()
-		want(t, r.dog.starts, map[spec.InstanceID]int{id("shop/solo/0"): 1, id("shop/solo/1"): 1, id("shop/web/0"): 1})
-
-		r.dog.mu.Lock()
-		r.dog.slow = true
-		r.dog.mu.Unlock()
-		r.assign("shop", proc("web", 0))
-		settled()
-		if e, err := r.store.Get(t.Context(), state.ShardLock(id("shop/solo/0"))); err != nil || e.Session != mine {
-			t.Errorf("the lock was given up while its shard still runs: %+v, %v", e, err)
-		}
-		r.dog.mu.Lock()
-		r.dog.gone(id("shop/solo/0"))
-		r.dog.mu.Unlock()
-		settled()
-		if e, err := r.store.Get(t.Context(), state.ShardLock(id("shop/solo/0"))); err == nil {
-			t.Errorf("the lock is kept though its shard is gone: %+v", e)
-		}
-	})
-}
-
 func TestALaunchThatCannotBeMadeStopsNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -290,41 +217,6 @@ func TestAGapInTheEventsReadsTheTableAgain(t *testing.T) {
 			t.Errorf("the mirror is stale: %+v", got)
 		}
 		want(t, r.dog.starts[id("shop/web/0")], 1)
-	})
-}
-
-func TestANewSessionMeansNewTokens(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		create := func() string {
-			s, err := r.store.CreateSession(t.Context(), state.SessionConfig{Node: "n1"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return s
-		}
-		var session atomic.Value
-		session.Store(create())
-		r.cfg.Session = func() string { return session.Load().(string) }
-		r.start()
-		defer func() { r.close() }()
-		solo := proc("solo", 0)
-		solo.Process.Exclusive = true
-		r.assign("shop", solo)
-		settled()
-		before := r.dog.launches[id("shop/solo/0")].Env
-		if err := r.store.DestroySession(t.Context(), session.Load().(string)); err != nil {
-			t.Fatal(err)
-		}
-		session.Store(create())
-		r.Refresh()
-		settled()
-		e, err := r.store.Get(t.Context(), state.ShardLock(id("shop/solo/0")))
-		token := fmt.Sprintf("MESHRUN_TOKEN=%d", e.ModifyIndex)
-		if env := r.dog.launches[id("shop/solo/0")].Env; err != nil || slices.Contains(before, token) || !slices.Contains(env, token) {
-			t.Errorf("%s: before %q, now %q, %v", token, before, env, err)
-		}
-		want(t, r.dog.starts[id("shop/solo/0")], 1)
 	})
 }
 
@@ -412,49 +304,4 @@ func TestWaitInstancesReturnsWithEachChange(t *testing.T) {
 		r.assign("shop", proc("web", 0))
 		want(t, len(<-done), 1)
 	})
-}
-
-func TestEnvironmentIsMinimalAndComplete(t *testing.T) {
-	r := newRig(t)
-	p := proc("web", 2)
-	p.Process.Shards = 5
-	p.Process.Exclusive = true
-	p.Process.Env = map[string]spec.Template{"HOME": "/srv", "DATA": "$${x}", "MESHRUN_JOB": "lie"}
-	host := Host{Node: "n1", Environ: []string{"PATH=/bin", "SECRET=1", "LC_ALL=C"}, Account: r.cfg.Account, Expand: r.cfg.Expand}
-	l, err := Launch(&p, id("shop/web/2"), Given{Ports: map[string]int{"my-http": 8080}, Token: 42}, &host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want(t, strings.Join(l.Env, "\n"), `DATA=${x}
-HOME=/srv
-LC_ALL=C
-LOGNAME=u
-MESHRUN_JOB=shop
-MESHRUN_NODE=n1
-MESHRUN_PORT_MY_HTTP=8080
-MESHRUN_PROCESS=web
-MESHRUN_SHARD=2
-MESHRUN_SHARDS=5
-MESHRUN_TOKEN=42
-PATH=/bin
-USER=u`)
-	want(t, l.Dir, "/")
-	for name, spoil := range map[string]func(*spec.Process){
-		"command[0]":      func(p *spec.Process) { p.Command = []spec.Template{""} },
-		"command[1]":      func(p *spec.Process) { p.Command = []spec.Template{"x", "a\x00b"} },
-		"absolute":        func(p *spec.Process) { p.Dir = "data" },
-		"env.A has a NUL": func(p *spec.Process) { p.Env = map[string]spec.Template{"A": "secret\x00"} },
-	} {
-		bad := p
-		spoil(&bad.Process)
-		if _, err := Launch(&bad, id("shop/web/2"), Given{}, &host); err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "secret") {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	more := p
-	more.Process.Shards = 6
-	m, err := Launch(&more, id("shop/web/2"), Given{Token: 43}, &host)
-	if err != nil || m.Hash != l.Hash {
-		t.Errorf("another shard count and token restart the process: %v", err)
-	}
 }

@@ -19,9 +19,9 @@ import (
 const (
 	// reportEvery is how often a job that moves is written. Where writing is
 	// costly, it is rarer, so that it takes a tenth of the time at most.
-	reportEvery    = 100 * time.Millisecond
-	reportAtLeast  = time.Second
-	reportCostless = 10
+	reportEvery   = 100 * time.Millisecond
+	reportSlowest = time.Second
+	reportShare   = 10
 	// maxIndented is the largest report that is indented to be read by people.
 	maxIndented = 64 << 10
 	// maxReport is how large a value may become: a transaction carries it in
@@ -110,7 +110,7 @@ func (r *reporter) step(ctx context.Context, now time.Time) (next time.Duration,
 	slices.Sort(due)
 	err = r.write(ctx, now, due)
 	if len(due) > 0 {
-		r.pause = min(max(reportEvery, reportCostless*time.Since(now)), reportAtLeast)
+		r.pause = min(max(reportEvery, reportShare*time.Since(now)), reportSlowest)
 	}
 	return next, err
 }

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// DefaultMaxSize and DefaultKeep bound the files where limits leave them out.
+	// DefaultMaxSize bounds a file where the limits leave it out.
 	DefaultMaxSize = 10 << 20
 
 	// minMaxSize is the smallest file that is worth a rotation.
@@ -57,8 +57,8 @@ type segment struct {
 	size int64
 }
 
-// NewWriter returns a writer for an instance's directory. Limits that are zero
-// take their defaults; a directory with files from before is continued.
+// NewWriter returns a writer for an instance's directory. A MaxSize of
+// zero is DefaultMaxSize; a directory with files from before is continued.
 func NewWriter(dir string, limits spec.Logs) *Writer {
 	return &Writer{dir: dir, limits: normalize(limits)}
 }

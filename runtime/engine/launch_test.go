@@ -1,0 +1,53 @@
+package engine
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+func TestEnvironmentIsMinimalAndComplete(t *testing.T) {
+	r := newRig(t)
+	p := proc("web", 2)
+	p.Process.Shards = 5
+	p.Process.Exclusive = true
+	p.Process.Env = map[string]spec.Template{"HOME": "/srv", "DATA": "$${x}", "MESHRUN_JOB": "lie"}
+	host := Host{Node: "n1", Environ: []string{"PATH=/bin", "SECRET=1", "LC_ALL=C"}, Account: r.cfg.Account, Expand: r.cfg.Expand}
+	l, err := Launch(&p, id("shop/web/2"), Given{Ports: map[string]int{"my-http": 8080}, Token: 42}, &host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, strings.Join(l.Env, "\n"), `DATA=${x}
+HOME=/srv
+LC_ALL=C
+LOGNAME=u
+MESHRUN_JOB=shop
+MESHRUN_NODE=n1
+MESHRUN_PORT_MY_HTTP=8080
+MESHRUN_PROCESS=web
+MESHRUN_SHARD=2
+MESHRUN_SHARDS=5
+MESHRUN_TOKEN=42
+PATH=/bin
+USER=u`)
+	want(t, l.Dir, "/")
+	for name, spoil := range map[string]func(*spec.Process){
+		"command[0]":      func(p *spec.Process) { p.Command = []spec.Template{""} },
+		"command[1]":      func(p *spec.Process) { p.Command = []spec.Template{"x", "a\x00b"} },
+		"absolute":        func(p *spec.Process) { p.Dir = "data" },
+		"env.A has a NUL": func(p *spec.Process) { p.Env = map[string]spec.Template{"A": "secret\x00"} },
+	} {
+		bad := p
+		spoil(&bad.Process)
+		if _, err := Launch(&bad, id("shop/web/2"), Given{}, &host); err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	more := p
+	more.Process.Shards = 6
+	m, err := Launch(&more, id("shop/web/2"), Given{Token: 43}, &host)
+	if err != nil || m.Hash != l.Hash {
+		t.Errorf("another shard count and token restart the process: %v", err)
+	}
+}
