@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -232,4 +234,23 @@ func (s *syncBuffer) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.String()
+}
+
+// readAll reads the datagrams that wait on a socket.
+func readAll(fd int) string {
+	var out strings.Builder
+	b := make([]byte, 4096)
+	for {
+		n, _, err := unix.Recvfrom(fd, b, unix.MSG_DONTWAIT)
+		if err != nil {
+			return out.String()
+		}
+		out.Write(b[:n])
+		out.WriteByte('\n')
+	}
+}
+
+// noControl is a controller of an answer that has no deadlines.
+func noControl() *http.ResponseController {
+	return http.NewResponseController(httptest.NewRecorder())
 }

@@ -15,6 +15,7 @@ func TestDeclaredProcessRunsAndIsStartedAgainWhenKilled(t *testing.T) {
 	l := shell("sleeper", "echo hello; exec sleep 1000")
 	d.declare(l)
 	first := d.awaitPhase(l.ID, spec.PhaseRunning)
+	d.awaitOutput(l.ID, "hello")
 	if err := unix.Kill(first.PID, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

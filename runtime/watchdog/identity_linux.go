@@ -1,0 +1,71 @@
+package watchdog
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Find opens a process that is said to live.
+func (k *linuxKernel) Find(pid int, startTicks uint64, bootID string, m marks) *process {
+	if pid <= 1 || bootID != k.bootID {
+		return nil
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil
+	}
+	st, err := readStat(pid)
+	if err != nil || st.startTicks != startTicks || !k.carries(pid, m) ||
+		unix.PidfdSendSignal(fd, 0, nil, 0) != nil { // the pidfd is of an earlier holder of the pid
+		unix.Close(fd)
+		return nil
+	}
+	p := &process{pidfd: fd, pid: pid, startTicks: startTicks, bootID: bootID, session: pid}
+	if err := k.attend(p); err != nil {
+		k.log.Error("cannot watch a process", "pid", pid, "error", err)
+		unix.Close(fd)
+		return nil
+	}
+	return p
+}
+
+// carries reports whether a process may be what the marks say. Programs that
+// set their title overwrite their environment, so that missing marks prove
+// nothing: pid, start time and boot decide. Other marks prove the contrary.
+func (k *linuxKernel) carries(pid int, m marks) bool {
+	found := readMarks(pid)
+	if w := found[envWatchdog]; w != "" && w != k.id {
+		return false
+	}
+	g := found[envGeneration]
+	return g == "" || m.nonce == "" || g == markGeneration(m)
+}
+
+// attend gives a process a token and watches it: edge-triggered, since it is
+// told twice, when it dies and when it has been reaped.
+func (k *linuxKernel) attend(p *process) error {
+	k.nextToken++
+	p.token = k.nextToken
+	return k.poll.watch(p.pidfd, unix.EPOLLIN|unix.EPOLLET, p.token)
+}
+
+// watchdogID names a data directory for good: what it started carries it.
+func watchdogID(dir string, fresh func() string) (string, error) {
+	path := filepath.Join(dir, "id")
+	b, err := os.ReadFile(path)
+	if err == nil && len(b) == 33 {
+		return string(b[:32]), nil
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("read watchdog id: %w", err)
+	}
+	id := fresh()
+	if err := os.WriteFile(path, []byte(id+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("write watchdog id: %w", err)
+	}
+	return id, nil
+}
