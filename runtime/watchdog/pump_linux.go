@@ -206,6 +206,9 @@ func (p *pump) serve() {
 		p.mu.Lock()
 		limits, flush, remove := s.limits, s.flush, s.remove
 		s.limits, s.flush = nil, false
+		if remove {
+			delete(p.wanting, s) // wanted again since, but this was its last turn
+		}
 		p.mu.Unlock()
 		if limits != nil {
 			s.writer.SetLimits(*limits)
@@ -259,14 +262,15 @@ func (p *pump) move(st *stream) bool {
 	if err != nil {
 		return false
 	}
-	if size, ok := p.intent.known(st, p.buf[:got]); ok {
-		p.take(st.fd, size)
+	if n := p.intent.logged(st, p.buf[:got], p.logsOf(st.src.id)); n > 0 {
+		p.take(st.fd, n)
 		return true
 	}
-	lost := st.src.writer.Write(time.Now(), st.name, p.buf[:got])
-	p.intent.note(p.intent.of(st, p.buf[:got]))
+	now := time.Now()
+	p.intent.begin(st, p.buf[:got], now)
+	lost := st.src.writer.Write(now, st.name, p.buf[:got])
 	p.take(st.fd, got)
-	p.intent.note(written{})
+	p.intent.end()
 	if p.mirror != nil && st.src.id == AgentID {
 		p.mirror.write(p.buf[:got])
 	}

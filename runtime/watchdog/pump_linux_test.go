@@ -63,9 +63,10 @@ func TestOutputSurvivesItsReader(t *testing.T) {
 			}
 			unix.Write(keeper, []byte("one\n"))
 			st := first.sources[id].streams[0]
+			now := time.Now()
+			first.intent.begin(st, []byte("one\n"), now)
 			if noted { // all of move but the taking out
-				first.sources[id].writer.Write(time.Now(), st.name, []byte("one\n"))
-				first.intent.note(first.intent.of(st, []byte("one\n")))
+				first.sources[id].writer.Write(now, st.name, []byte("one\n"))
 			}
 			first.close()
 			unix.Write(keeper, []byte("two\n"))
