@@ -210,6 +210,9 @@ func (f *follower) run(ctx context.Context, timeout time.Duration) error {
 	f.byID = make(map[spec.InstanceID]goal, len(f.goals))
 	for _, g := range f.goals {
 		f.byID[g.id] = g
+		if g.before != nil && !g.anew && !g.gone {
+			f.phases[g.id] = g.before.Phase // told only if it changes
+		}
 	}
 	var failed, waiting []spec.Instance
 	err := watchInstances(ctx, f.client, &absence{}, func(seen []spec.Instance) bool {

@@ -23,7 +23,6 @@ func (s style) dim(text string) string    { return s.paint("2", text) }
 func (s style) red(text string) string    { return s.paint("31", text) }
 func (s style) green(text string) string  { return s.paint("32", text) }
 func (s style) yellow(text string) string { return s.paint("33", text) }
-func (s style) cyan(text string) string   { return s.paint("36", text) }
 
 // phase paints a phase in the colour of its meaning: green is well, yellow
 // moves, red needs somebody.

@@ -100,9 +100,20 @@ func withoutExit(reason, exit string) string {
 	return strings.TrimLeft(rest, ":;, ")
 }
 
-// oneLine makes foreign text one safe line.
+// oneLine makes foreign text one safe line without colours.
 func oneLine(s string) string {
-	return strings.Join(strings.Fields(plain(s)), " ")
+	for {
+		at := strings.Index(s, "\x1b[")
+		n := 0
+		if at >= 0 {
+			n = colorSequence(s[at:])
+		}
+		if n == 0 {
+			break
+		}
+		s = s[:at] + s[at+n:]
+	}
+	return plain(strings.Join(strings.Fields(s), " "))
 }
 
 func byteCount(n uint64) string {

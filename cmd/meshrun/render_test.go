@@ -1,0 +1,184 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// bigPlan has one of everything.
+func bigPlan() *spec.Plan {
+	field := func(process, path, old, new string, effect spec.Effect) spec.Change {
+		return spec.Change{Process: process, Path: path, Old: old, New: new, OldSet: old != "", NewSet: new != "", Effect: effect}
+	}
+	p := &spec.Plan{Format: spec.PlanFormat, Index: 9, Warnings: []string{"the port 80 needs root"}}
+	update := spec.JobPlan{
+		Job: "web", Action: spec.JobUpdate, From: 3, To: 4,
+		Wanted: &spec.JobVersion{Source: "/etc/meshrun/jobs/web.hcl"},
+		Changes: []spec.Change{
+			field("", "labels.team", `"web"`, `"platform"`, spec.EffectLive),
+			field("api", "env.PORT", `"8080"`, `"9090"`, spec.EffectReplace),
+			field("api", "env.TOKEN", "(sensitive)", "(sensitive)", spec.EffectReplace),
+			field("api", "restart.delay", `"1s"`, "", spec.EffectLive),
+			field("cron", "command", "", `["./cron", "--daily", "`+strings.Repeat("x", 100)+`"]`, spec.EffectNone),
+			field("old", "command", `["./old"]`, "", spec.EffectNone),
+			field("work", "command", `["./work", "--mode", "`+strings.Repeat("a", 40)+`"]`, `["./work", "--mode", "`+strings.Repeat("b", 40)+`"]`, spec.EffectReplace),
+			field("work", "shards", "3", "5", spec.EffectLive),
+		},
+	}
+	add := func(process string, from, to int, action spec.InstanceAction, reason string) {
+		for n := from; n <= to; n++ {
+			update.Instances = append(update.Instances, spec.InstancePlan{ID: id(process, n), Action: action, Reason: reason})
+		}
+	}
+	add("api", 0, 3, spec.ActionRestart, "env.PORT changed")
+	add("cron", 0, 0, spec.ActionWait, "waits for api")
+	add("old", 0, 7, spec.ActionStop, "removed")
+	add("work", 0, 1, spec.ActionRestart, "command changed")
+	add("work", 2, 2, spec.ActionRefuse, "no such user: bob")
+	add("work", 3, 4, spec.ActionStart, "new shard")
+	add("still", 0, 11, spec.ActionKeep, "")
+	p.Jobs = []spec.JobPlan{
+		{Job: "gone", Action: spec.JobRemove, From: 2, Changes: []spec.Change{field("x", "command", `["x"]`, "", spec.EffectNone)},
+			Instances: []spec.InstancePlan{{ID: spec.InstanceID{Job: "gone", Process: "x"}, Action: spec.ActionStop, Reason: "job removed"}}},
+		{Job: "kept", Action: spec.JobKeep, Instances: []spec.InstancePlan{{ID: spec.InstanceID{Job: "kept", Process: "x"}, Action: spec.ActionKeep}}},
+		update,
+	}
+	return p
+}
+
+func TestAPlanReadsWell(t *testing.T) {
+	golden(t, "plan", renderPlan(bigPlan(), style{}))
+	golden(t, "plan-colour", renderPlan(bigPlan(), style{on: true}))
+	empty := emptyPlan()
+	golden(t, "plan-empty", renderPlan(&empty, style{}))
+}
+
+func seen(process string, shard int, phase spec.Phase) spec.Instance {
+	i := spec.Instance{ID: id(process, shard), Phase: phase, Version: 4, Generation: 1}
+	if phase.Alive() {
+		i.PID, i.Started = 4000+shard, testNow().Add(-3*time.Hour-time.Duration(shard)*time.Minute)
+	}
+	return i
+}
+
+// bigStatus has one of everything.
+func bigStatus() *statusView {
+	failed := seen("api", 1, spec.PhaseFailed)
+	failed.Restarts, failed.LastExit, failed.Reason = 3, &spec.Exit{Code: 1, At: testNow()}, "3 restarts within 5m are used up"
+	backoff := seen("api", 2, spec.PhaseBackoff)
+	backoff.Restarts, backoff.LastExit, backoff.NextStart = 1, &spec.Exit{Signal: "SIGKILL"}, testNow().Add(3500*time.Millisecond)
+	back := seen("api", 3, spec.PhaseRunning)
+	back.Restarts, back.LastExit = 2, &spec.Exit{Unknown: true, At: testNow().Add(-5 * time.Minute)}
+	api0 := seen("api", 0, spec.PhaseRunning)
+	api0.Ports, api0.Status = map[string]int{"http": 8080, "admin": 9090}, "serving \x1b[31m12\x1b[0m\nclients"
+	done := seen("setup", 0, spec.PhaseCompleted)
+	done.LastExit = &spec.Exit{At: testNow().Add(-time.Minute)}
+	held := seen("late", 0, spec.PhasePending)
+	held.Reason = "waits for api to be started"
+	v := &statusView{
+		Agent: api.Info{Node: "alpha", Version: "v1.2.3", PID: 100, WatchdogPID: 99, Started: testNow().Add(-50 * time.Hour), Problems: []string{"the job files have errors"}},
+		Jobs: []spec.JobVersion{{
+			Job: spec.Job{Name: "web", Processes: []spec.Process{
+				{Name: "api", Shards: 4}, {Name: "down", Shards: 3}, {Name: "late", Shards: 1}, {Name: "setup", Shards: 1}, {Name: "work", Shards: 102},
+			}},
+			Version: 4, Who: "alice", When: testNow().Add(-5 * time.Minute), Why: "apply",
+			Orders: map[string]spec.Order{"down": {Stopped: true}},
+		}},
+		Instances: []spec.Instance{api0, failed, backoff, back, done, held},
+	}
+	for n := range 100 {
+		v.Instances = append(v.Instances, seen("work", n, spec.PhaseRunning))
+	}
+	v.Instances[len(v.Instances)-60].DroppedBytes = 123456
+	v.Instances = append(v.Instances, spec.Instance{ID: spec.InstanceID{Job: "old", Process: "x"}, Phase: spec.PhaseStopping, PID: 5, Started: testNow()})
+	return v
+}
+
+func TestAStatusReadsWell(t *testing.T) {
+	golden(t, "status", renderStatus(bigStatus(), statusOptions{now: testNow()}))
+	golden(t, "status-colour", renderStatus(bigStatus(), statusOptions{now: testNow(), style: style{on: true}}))
+	all := renderStatus(bigStatus(), statusOptions{now: testNow(), all: true})
+	if n := strings.Count(all, "work/"); n != 101 {
+		t.Errorf("-all shows %d rows of work, want 100 and one for what is not started", n)
+	}
+	golden(t, "status-none", renderStatus(&statusView{Agent: api.Info{Node: "alpha", Version: "v1"}}, statusOptions{now: testNow()}))
+}
+
+func TestForeignTextCannotSteerTheTerminal(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain\ttext":               "plain\ttext",
+		"\x1b[31mred\x1b[0m":        "\x1b[31mred\x1b[0m\x1b[0m",
+		"\x1b[2Jclear":              "[2Jclear",
+		"bell\a\rover":              "bellover",
+		"\x1b]0;title\a":            "]0;title",
+		"ünïcode ✔":                 "ünïcode ✔",
+		"\u009b2J":                  "2J",
+		"\x1b[38;5;200mpink\x1b[2K": "\x1b[38;5;200mpink[2K\x1b[0m",
+	} {
+		if got := plain(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestClippingCountsWhatIsSeen(t *testing.T) {
+	for _, c := range []struct {
+		in    string
+		width int
+		want  string
+	}{
+		{"hello", 0, "hello"}, {"hello", 5, "hello"}, {"hello", 3, "hel\x1b[0m"},
+		{"\x1b[31mhello\x1b[0m", 5, "\x1b[31mhello\x1b[0m"}, {"\x1b[31mhello\x1b[0m", 2, "\x1b[31mhe\x1b[0m"}, {"äöü", 2, "äö\x1b[0m"},
+	} {
+		if got := clip(c.in, c.width); got != c.want {
+			t.Errorf("%q to %d: %q, want %q", c.in, c.width, got, c.want)
+		}
+	}
+}
+
+func TestTimesAreReadAsPeopleWriteThem(t *testing.T) {
+	now := testNow()
+	for text, want := range map[string]time.Time{
+		"":                     {},
+		"5m":                   now.Add(-5 * time.Minute),
+		"2d":                   now.AddDate(0, 0, -2),
+		"09:30":                time.Date(2026, 11, 24, 9, 30, 0, 0, time.UTC),
+		"2026-11-01":           time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC),
+		"2026-11-01 10:00":     time.Date(2026, 11, 1, 10, 0, 0, 0, time.UTC),
+		"2026-11-01T10:00:00Z": time.Date(2026, 11, 1, 10, 0, 0, 0, time.UTC),
+	} {
+		if got, err := parseSince(text, now); err != nil || !got.Equal(want) {
+			t.Errorf("%q: %v, %v", text, got, err)
+		}
+	}
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0s", 59 * time.Second: "59s", 200 * time.Second: "3m20s", time.Hour: "1h", 50 * time.Hour: "2d2h",
+	} {
+		if got := ago(d); got != want {
+			t.Errorf("%v: %s, want %s", d, got, want)
+		}
+	}
+}
+
+func TestHistoryTellsWhatEachVersionChanged(t *testing.T) {
+	job := func(shards int, env string) spec.Job {
+		p := spec.DefaultProcess("app")
+		p.Command, p.Shards = []spec.Template{"sleep"}, shards
+		p.Env = map[string]spec.Template{"V": spec.Template(env)}
+		return spec.Job{Name: "web", Processes: []spec.Process{p}}
+	}
+	more := job(2, "b")
+	extra := spec.DefaultProcess("extra")
+	extra.Command = []spec.Template{"true"}
+	more.Processes = append(more.Processes, extra)
+	versions := []spec.JobVersion{
+		{Job: job(1, "a"), Version: 1, Who: "root", When: testNow().Add(-48 * time.Hour), Why: "apply"},
+		{Job: job(2, "a"), Version: 2, Who: "alice", When: testNow().Add(-time.Hour), Why: "scale"},
+		{Job: more, Version: 3, Who: "root", When: testNow(), Why: "apply"},
+	}
+	golden(t, "history", renderHistory(versions, style{}, testNow()))
+}
