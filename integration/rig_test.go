@@ -68,6 +68,9 @@ func newNode(t *testing.T) *node {
 			n.showLogs()
 		}
 		n.destroy()
+		if run, err := os.Readlink(filepath.Join(n.data, "watchdog", "run")); err == nil {
+			os.RemoveAll(run)
+		}
 		os.RemoveAll(dir)
 	})
 	return n
@@ -264,10 +267,14 @@ func (n *node) destroy() {
 }
 
 // processes returns the live processes of this node whose command line holds
-// the text: those that name the node's directory in their arguments or
-// environment.
+// the text: those that name the node's directory in their arguments, or carry
+// its watchdog's mark in their environment.
 func (n *node) processes(text string) map[int]string {
 	found := map[int]string{}
+	mark := []byte(n.dir + "/")
+	if id, err := os.ReadFile(filepath.Join(n.data, "watchdog", "id")); err == nil {
+		mark = []byte("MESHRUN_WATCHDOG_ID=" + strings.TrimSpace(string(id)))
+	}
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
 		pid, _ := strconv.Atoi(filepath.Base(dir))
@@ -280,7 +287,7 @@ func (n *node) processes(text string) map[int]string {
 		if line == "" || !strings.Contains(line, text) {
 			continue
 		}
-		if strings.Contains(line, n.dir) || bytes.Contains(environ, []byte(n.dir+"/")) {
+		if strings.Contains(line, n.dir) || bytes.Contains(environ, mark) {
 			found[pid] = line
 		}
 	}

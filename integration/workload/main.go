@@ -29,12 +29,10 @@ func main() {
 	flag.Parse()
 
 	w := &workload{id: *id, ledger: *ledger}
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGINT, syscall.SIGTERM)
 	if *ignore {
 		signal.Ignore(syscall.SIGTERM)
-	}
-	term := make(chan os.Signal, 1)
-	if !*ignore {
-		signal.Notify(term, syscall.SIGTERM)
 	}
 	w.claim()
 	for range *children {

@@ -131,6 +131,7 @@ func (a *agent) open(ctx context.Context) error {
 		Store: a.store, Supervisor: a.client, Node: a.cfg.Node, Labels: a.cfg.Labels,
 		Session: func() string { return a.session }, Expand: schema.Expand, Logger: a.logger,
 		HoldOutput: func(id spec.InstanceID) (io.Closer, error) { return watchdog.HoldOutput(a.cfg.DataDir, id) },
+		Refused:    func(err error) bool { return errors.Is(err, watchdog.ErrRefused) },
 		Emit:       a.emit,
 	})
 	a.backend = &backend{

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/synergymesh/meshrun/runtime/state"
 )
 
 const (
@@ -277,8 +275,8 @@ func copyFile(from, to string) error {
 	return nil
 }
 
-// freeOrphans frees the locks whose sessions were lost. Their holders may
-// still believe in them, so the longest lock delay begins.
+// freeOrphans frees the locks whose sessions were lost, without a delay: the
+// file's lock says that whoever held them through this file is dead.
 func (m *memory) freeOrphans(now time.Time) {
 	e := newEdit(m, now)
 	c := e.begin()
@@ -288,7 +286,6 @@ func (m *memory) freeOrphans(now time.Time) {
 			free := *n
 			free.Session = ""
 			c.put(free)
-			e.setDelay(n.Key, now.Add(state.MaxLockDelay))
 		}
 	}
 	c.adopt()
