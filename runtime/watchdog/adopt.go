@@ -137,9 +137,7 @@ func (s *supervisor) adopted(in *instance, p *process, now time.Time) {
 	switch in.phase {
 	case starting:
 		in.adopted = true
-		if t := in.launch.Ready; t != nil && t.Timeout > 0 {
-			s.timers.set(in, timerReady, now.Add(t.Timeout.Std()))
-		}
+		s.timers.set(in, timerReady, now.Add(in.readyTimeout()))
 	case running:
 		s.timeRunning(in, now)
 	case stopping, replacing, killing:

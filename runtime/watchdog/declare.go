@@ -140,9 +140,6 @@ func (s *supervisor) declare(set []spec.Launch, remove []spec.InstanceID, now ti
 	for _, id := range remove {
 		if in := s.instances[id]; in != nil {
 			s.step(in, evRemove, now)
-			if in.phase == stopping && in.proc != nil {
-				in.view.Restarts = 0
-			}
 		}
 	}
 	for i := range set {
@@ -205,7 +202,7 @@ func (s *supervisor) retime(in *instance, old *spec.Launch, now time.Time) {
 		}
 	case starting:
 		if in.needsReady() && (old.Ready == nil || old.Ready.Timeout != in.launch.Ready.Timeout) {
-			s.timers.set(in, timerReady, in.view.Started.Add(in.launch.Ready.Timeout.Std()))
+			s.timers.set(in, timerReady, in.view.Started.Add(in.readyTimeout()))
 		}
 	case running:
 		if old.Restart.Stable != in.launch.Restart.Stable {

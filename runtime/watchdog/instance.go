@@ -51,6 +51,17 @@ func (in *instance) want(l *spec.Launch) {
 // needsReady reports whether the instance is up only once it says READY=1.
 func (in *instance) needsReady() bool { return in.launch.Ready != nil && in.launch.Ready.Notify }
 
+// defaultReadyTimeout is how long READY=1 is awaited if nobody said.
+const defaultReadyTimeout = time.Minute
+
+// readyTimeout is how long READY=1 may take.
+func (in *instance) readyTimeout() time.Duration {
+	if in.launch.Ready != nil && in.launch.Ready.Timeout > 0 {
+		return in.launch.Ready.Timeout.Std()
+	}
+	return defaultReadyTimeout
+}
+
 // heartbeat is how often WATCHDOG=1 is expected; 0 for never.
 func (in *instance) heartbeat() time.Duration {
 	if in.launch.Watchdog == nil {

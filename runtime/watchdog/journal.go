@@ -42,14 +42,15 @@ type journal struct {
 	segmentSize int64
 	segments    int
 
-	file    *os.File
-	size    int64
-	seq     uint64 // of the last record
-	pending []byte // whole lines that are not in the file yet
-	untold  []spec.Event
-	lost    bool // records were dropped: only a new segment makes it whole
-	fails   int  // failed writes in a row
-	err     error
+	file      *os.File
+	size      int64
+	seq       uint64 // of the last record
+	pending   []byte // whole lines that are not in the file yet
+	untold    []spec.Event
+	lost      bool // records were dropped: only a new segment makes it whole
+	fails     int  // failed writes in a row
+	unrotated int  // failed rotations in a row
+	err       error
 }
 
 // append numbers a record and keeps it for the next flush.
@@ -105,7 +106,10 @@ func (j *journal) write() error {
 			return err
 		}
 		if err != nil {
-			j.log.Warn("cannot begin a new journal segment; going on with the old one", "error", err)
+			if j.unrotated%10 == 0 {
+				j.log.Warn("cannot begin a new journal segment; going on with the old one", "failed", j.unrotated+1, "error", err)
+			}
+			j.unrotated++
 		}
 	}
 	if len(j.pending) == 0 {
@@ -157,7 +161,7 @@ func (j *journal) rotate() error {
 		return fmt.Errorf("write journal segment: %w", err)
 	}
 	j.close()
-	j.file, j.size, j.lost = f, int64(len(b)), false
+	j.file, j.size, j.lost, j.unrotated = f, int64(len(b)), false, 0
 	// A table larger than a segment must not rotate at every write.
 	j.segmentSize = max(j.segmentSize, 2*int64(len(b)))
 	j.prune()

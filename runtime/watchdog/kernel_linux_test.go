@@ -397,17 +397,3 @@ func TestOutputWrittenWhileNobodyWatchesIsKept(t *testing.T) {
 		}
 	}
 }
-
-func TestUserGetsItsOwnProcessAndSocket(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
-	d := startDaemon(t, t.TempDir())
-	l := shell("user", "id -un; id -gn; echo to stdout > /dev/stdout; sleep 1000")
-	l.User = "nobody"
-	d.declare(l)
-	log := d.awaitOutput(l.ID, "to stdout")
-	if !strings.Contains(log, "F nobody\n") || !strings.Contains(log, "F nogroup\n") {
-		t.Errorf("it said:\n%s", log)
-	}
-}

@@ -2,26 +2,30 @@ package watchdog
 
 import (
 	"io"
-	"sync"
+	"time"
 )
 
 // mirrorQueue bounds what waits to be shown: a terminal that is stopped must
 // not stop the output of anything.
 const mirrorQueue = 64
 
+// mirrorGrace is how long the end waits for what is not shown yet.
+const mirrorGrace = time.Second
+
 // mirror shows the agent's output, besides keeping it.
 type mirror struct {
 	chunks chan []byte
-	wg     sync.WaitGroup
+	done   chan struct{} // closed when all is shown
 }
 
 func newMirror(w io.Writer) *mirror {
-	m := &mirror{chunks: make(chan []byte, mirrorQueue)}
-	m.wg.Go(func() {
+	m := &mirror{chunks: make(chan []byte, mirrorQueue), done: make(chan struct{})}
+	go func() {
+		defer close(m.done)
 		for b := range m.chunks {
 			w.Write(b)
 		}
-	})
+	}()
 	return m
 }
 
@@ -33,8 +37,12 @@ func (m *mirror) write(b []byte) {
 	}
 }
 
-// close shows what waits, and ends.
+// close shows what waits, and ends; a terminal that takes nothing is waited
+// for only a moment.
 func (m *mirror) close() {
 	close(m.chunks)
-	m.wg.Wait()
+	select {
+	case <-m.done:
+	case <-time.After(mirrorGrace):
+	}
 }

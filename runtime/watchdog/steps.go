@@ -61,9 +61,7 @@ func (s *supervisor) enter(in *instance, p phase, now time.Time) {
 	in.view.NextStart = time.Time{}
 	switch p {
 	case starting:
-		if t := in.launch.Ready.Timeout.Std(); t > 0 {
-			s.timers.set(in, timerReady, now.Add(t))
-		}
+		s.timers.set(in, timerReady, now.Add(in.readyTimeout()))
 		return
 	case running:
 		s.timers.clear(in, timerReady)
@@ -245,6 +243,9 @@ func (s *supervisor) ended(in *instance, exit spec.Exit, locked bool, now time.T
 		in.history, in.nextAt = d.history, d.at
 	}
 	in.why = d.reason
+	if in.blame != "" && d.event == evGiveUp {
+		in.why = in.blame + "; " + d.reason
+	}
 	s.step(in, d.event, now, s.exitNote(in, exit, d, now))
 	in.blame = ""
 	if d.exhausted {
@@ -342,7 +343,7 @@ func (s *supervisor) unready(in *instance, now time.Time) {
 		s.tell(in, note{kind: spec.EventReady, severity: spec.Warning, message: in.view.Reason})
 		return
 	}
-	in.blame = fmt.Sprintf("no READY=1 within %s", in.launch.Ready.Timeout)
+	in.blame = fmt.Sprintf("no READY=1 within %s", in.readyTimeout())
 	s.step(in, evReadyTimeout, now)
 }
 

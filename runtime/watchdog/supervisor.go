@@ -76,9 +76,8 @@ func (s *supervisor) run(ctx context.Context) {
 	defer wake.Stop()
 	for !s.halted() {
 		if len(s.queue) > 0 {
-			if !s.handle(ctx) {
-				s.forkNext()
-			}
+			s.handle(ctx)
+			s.forkNext()
 			continue
 		}
 		s.settle()
@@ -105,9 +104,10 @@ func (s *supervisor) run(ctx context.Context) {
 	s.settle()
 }
 
-// handle takes one thing that waits, if there is one, so that a long queue of
-// forks delays neither exits nor requests; it reports whether it did.
-func (s *supervisor) handle(ctx context.Context) bool {
+// handle does what is due and takes one thing that waits, if there is one:
+// between any two forks of a long queue, so that it delays neither exits nor
+// requests, and they do not delay it.
+func (s *supervisor) handle(ctx context.Context) {
 	s.tick(time.Now())
 	select {
 	case <-ctx.Done():
@@ -117,9 +117,7 @@ func (s *supervisor) handle(ctx context.Context) bool {
 	case batch := <-s.kern.Events():
 		s.kernelEvents(batch)
 	default:
-		return false
 	}
-	return true
 }
 
 // settle ends a turn: what happened is written and told.
@@ -174,6 +172,9 @@ func (s *supervisor) do(ctx context.Context, f func()) error {
 
 // forkNext forks the first of the queue.
 func (s *supervisor) forkNext() {
+	if len(s.queue) == 0 {
+		return
+	}
 	in := s.queue[0]
 	s.queue[0] = nil
 	s.queue = s.queue[1:]
