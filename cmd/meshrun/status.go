@@ -179,7 +179,19 @@ func (c *status) follow(ctx context.Context, client *api.Client, target api.Targ
 // feed sends a view whenever the instances have changed.
 func (c *status) feed(ctx context.Context, client *api.Client, target api.Target, views chan<- *statusView) error {
 	var failure error
-	err := watchInstances(ctx, client, &absence{}, func(instances []spec.Instance) bool {
+	var last *statusView
+	away := &absence{begun: func() {
+		if last == nil {
+			return
+		}
+		old := *last
+		old.Agent.Problems = []string{"the agent does not answer: this is what it said last; waiting for it"}
+		select {
+		case views <- &old:
+		case <-ctx.Done():
+		}
+	}}
+	err := watchInstances(ctx, client, away, func(instances []spec.Instance) bool {
 		view, err := c.view(ctx, client, target, instances)
 		if err != nil {
 			// Between two agents, or before the target exists, the last
@@ -190,6 +202,7 @@ func (c *status) feed(ctx context.Context, client *api.Client, target api.Target
 			failure = err
 			return false
 		}
+		last = view
 		select {
 		case views <- view:
 			return true

@@ -273,6 +273,7 @@ func (s *upSession) waitDown(ctx, force context.Context) error {
 		}
 	}()
 	err := watchInstances(ctx, s.client, &absence{}, func(list []spec.Instance) bool {
+		s.view.show(s.ours(list)) // the last one that stops is told of, too
 		mu.Lock()
 		defer mu.Unlock()
 		left = slices.DeleteFunc(s.ours(list), func(i spec.Instance) bool { return isDown(i.Phase) })

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/synergymesh/meshrun/spec"
@@ -12,7 +13,9 @@ import (
 type upView struct {
 	term  *terminal
 	print *logPrinter
-	seen  map[spec.InstanceID]spec.Instance
+
+	mu   sync.Mutex // guards seen, and keeps what is told in order
+	seen map[spec.InstanceID]spec.Instance
 }
 
 func newUpView(term *terminal, print *logPrinter) *upView {
@@ -21,6 +24,8 @@ func newUpView(term *terminal, print *logPrinter) *upView {
 
 // show tells what has changed since the last call.
 func (v *upView) show(list []spec.Instance) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	now := v.term.now()
 	there := make(map[spec.InstanceID]bool, len(list))
 	var changed []spec.Instance
