@@ -172,7 +172,7 @@ job "r" {
 }
 `)
 	i := n.waitPhase("r/never/0", spec.PhaseFailed)
-	if !strings.Contains(i.Reason, "ready") {
+	if !strings.Contains(i.Reason, "READY") {
 		t.Errorf("reason %q does not speak of readiness", i.Reason)
 	}
 	if i, err := n.instance("r/after/0"); err != nil || i.Phase != spec.PhasePending || !strings.Contains(i.Reason, "never") {

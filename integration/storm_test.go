@@ -171,20 +171,29 @@ func (n *node) checkExits() {
 		codes[f[1]+" "+f[2]] = f[4]
 	}
 	checked, unknown := 0, 0
+	pids := map[string]int{} // by instance and generation
 	for _, ev := range n.events() {
 		i := ev.Instance
-		if ev.Type != spec.EventExited || i == nil || i.LastExit == nil || i.ID.Job != "storm" {
+		if i == nil || i.ID.Job != "storm" {
 			continue
 		}
-		want, ok := codes[fmt.Sprintf("%s %d", i.ID, i.PID)]
+		generation := fmt.Sprintf("%s %d", i.ID, i.Generation)
+		if i.PID != 0 {
+			pids[generation] = i.PID
+		}
+		if ev.Type != spec.EventExited || i.LastExit == nil {
+			continue
+		}
+		pid := pids[generation]
+		want, ok := codes[fmt.Sprintf("%s %d", i.ID, pid)]
 		switch {
 		case i.LastExit.Unknown:
 			unknown++
 		case i.LastExit.Signal != "":
 		case !ok:
-			n.t.Errorf("%s pid %d: exit %d, but it did not write that it ended", i.ID, i.PID, i.LastExit.Code)
+			n.t.Errorf("%s pid %d: exit %d, but it did not write that it ended", i.ID, pid, i.LastExit.Code)
 		case want != strconv.Itoa(i.LastExit.Code):
-			n.t.Errorf("%s pid %d: exit %d, but it ended with %s", i.ID, i.PID, i.LastExit.Code, want)
+			n.t.Errorf("%s pid %d: exit %d, but it ended with %s", i.ID, pid, i.LastExit.Code, want)
 		default:
 			checked++
 		}

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -172,6 +173,7 @@ func decodeProcess(b *hcl.Block, sc *scope, whole bool, diags *hcl.Diagnostics) 
 	out := &p.process
 	r.templates("command", &out.Command)
 	r.template("dir", &out.Dir)
+	out.Dir = absoluteDir(sc.dir, out.Dir)
 	r.str("user", &out.User)
 	r.templateMap("env", &out.Env)
 	r.boolean("critical", &out.Critical)
@@ -189,6 +191,22 @@ func decodeProcess(b *hcl.Block, sc *scope, whole bool, diags *hcl.Diagnostics) 
 	}
 	out.Sensitive = rec.sensitive
 	return p
+}
+
+// absoluteDir is the working directory that a file in base means by dir: base
+// itself if nothing is said, and below it for a relative path. One that begins
+// with a reference is known only on the node and stays.
+func absoluteDir(base string, dir spec.Template) spec.Template {
+	switch text := string(dir); {
+	case strings.HasPrefix(text, "/"):
+		return dir
+	case dir.IsLiteral():
+		return spec.Literal(filepath.Join(base, dir.Text()))
+	case strings.HasPrefix(text, "${") || strings.HasPrefix(text, "%{"):
+		return dir
+	default:
+		return spec.Literal(base+"/") + dir
+	}
 }
 
 // rightLabel checks the label of a block whose labels the table lists.

@@ -25,6 +25,8 @@ type sensitiveMark struct{}
 
 // scope is what the expressions in the files of one directory can refer to.
 type scope struct {
+	// dir is the absolute path of the directory that the files are in.
+	dir       string
 	variables map[string]*variable
 	locals    map[string]*local
 	// ctx holds var, local, the functions, and what only the node knows as

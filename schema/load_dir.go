@@ -172,6 +172,7 @@ func (l *loading) evaluate(d *directory) {
 			delete(l.files, given.at.Filename)
 		}
 	}
+	sc.dir = d.path
 	sc.ctx = &hcl.EvalContext{
 		Variables: runtimeValues(nil),
 		Functions: functions(d.path, l.lookup, func(path string, content []byte, err error) { sc.note(path, content, err) }),

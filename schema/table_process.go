@@ -5,7 +5,7 @@ var processBlock = &Block{
 	Doc: "One program, and in how many shards it runs.",
 	Attrs: []Attr{
 		{Name: "command", Kind: KindTemplateList, Required: true, Doc: "Program and arguments, as a list. No shell is involved unless it is the program."},
-		{Name: "dir", Kind: KindTemplate, Doc: "Working directory. Default: `/`."},
+		{Name: "dir", Kind: KindTemplate, Doc: "Working directory; a relative path is relative to the directory of the job file. Default: that directory."},
 		{Name: "user", Kind: KindString, Doc: "User, or `user:group`, to run as. Default: the one that meshrun runs as."},
 		{Name: "env", Kind: KindTemplateMap, Doc: "Environment variables, beside those that meshrun sets (MESHRUN_JOB, _PROCESS, _SHARD, _SHARDS, _NODE, _TOKEN, _PORT_<NAME>)."},
 		{Name: "critical", Kind: KindBool, Default: "false", Doc: "`meshrun recover` brings critical processes back; for others a failure only alerts."},

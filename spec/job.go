@@ -29,8 +29,8 @@ type Process struct {
 	Name string `json:"name" diff:"key"`
 	// Command is the program and its arguments; no shell is involved.
 	Command []Template `json:"command" diff:"replace"`
-	// Dir is the working directory; empty means the agent's data directory
-	// is not used and the process starts in "/".
+	// Dir is the working directory; empty means "/". A job file leaves it
+	// never empty: its own directory is the default.
 	Dir Template `json:"dir,omitempty" diff:"replace"`
 	// User runs the process as "name" or "name:group"; empty means as meshrun.
 	User string              `json:"user,omitempty" diff:"replace"`
