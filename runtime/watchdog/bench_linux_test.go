@@ -50,7 +50,7 @@ func pausers(n int) []spec.Launch {
 
 func awaitRunning(b *testing.B, c *Client, n int) {
 	b.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		h, err := c.Health(b.Context())
 		if err == nil && h.Processes == n && h.Queued == 0 {
 			return
@@ -173,4 +173,39 @@ func BenchmarkRestart(b *testing.B) {
 	slices.Sort(times)
 	b.ReportMetric(float64(times[len(times)/2].Microseconds()), "p50-µs")
 	b.ReportMetric(float64(times[len(times)*99/100].Microseconds()), "p99-µs")
+}
+
+// BenchmarkOutput lets one child write lines as fast as it can.
+func BenchmarkOutput(b *testing.B) {
+	const size = 200_000_000
+	c, cmd, dir := benchDaemon(b)
+	l := shell("chatty", "yes 'a line of output that is about as long as lines of output are, in the end' | head -c 200000000")
+	l.Restart.Policy = spec.RestartNever
+	l.Logs = spec.Logs{MaxSize: 10 << 20, Keep: 3}
+	for b.Loop() {
+		l.Epoch++
+		ticks, begin := cpuTicks(b, cmd.Process.Pid), time.Now()
+		if err := c.Declare(b.Context(), []spec.Launch{l}, nil); err != nil {
+			b.Fatal(err)
+		}
+		for {
+			table, err := c.Table(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			if in := table.Instances[0]; in.Epoch == l.Epoch && in.Phase == spec.PhaseCompleted {
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		took := time.Since(begin)
+		b.ReportMetric(size/1e6/took.Seconds(), "MB/s")
+		b.ReportMetric(float64(cpuTicks(b, cmd.Process.Pid)-ticks)/100/took.Seconds(), "cores")
+		out, err := exec.Command("du", "-sk", dir+"/logs").Output()
+		if err != nil {
+			b.Fatal(err)
+		}
+		kept, _ := strconv.ParseFloat(strings.Fields(string(out))[0], 64)
+		b.ReportMetric(kept/1024, "MiB-kept")
+	}
 }
