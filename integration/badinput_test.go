@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -51,8 +52,8 @@ func TestASecondAgentIsRefused(t *testing.T) {
 	n := newNode(t)
 	n.start()
 	r := n.run("agent", "-data-dir", n.data)
-	if r.code == 0 || !strings.Contains(r.stderr, "pid") {
-		t.Errorf("exit %d, %q: want a refusal that names the pid", r.code, r.stderr)
+	if r.code == 0 || !strings.Contains(r.stderr, strconv.Itoa(n.status().Agent.WatchdogPID)) {
+		t.Errorf("exit %d, %q: want a refusal that names the process", r.code, r.stderr)
 	}
 	if _, err := n.tryStatus(); err != nil {
 		t.Errorf("the first agent is disturbed: %v", err)

@@ -78,9 +78,7 @@ func (c *runAgent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The watchdog starts the agent again with this command line, from
-	// another directory: it must mean the same everywhere.
-	os.Args = append(os.Args[:1:1], c.commandLine(&cfg)...)
+	cfg.Args = c.commandLine(&cfg)
 	return c.run(ctx, cfg)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -201,7 +202,14 @@ type follower struct {
 // the number, and what fails.
 const maxShown = 24
 
-// run follows until every goal is reached or failed. It returns an error that
+// stuckAfter is how long what only waits is followed after something failed:
+// the orchestrator would have let it start long before.
+const stuckAfter = 2 * time.Second
+
+// errStuck ends the following of instances that wait for a failed one.
+var errStuck = errors.New("what is left waits for what has failed")
+
+// run follows until every goal is reached or failed, or waits for a failed one. It returns an error that
 // says what to look at if any has failed or the time is over.
 func (f *follower) run(ctx context.Context, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -215,15 +223,27 @@ func (f *follower) run(ctx context.Context, timeout time.Duration) error {
 		}
 	}
 	var failed, waiting []spec.Instance
-	err := watchInstances(ctx, f.client, &absence{}, func(seen []spec.Instance) bool {
+	watching, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	stuck := time.AfterFunc(timeout, func() { giveUp(errStuck) })
+	defer stuck.Stop()
+	err := watchInstances(watching, f.client, &absence{}, func(seen []spec.Instance) bool {
 		var done int
 		f.transitions(seen)
 		done, failed, waiting = progress(f.goals, seen)
 		if len(f.goals) > maxShown {
 			f.say(fmt.Sprintf("%d of %d there%s", done, len(f.goals), failedNote(len(failed))))
 		}
+		if len(failed) == 0 || slices.ContainsFunc(waiting, func(i spec.Instance) bool { return i.Phase != spec.PhasePending }) {
+			stuck.Reset(timeout)
+		} else {
+			stuck.Reset(stuckAfter)
+		}
 		return len(waiting) > 0
 	})
+	if errors.Is(context.Cause(watching), errStuck) {
+		err = nil // what has failed is to be told, not that others wait for it
+	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return fmt.Errorf("after %s, %s not there yet: %s: see `meshrun status`, or wait longer with -timeout",
@@ -231,10 +251,17 @@ func (f *follower) run(ctx context.Context, timeout time.Duration) error {
 	case err != nil:
 		return err
 	case len(failed) > 0:
-		return fmt.Errorf("%s failed: %s: look at `meshrun logs %s`",
-			count(len(failed), "instance"), summary(failed, f.term.now()), failed[0].ID)
+		return fmt.Errorf("%s failed: %s%s: look at `meshrun logs %s`",
+			count(len(failed), "instance"), summary(failed, f.term.now()), waitingNote(len(waiting)), failed[0].ID)
 	}
 	return nil
+}
+
+func waitingNote(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return "; " + count(n, "other") + " still waiting"
 }
 
 func failedNote(n int) string {

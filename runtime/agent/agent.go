@@ -41,9 +41,15 @@ type Config struct {
 	// Jobs are files and directories to apply and to watch.
 	Jobs    []string
 	Version string
+	// Args is the command line, without the program, with which the watchdog
+	// starts this agent again. It means the same in every directory.
+	Args []string
 	// Logger is required.
 	Logger hclog.Logger
 }
+
+// syncTimeout is how long the API waits for what the watchdog sees.
+const syncTimeout = 3 * time.Second
 
 // stopTimeout bounds the agent's own end; the instances have ended by then or
 // go on without it.
@@ -67,7 +73,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	if !underWatchdog(cfg.DataDir) {
-		return becomeWatchdog(cfg.DataDir)
+		return becomeWatchdog(cfg.DataDir, cfg.Args)
 	}
 	a := &agent{cfg: cfg, logger: cfg.Logger.Named("agent"), events: make(chan spec.Event, 64),
 		failed: make(chan error, 1), ends: make(chan ending, 1)}
@@ -143,6 +149,13 @@ func (a *agent) open(ctx context.Context) error {
 	}
 	a.backend.problem("state", repaired)
 	a.startLoops()
+	// Who asks at once shall see what runs; but a watchdog that is away must
+	// not keep the agent from answering.
+	synced, cancel := context.WithTimeout(ctx, syncTimeout)
+	defer cancel()
+	if err := a.engine.WaitSynced(synced); err != nil {
+		a.logger.Warn("the watchdog does not tell what runs yet", "error", err)
+	}
 	if err := a.serve(); err != nil {
 		return err
 	}
@@ -176,7 +189,7 @@ func (a *agent) startLoops() {
 	ctx := context.Background() // ended by the lifecycle, in order
 	session := func() string { return a.session }
 	a.life.start(ctx, "guard", (&guard{
-		dataDir: a.cfg.DataDir, client: a.client, logger: a.logger.Named("guard"), leave: underSystemd(),
+		dataDir: a.cfg.DataDir, args: a.cfg.Args, client: a.client, logger: a.logger.Named("guard"), leave: underSystemd(),
 	}).run, a.failed)
 	a.life.start(ctx, "scheduler", scheduler.New(a.store, session, a.logger).Run, a.failed)
 	a.life.start(ctx, "orchestrator", orchestrator.New(a.store, session, a.logger).Run, a.failed)

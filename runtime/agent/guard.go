@@ -22,6 +22,7 @@ import (
 // its predecessor, the agent included.
 type guard struct {
 	dataDir string
+	args    []string // the agent's, without the program
 	client  *watchdog.Client
 	logger  hclog.Logger
 	// leave is set where something else (systemd) restarts the watchdog.
@@ -82,7 +83,8 @@ func (g *guard) find(ctx context.Context) (int, error) {
 // replace starts a watchdog with this agent as its agent. If another one holds
 // the lock, the new one ends by itself.
 func (g *guard) replace() error {
-	cmd := exec.Command(watchdogCommand(g.dataDir)[0], watchdogCommand(g.dataDir)[1:]...)
+	argv := watchdogCommand(g.dataDir, g.args)
+	cmd := exec.Command(argv[0], argv[1:]...)
 	log, err := openBounded(filepath.Join(g.dataDir, "watchdog", "watchdog.log"), 1<<20)
 	if err != nil {
 		return err
@@ -101,10 +103,10 @@ func (g *guard) replace() error {
 }
 
 // watchdogCommand is the command line of a watchdog that runs this agent.
-func watchdogCommand(dataDir string) []string {
+func watchdogCommand(dataDir string, args []string) []string {
 	self := executable()
 	argv := []string{self, "watchdog", "-data-dir", dataDir, "--", self}
-	return append(argv, os.Args[1:]...)
+	return append(argv, args...)
 }
 
 // executable is the path of this program, also after the file was replaced.

@@ -41,8 +41,8 @@ func underWatchdog(dataDir string) bool {
 }
 
 // becomeWatchdog turns this process into the watchdog that runs it.
-func becomeWatchdog(dataDir string) error {
-	argv := watchdogCommand(dataDir)
+func becomeWatchdog(dataDir string, args []string) error {
+	argv := watchdogCommand(dataDir, args)
 	err := syscall.Exec(argv[0], argv, os.Environ())
 	return fmt.Errorf("become the watchdog: %w", err)
 }

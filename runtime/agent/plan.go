@@ -19,6 +19,9 @@ func (b *backend) Plan(ctx context.Context, req api.PlanRequest) (spec.Plan, err
 	if err != nil {
 		return spec.Plan{}, fmt.Errorf("read state: %w", err)
 	}
+	if err := b.look(ctx, &snapshot); err != nil {
+		return spec.Plan{}, err
+	}
 	wanted, err := b.wanted(ctx, &snapshot, req)
 	if err != nil {
 		return spec.Plan{}, err
@@ -33,6 +36,30 @@ func (b *backend) Plan(ctx context.Context, req api.PlanRequest) (spec.Plan, err
 		}
 	}
 	return p, nil
+}
+
+// look puts what this node sees now in the place of what it last reported,
+// which may be a tenth of a second old.
+func (b *backend) look(ctx context.Context, s *plan.Snapshot) error {
+	instances, _, err := b.engine.WaitInstances(ctx, 0)
+	if err != nil {
+		return fmt.Errorf("look at instances: %w", err)
+	}
+	for _, nodes := range s.Observed {
+		delete(nodes, b.node)
+	}
+	for _, i := range instances {
+		nodes := s.Observed[i.ID.Job]
+		if nodes == nil {
+			nodes = map[string]spec.Observed{}
+			s.Observed[i.ID.Job] = nodes
+		}
+		seen := nodes[b.node]
+		seen.Job, seen.Node = i.ID.Job, b.node
+		seen.Instances = append(seen.Instances, i)
+		nodes[b.node] = seen
+	}
+	return nil
 }
 
 // planError gives an error of package plan the API's words.

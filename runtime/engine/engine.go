@@ -144,6 +144,10 @@ func (e *Engine) WaitInstances(ctx context.Context, after uint64) ([]spec.Instan
 	return e.view.wait(ctx, after)
 }
 
+// WaitSynced blocks until what Instances returns was read from a watchdog, or
+// returns ctx's error.
+func (e *Engine) WaitSynced(ctx context.Context) error { return e.view.waitSynced(ctx) }
+
 // Run converges the node until ctx is done, and returns nil then. It stops
 // nothing that runs. While the store or the watchdog is away, it goes on with
 // what it knows and tries again.

@@ -247,3 +247,20 @@ func (v *view) has(id spec.InstanceID) bool {
 	_, ok := v.jobs[id.Job][id]
 	return ok
 }
+
+// waitSynced blocks until the mirror follows the watchdog.
+func (v *view) waitSynced(ctx context.Context) error {
+	for {
+		v.mu.Lock()
+		synced, changed := v.synced, v.changed
+		v.mu.Unlock()
+		if synced {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
