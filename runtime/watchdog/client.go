@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/synergymesh/meshrun/spec"
@@ -46,14 +47,14 @@ func NewClient(dataDir string) *Client {
 // Table returns all instances, as of the table's Seq.
 func (c *Client) Table(ctx context.Context) (spec.Table, error) {
 	var t spec.Table
-	err := c.call(ctx, http.MethodGet, "/v1/table", nil, &t)
+	err := c.callAgain(ctx, http.MethodGet, "/v1/table", nil, &t)
 	return t, err
 }
 
 // Declare makes launches wanted and instances unwanted, all or none. Declaring
 // what is known already changes nothing.
 func (c *Client) Declare(ctx context.Context, set []spec.Launch, remove []spec.InstanceID) error {
-	return c.call(ctx, http.MethodPost, "/v1/declare", declareRequest{Set: set, Remove: remove}, nil)
+	return c.callAgain(ctx, http.MethodPost, "/v1/declare", declareRequest{Set: set, Remove: remove}, nil)
 }
 
 // Signal sends a signal to the process groups of instances. If one of them has
@@ -65,7 +66,7 @@ func (c *Client) Signal(ctx context.Context, ids []spec.InstanceID, sig spec.Sig
 // Health returns how the watchdog feels.
 func (c *Client) Health(ctx context.Context) (Health, error) {
 	var h Health
-	err := c.call(ctx, http.MethodGet, "/v1/health", nil, &h)
+	err := c.callAgain(ctx, http.MethodGet, "/v1/health", nil, &h)
 	return h, err
 }
 
@@ -106,6 +107,31 @@ func (c *Client) Events(ctx context.Context, after uint64, fn func(spec.Event) e
 	}
 }
 
+// How often and how soon a request is sent again that broke off because the
+// watchdog was replaced by another program in that moment.
+const (
+	retries    = 20
+	retryDelay = 25 * time.Millisecond
+)
+
+// callAgain is call for requests that may be carried out twice.
+func (c *Client) callAgain(ctx context.Context, method, path string, in, out any) error {
+	for i := 0; ; i++ {
+		err := c.call(ctx, method, path, in, out)
+		if err == nil || i == retries || !errors.Is(err, errBrokenOff) {
+			return err
+		}
+		select {
+		case <-time.After(retryDelay):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// errBrokenOff: the watchdog took a connection and ended before its answer.
+var errBrokenOff = errors.New("broke off")
+
 // call sends a request and reads the answer.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, clientTimeout)
@@ -143,6 +169,9 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte) (*h
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
+		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+			err = fmt.Errorf("%w: %w", errBrokenOff, err)
+		}
 		return nil, fmt.Errorf("call watchdog on %s: %w: %w", c.socket, ErrUnreachable, err)
 	}
 	if resp.StatusCode == http.StatusOK {
@@ -157,7 +186,7 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte) (*h
 	case http.StatusUnprocessableEntity:
 		return nil, &answerError{e.Error, ErrRefused}
 	case http.StatusServiceUnavailable:
-		return nil, &answerError{e.Error, ErrUnreachable}
+		return nil, &answerError{e.Error, fmt.Errorf("%w: %w", ErrUnreachable, errBrokenOff)}
 	}
 	return nil, errors.New(e.Error)
 }
