@@ -22,12 +22,12 @@ const eventQueue = 64
 // linuxKernel is the kernel that there is. The loop's goroutine alone calls
 // its methods; the poller's goroutine only hands tokens on.
 type linuxKernel struct {
-	log    hclog.Logger
-	id     string // of this watchdog's data directory
-	runDir string
-	bootID string
-	null   int  // /dev/null, the stdin of all
-	spared bool // the kernel is told to spare this process when memory is short
+	log     hclog.Logger
+	id      string // of this watchdog's data directory
+	runDir  string
+	bootID  string
+	spawner *spawner
+	spared  bool // the kernel is told to spare this process when memory is short
 
 	poll      *poller
 	pump      *pump
@@ -54,16 +54,16 @@ func newLinuxKernel(log hclog.Logger, id, runDir string, p *pump) (*linuxKernel,
 	if err != nil {
 		return nil, err
 	}
-	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open /dev/null: %w", err)
-	}
 	poll, err := newPoller("meshrun-events")
 	if err != nil {
-		unix.Close(null)
 		return nil, err
 	}
-	k := &linuxKernel{log: log, id: id, runDir: runDir, bootID: boot, null: null, poll: poll, pump: p,
+	spawner, err := newSpawner() // before there are descriptors of instances
+	if err != nil {
+		poll.close()
+		return nil, err
+	}
+	k := &linuxKernel{log: log, id: id, runDir: runDir, bootID: boot, spawner: spawner, poll: poll, pump: p,
 		spared: isSpared(), events: make(chan []kernelEvent, eventQueue), closed: make(chan struct{}),
 		held: map[spec.InstanceID]*held{}, inherited: map[spec.InstanceID]int{}}
 	poll.run(k.deliver)
@@ -86,7 +86,7 @@ func (k *linuxKernel) deliver(tokens []uint64) {
 func (k *linuxKernel) close() {
 	close(k.closed)
 	k.poll.close()
-	unix.Close(k.null)
+	k.spawner.close()
 	for _, h := range k.held {
 		if h.notify >= 0 {
 			unix.Close(h.notify)

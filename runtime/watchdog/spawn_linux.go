@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,24 +26,12 @@ func (k *linuxKernel) Start(l *spec.Launch, m marks) (*process, error) {
 	if _, err := k.Hold(l); err != nil {
 		return nil, err
 	}
-	files, err := k.files(l, p)
-	defer func() {
-		for _, fd := range files[1:] {
-			unix.Close(int(fd))
-		}
-	}()
+	var pid int
+	k.spawner.do(func() { pid, err = k.fork(l, m, p) })
 	if err != nil {
 		return nil, err
 	}
-	pidfd := -1
-	attr := &syscall.ProcAttr{Dir: p.dir, Env: k.environment(l, m), Files: files,
-		Sys: &syscall.SysProcAttr{Setsid: true, Credential: p.cred, PidFD: &pidfd}}
-	pid, err := syscall.ForkExec(p.path, l.Argv, attr)
-	runtime.KeepAlive(attr)
-	if err != nil {
-		return nil, explain(err, p, l)
-	}
-	proc, err := k.attendChild(pid, pidfd)
+	proc, err := k.attendChild(pid)
 	if err == nil && k.spared && l.ID != AgentID {
 		// That memory is short is the instances' matter, not meshrun's: what
 		// the watchdog is spared, they are not.
@@ -53,6 +40,26 @@ func (k *linuxKernel) Start(l *spec.Launch, m marks) (*process, error) {
 		}
 	}
 	return proc, err
+}
+
+// fork opens what the process inherits, and forks. It runs on the spawner's
+// thread.
+func (k *linuxKernel) fork(l *spec.Launch, m marks, p prepared) (int, error) {
+	files, err := k.files(l, p)
+	defer func() {
+		for _, fd := range files {
+			unix.Close(int(fd))
+		}
+	}()
+	if err != nil {
+		return 0, err
+	}
+	pid, err := syscall.ForkExec(p.path, l.Argv, &syscall.ProcAttr{Dir: p.dir, Env: k.environment(l, m), Files: files,
+		Sys: &syscall.SysProcAttr{Setsid: true, Credential: p.cred}})
+	if err != nil {
+		return 0, explain(err, p, l)
+	}
+	return pid, nil
 }
 
 func oomPath(pid string) string { return "/proc/" + pid + "/oom_score_adj" }
@@ -65,13 +72,11 @@ func isSpared() bool {
 
 // attendChild learns who a fresh child is. Should that fail, the child is
 // ended: nothing runs that is not watched.
-func (k *linuxKernel) attendChild(pid, pidfd int) (*process, error) {
-	proc := &process{pidfd: pidfd, pid: pid, bootID: k.bootID, session: pid}
+func (k *linuxKernel) attendChild(pid int) (*process, error) {
+	proc := &process{pid: pid, bootID: k.bootID, session: pid}
 	var err error
-	if proc.pidfd < 0 {
-		proc.pidfd, err = unix.PidfdOpen(pid, 0)
-	}
-	if err == nil {
+	// Only the loop reaps, so the number is still this child's.
+	if proc.pidfd, err = unix.PidfdOpen(pid, 0); err == nil {
 		var st procStat
 		if st, err = readStat(pid); err == nil {
 			proc.startTicks = st.startTicks
@@ -96,10 +101,14 @@ func (k *linuxKernel) attendChild(pid, pidfd int) (*process, error) {
 }
 
 // files opens what a process inherits: /dev/null, its own blocking ends of the
-// pipes, and the lock of an exclusive one. All but the first are the caller's
-// to close.
+// pipes, and the lock of an exclusive one. They are the caller's to close, also
+// if there is an error.
 func (k *linuxKernel) files(l *spec.Launch, p prepared) ([]uintptr, error) {
-	files := []uintptr{uintptr(k.null)}
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open /dev/null: %w", err)
+	}
+	files := []uintptr{uintptr(null)}
 	for _, suffix := range [...]string{".out", ".err"} {
 		path := k.path(l.ID, suffix)
 		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
