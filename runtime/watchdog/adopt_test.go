@@ -92,7 +92,7 @@ func forkingEntry(l spec.Launch) *replayed {
 func TestForkThatTheJournalDidNotSeeIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, k := job("a"), newFakeKernel(t)
-		p, err := k.Start(&l, marks{})
+		p, err := k.startOne(&l)
 		if err != nil {
 			t.Fatal(err)
 		}

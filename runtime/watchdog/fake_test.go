@@ -78,7 +78,14 @@ func (k *fakeKernel) Hold(l *spec.Launch) (uint64, error) {
 	return k.sockets[l.ID], nil
 }
 
-func (k *fakeKernel) Start(l *spec.Launch, _ marks) (*process, error) {
+func (k *fakeKernel) Start(starts []start, done func(int, *process, error)) {
+	for i, st := range starts {
+		p, err := k.startOne(st.launch)
+		done(i, p, err)
+	}
+}
+
+func (k *fakeKernel) startOne(l *spec.Launch) (*process, error) {
 	if err := k.startErr[l.ID]; err != nil {
 		return nil, err
 	}

@@ -42,6 +42,17 @@ type marks struct {
 	unrecorded bool
 }
 
+// startBatch is how many forks are begun together: while the kernel works on
+// one, the others are prepared and the ones before looked at. In between, a
+// long queue of starts delays neither exits nor requests by more than that.
+const startBatch = 16
+
+// start is a launch to be forked now.
+type start struct {
+	launch *spec.Launch
+	marks  marks
+}
+
 // kernelEvent is something that happened to a process or a notify socket.
 // Tokens are never reused, so that a late event finds nobody.
 type kernelEvent struct {
@@ -82,9 +93,10 @@ type kernel interface {
 	// Hold opens what an instance keeps over its generations: its pipes and,
 	// where it has one, its notify socket, whose token it returns.
 	Hold(l *spec.Launch) (notifyToken uint64, err error)
-	// Start forks. An error says in words why it could not; errLocked if
-	// another copy holds the lock.
-	Start(l *spec.Launch, m marks) (*process, error)
+	// Start forks for each of the starts, at most startBatch, and hands over
+	// what came of them one by one, before it returns. An error says in words
+	// why there is no process; errLocked if another copy holds the lock.
+	Start(starts []start, done func(i int, p *process, err error))
 	// Find opens a process that is said to live: nil if pid, start time and
 	// boot are not all those of a live or unreaped process, or if the process
 	// carries another generation's mark.

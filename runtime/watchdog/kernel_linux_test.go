@@ -271,13 +271,14 @@ func startStranger(t *testing.T, notAt uint64) (pid int) {
 // dyingKernel kills its own watchdog between a fork and its record.
 type dyingKernel struct{ *linuxKernel }
 
-func (k dyingKernel) Start(l *spec.Launch, m marks) (*process, error) {
-	_, err := k.linuxKernel.Start(l, m)
-	if err == nil {
-		unix.Kill(os.Getpid(), unix.SIGKILL)
-		select {}
-	}
-	return nil, err
+func (k dyingKernel) Start(starts []start, done func(int, *process, error)) {
+	k.linuxKernel.Start(starts, func(i int, p *process, err error) {
+		if err == nil {
+			unix.Kill(os.Getpid(), unix.SIGKILL)
+			select {}
+		}
+		done(i, p, err)
+	})
 }
 
 // crashAfterFork is a watchdog that dies right after its first fork.

@@ -17,35 +17,59 @@ import (
 // lockFD is the descriptor that an exclusive process inherits locked.
 const lockFD = 3
 
-// Start checks a launch, forks, and watches what came of it.
-func (k *linuxKernel) Start(l *spec.Launch, m marks) (*process, error) {
-	p, err := prepare(l)
-	if err != nil {
-		return nil, err
+// Start checks launches, forks them on the spawner's thread, and meanwhile
+// sees to those that are forked.
+func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
+	type result struct {
+		i, pid int
+		err    error
 	}
-	if _, err := k.Hold(l); err != nil {
-		return nil, err
-	}
-	var pid int
-	k.spawner.do(func() { pid, err = k.fork(l, m, p) })
-	if err != nil {
-		return nil, err
-	}
-	proc, err := k.attendChild(pid)
-	if err == nil && k.spared && l.ID != AgentID {
-		// That memory is short is the instances' matter, not meshrun's: what
-		// the watchdog is spared, they are not.
-		if err := os.WriteFile(oomPath(strconv.Itoa(pid)), []byte("0"), 0); err != nil {
-			k.log.Debug("cannot reset oom_score_adj", "pid", pid, "error", err)
+	results := make(chan result, len(starts))
+	for i, st := range starts {
+		p, err := prepare(st.launch)
+		if err == nil {
+			_, err = k.Hold(st.launch)
 		}
+		if err != nil {
+			results <- result{i: i, err: err}
+			continue
+		}
+		notify := k.held[st.launch.ID].notify >= 0
+		k.spawner.post(func() {
+			pid, err := k.fork(st, p, notify)
+			results <- result{i, pid, err}
+		})
 	}
-	return proc, err
+	for range starts {
+		r := <-results
+		if r.err != nil {
+			done(r.i, nil, r.err)
+			continue
+		}
+		proc, err := k.attendChild(r.pid)
+		if err == nil {
+			k.expose(starts[r.i].launch.ID, r.pid)
+		}
+		done(r.i, proc, err)
+	}
+}
+
+// expose gives up for an instance what the watchdog is spared: that memory is
+// short is the instances' matter, not meshrun's.
+func (k *linuxKernel) expose(id spec.InstanceID, pid int) {
+	if !k.spared || id == AgentID {
+		return
+	}
+	if err := os.WriteFile(oomPath(strconv.Itoa(pid)), []byte("0"), 0); err != nil {
+		k.log.Debug("cannot reset oom_score_adj", "pid", pid, "error", err)
+	}
 }
 
 // fork opens what the process inherits, and forks. It runs on the spawner's
 // thread.
-func (k *linuxKernel) fork(l *spec.Launch, m marks, p prepared) (int, error) {
-	files, err := k.files(l, p)
+func (k *linuxKernel) fork(st start, p prepared, notify bool) (int, error) {
+	l := st.launch
+	files, err := k.files(l, p, notify)
 	defer func() {
 		for _, fd := range files {
 			unix.Close(int(fd))
@@ -54,7 +78,7 @@ func (k *linuxKernel) fork(l *spec.Launch, m marks, p prepared) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	pid, err := syscall.ForkExec(p.path, l.Argv, &syscall.ProcAttr{Dir: p.dir, Env: k.environment(l, m), Files: files,
+	pid, err := syscall.ForkExec(p.path, l.Argv, &syscall.ProcAttr{Dir: p.dir, Env: k.environment(l, st.marks), Files: files,
 		Sys: &syscall.SysProcAttr{Setsid: true, Credential: p.cred}})
 	if err != nil {
 		return 0, explain(err, p, l)
@@ -103,7 +127,7 @@ func (k *linuxKernel) attendChild(pid int) (*process, error) {
 // files opens what a process inherits: /dev/null, its own blocking ends of the
 // pipes, and the lock of an exclusive one. They are the caller's to close, also
 // if there is an error.
-func (k *linuxKernel) files(l *spec.Launch, p prepared) ([]uintptr, error) {
+func (k *linuxKernel) files(l *spec.Launch, p prepared, notify bool) ([]uintptr, error) {
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open /dev/null: %w", err)
@@ -122,7 +146,7 @@ func (k *linuxKernel) files(l *spec.Launch, p prepared) ([]uintptr, error) {
 			}
 		}
 	}
-	if p.cred != nil && k.held[l.ID].notify >= 0 {
+	if p.cred != nil && notify {
 		if err := unix.Chown(k.path(l.ID, ".notify"), int(p.cred.Uid), -1); err != nil {
 			return files, fmt.Errorf("hand over notify socket: %w", err)
 		}

@@ -23,7 +23,7 @@ type spawner struct {
 
 // newSpawner starts the thread.
 func newSpawner() (*spawner, error) {
-	s := &spawner{work: make(chan func()), done: make(chan struct{})}
+	s := &spawner{work: make(chan func(), startBatch), done: make(chan struct{})}
 	began := make(chan error, 1)
 	go func() {
 		defer close(s.done)
@@ -44,13 +44,9 @@ func newSpawner() (*spawner, error) {
 	return s, nil
 }
 
-// do runs f on the thread and waits for it. F must use raw descriptors only,
-// and close what it opens.
-func (s *spawner) do(f func()) {
-	finished := make(chan struct{})
-	s.work <- func() { defer close(finished); f() }
-	<-finished
-}
+// post has f run on the thread, after what was posted before. F must use raw
+// descriptors only, and close what it opens.
+func (s *spawner) post(f func()) { s.work <- f }
 
 // close ends the thread.
 func (s *spawner) close() {

@@ -161,19 +161,30 @@ func (s *supervisor) kill(in *instance, now time.Time) {
 	}
 }
 
-// fork starts the next generation.
-func (s *supervisor) fork(in *instance) {
-	in.view.Generation++
-	in.nonce = s.nonce()
-	in.blame, in.pulse, in.adopted, in.killed = "", 0, false, false
-	in.view.Status, in.view.ReadyAt, in.view.Reason = "", time.Time{}, ""
-	in.forking = true
-	s.tell(in, note{kind: spec.EventStarting, severity: spec.Info, message: "starting"})
-	m := in.marks()
+// fork starts the next generations of some instances.
+func (s *supervisor) fork(batch []*instance) {
+	starts := make([]start, len(batch))
+	for i, in := range batch {
+		in.view.Generation++
+		in.nonce = s.nonce()
+		in.blame, in.pulse, in.adopted, in.killed = "", 0, false, false
+		in.view.Status, in.view.ReadyAt, in.view.Reason = "", time.Time{}, ""
+		in.forking = true
+		s.tell(in, note{kind: spec.EventStarting, severity: spec.Info, message: "starting"})
+		starts[i] = start{launch: in.launch, marks: in.marks()}
+	}
 	// On disk before the fork, so that a successor looks for what was forked.
-	m.unrecorded = !s.journal.flush()
-	proc, err := s.kern.Start(in.launch, m)
-	now := time.Now()
+	unrecorded := !s.journal.flush()
+	for i := range starts {
+		starts[i].marks.unrecorded = unrecorded
+	}
+	s.kern.Start(starts, func(i int, proc *process, err error) {
+		s.forked(batch[i], proc, err, time.Now())
+	})
+}
+
+// forked handles what came of a fork.
+func (s *supervisor) forked(in *instance, proc *process, err error, now time.Time) {
 	in.forking = false
 	if err != nil {
 		s.ended(in, spec.Exit{Error: err.Error()}, errors.Is(err, errLocked), now)

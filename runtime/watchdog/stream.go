@@ -20,6 +20,10 @@ import (
 const (
 	// streamBatch is how many events are written to a follower at once.
 	streamBatch = 256
+	// streamPause lies between two writes while events keep coming: what comes
+	// alone is told at once, and a thousand starts do not wake a reader a
+	// thousand times.
+	streamPause = 20 * time.Millisecond
 	// streamStall is how long a follower may take nothing before it is cut off.
 	streamStall = 30 * time.Second
 )
@@ -54,6 +58,7 @@ type follower struct {
 	ring    *ring
 	dir     string
 	after   uint64
+	wrote   time.Time // the last write
 }
 
 func (f *follower) run(follow bool, done <-chan struct{}) error {
@@ -78,9 +83,25 @@ func (f *follower) run(follow bool, done <-chan struct{}) error {
 		case <-f.ctx.Done():
 			return context.Cause(f.ctx)
 		case <-more:
+			f.pause(done)
 		case <-done:
 			follow = false // the last events, and then the end
 		}
+	}
+}
+
+// pause waits until streamPause after the last write, or for an end.
+func (f *follower) pause(done <-chan struct{}) {
+	wait := streamPause - time.Since(f.wrote)
+	if wait <= 0 {
+		return
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-f.ctx.Done():
+	case <-done:
 	}
 }
 
@@ -100,6 +121,7 @@ func (f *follower) write(events []spec.Event) error {
 	if _, err := f.w.Write(buf.Bytes()); err != nil {
 		return fmt.Errorf("write events: %w", err)
 	}
+	f.wrote = time.Now()
 	return f.control.Flush()
 }
 

@@ -105,7 +105,7 @@ func (s *supervisor) run(ctx context.Context) {
 }
 
 // handle does what is due and takes one thing that waits, if there is one:
-// between any two forks of a long queue, so that it delays neither exits nor
+// between any two batches of a long queue, so that it delays neither exits nor
 // requests, and they do not delay it.
 func (s *supervisor) handle(ctx context.Context) {
 	s.tick(time.Now())
@@ -172,15 +172,18 @@ func (s *supervisor) do(ctx context.Context, f func()) error {
 
 // forkNext forks the first of the queue.
 func (s *supervisor) forkNext() {
-	if len(s.queue) == 0 {
-		return
+	var batch []*instance
+	for len(s.queue) > 0 && len(batch) < startBatch {
+		in := s.queue[0]
+		s.queue[0] = nil
+		s.queue = s.queue[1:]
+		in.queued = false
+		if in.phase == pending && s.halt == nil {
+			batch = append(batch, in)
+		}
 	}
-	in := s.queue[0]
-	s.queue[0] = nil
-	s.queue = s.queue[1:]
-	in.queued = false
-	if in.phase == pending && s.halt == nil {
-		s.fork(in)
+	if len(batch) > 0 {
+		s.fork(batch)
 	}
 }
 
