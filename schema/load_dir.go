@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/ext/dynblock"
@@ -22,26 +24,70 @@ type parsedFile struct {
 	dynamic bool
 }
 
-// parse reads and parses a file, or takes it from the last time if it has not
-// changed. It returns nil if it cannot be read, which is reported.
-func (l *loading) parse(s source) *parsedFile {
-	src, err := readBounded(s.path, MaxFile)
-	l.note(s.path, src, err)
-	if err != nil {
-		l.fail("Cannot read", fmt.Sprintf("%s cannot be read: %v.", s.name, err))
-		return nil
+// parseAll reads and parses files, or takes them from the last time if they
+// have not changed. Those that can't be read are reported and left out.
+func (l *loading) parseAll(sources []source) []*parsedFile {
+	var files []*parsedFile
+	var work parallel
+	for _, s := range sources {
+		src, err := readBounded(s.path, MaxFile)
+		l.note(s.path, src, err)
+		if err != nil {
+			l.fail("Cannot read", fmt.Sprintf("%s cannot be read: %v.", s.name, err))
+			continue
+		}
+		p := &parsedFile{name: s.name, sum: digest(sha256.Sum256(src))}
+		files = append(files, p)
+		if last, ok := l.loader.parsed[s.name]; ok && last.sum == p.sum {
+			*p = last
+			continue
+		}
+		work.do(func() {
+			p.file, p.diags = parseFile(src, s.name)
+			p.dynamic = hasDynamic(p.file.Body.(*hclsyntax.Body))
+		})
 	}
-	sum := digest(sha256.Sum256(src))
-	p, ok := l.loader.parsed[s.name]
-	if !ok || p.sum != sum {
-		p = parsedFile{name: s.name, sum: sum}
-		p.file, p.diags = parseFile(src, s.name)
-		p.dynamic = hasDynamic(p.file.Body.(*hclsyntax.Body))
+	work.wait()
+	for _, p := range files {
+		l.parsed[p.name] = *p
+		l.files[p.name] = p.file
+		l.diags = append(l.diags, p.diags...)
 	}
-	l.parsed[s.name] = p
-	l.files[s.name] = p.file
-	l.diags = append(l.diags, p.diags...)
-	return &p
+	return files
+}
+
+// parallel runs functions on as many goroutines as there are processors.
+type parallel struct {
+	wg    sync.WaitGroup
+	slots chan struct{}
+	panic atomic.Pointer[panicked]
+}
+
+// panicked is a panic on its way from one goroutine to another.
+type panicked struct{ place string }
+
+func (p *parallel) do(f func()) {
+	if p.slots == nil {
+		p.slots = make(chan struct{}, runtime.GOMAXPROCS(0))
+	}
+	p.slots <- struct{}{}
+	p.wg.Go(func() {
+		defer func() {
+			if recover() != nil {
+				p.panic.Store(&panicked{panicPlace()})
+			}
+			<-p.slots
+		}()
+		f()
+	})
+}
+
+// wait returns when all functions have; it panics if one of them did.
+func (p *parallel) wait() {
+	p.wg.Wait()
+	if what := p.panic.Load(); what != nil {
+		panic(what)
+	}
 }
 
 func hasDynamic(b *hclsyntax.Body) bool {
@@ -58,17 +104,20 @@ func hasDynamic(b *hclsyntax.Body) bool {
 // an error like any other.
 func (l *loading) directory(d *directory) {
 	defer func() {
-		if recover() != nil {
-			l.fail("Cannot evaluate", fmt.Sprintf("The files in %s made meshrun's reader fail, at %s. Please report this with the files; meanwhile, change what was edited last.", d.path, panicPlace()))
+		what := recover()
+		if what == nil {
+			return
 		}
+		place := panicPlace()
+		if elsewhere, ok := what.(*panicked); ok {
+			place = elsewhere.place
+		}
+		l.fail("Cannot evaluate", fmt.Sprintf("The files in %s made meshrun's reader fail, at %s. Please report this with the files; meanwhile, change what was edited last.", d.path, place))
 	}()
 	d.scope = &scope{variables: map[string]*variable{}, locals: map[string]*local{}, note: l.included}
-	var files []*parsedFile
-	for _, s := range d.files {
-		if p := l.parse(s); p != nil {
-			files = append(files, p)
-			l.declare(d.scope, p)
-		}
+	files := l.parseAll(d.files)
+	for _, p := range files {
+		l.declare(d.scope, p)
 	}
 	l.evaluate(d)
 	d.scope = l.loader.reuse(d)

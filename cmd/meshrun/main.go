@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"syscall"
 
@@ -28,7 +29,9 @@ func run(ctx context.Context, args []string, term *terminal) int {
 	}
 	cmd := root(term)
 	cmd.SetArgs(normalizeArgs(cmd, args))
-	if !ownsSignals(cmd, args) {
+	if !stays(cmd, args) {
+		// A command that ends in a moment need not save memory for later.
+		debug.SetGCPercent(400)
 		var stop context.CancelFunc
 		ctx, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 		defer stop()
@@ -36,8 +39,8 @@ func run(ctx context.Context, args []string, term *terminal) int {
 	return term.report(ctx, cmd.ExecuteContext(ctx))
 }
 
-// ownsSignals reports whether a command decides by itself what a signal means.
-func ownsSignals(cmd *cobra.Command, args []string) bool {
+// stays reports whether a command decides by itself what a signal means.
+func stays(cmd *cobra.Command, args []string) bool {
 	if found, _, err := cmd.Find(args); err == nil {
 		cmd = found
 	}
