@@ -166,11 +166,11 @@ func TestSavingAFileIsEnoughAndABrokenOneChangesNothing(t *testing.T) {
 	n.write("jobs/second.hcl", "job \"second\" {\n  process \"x\" {\n    command = [\"sleep\", \"1002\"]\n  }\n}\n")
 	eventually(t, 10*time.Second, "the refusal is an event", func() error {
 		for _, ev := range n.events() {
-			if ev.Type == spec.EventJobRefused && strings.Contains(ev.Message, "web.hcl:4") {
+			if ev.Type == spec.EventJobRefused && strings.Contains(ev.Message, "web.hcl:5") {
 				return nil
 			}
 		}
-		return fmt.Errorf("no event names web.hcl:4")
+		return fmt.Errorf("no event names web.hcl:5")
 	})
 	if i, err := n.instance("web/app/0"); err != nil || i.PID != pid {
 		t.Errorf("a broken file touched web/app/0: pid %d → %d (%v)", pid, i.PID, err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -188,7 +189,13 @@ func (n *node) tryStatus() (status, error) {
 	if r.code != 0 {
 		return s, fmt.Errorf("status: exit %d: %s", r.code, r.stderr)
 	}
-	return s, json.Unmarshal([]byte(r.stdout), &s)
+	if err := json.Unmarshal([]byte(r.stdout), &s); err != nil {
+		return s, fmt.Errorf("read status: %w", err)
+	}
+	if s.Agent.PID <= 1 || s.Agent.WatchdogPID <= 1 {
+		return s, errors.New("status: one of agent and watchdog is just being replaced")
+	}
+	return s, nil
 }
 
 func (n *node) status() status {

@@ -141,25 +141,40 @@ func (n *node) checkNoTwins() {
 	}
 }
 
-// checkNoneUnknown: every process of the node is an instance's leader.
+// checkNoneUnknown: every process of the node is an instance's. One that has
+// just been started may be told of a moment later; one that stays untold is
+// unknown.
 func (n *node) checkNoneUnknown() {
 	n.t.Helper()
-	eventually(n.t, 15*time.Second, "every process is known", func() error {
-		known := map[int]bool{}
+	const grace = 2 * time.Second
+	untold := map[int]time.Time{} // since when
+	for end := time.Now().Add(3 * grace); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		running := n.processes("-ledger")
 		s, err := n.tryStatus()
 		if err != nil {
-			return err
+			continue
 		}
+		known := map[int]bool{}
 		for _, i := range s.Instances {
 			known[i.PID] = true
 		}
-		for pid, line := range n.processes("-ledger") {
-			if !known[pid] && alive(pid) {
-				return fmt.Errorf("%d is in no instance: %s", pid, line)
+		for pid := range untold {
+			if _, there := running[pid]; known[pid] || !there {
+				delete(untold, pid)
 			}
 		}
-		return nil
-	})
+		for pid, line := range running {
+			if known[pid] {
+				continue
+			}
+			if _, before := untold[pid]; !before {
+				untold[pid] = time.Now()
+			}
+			if time.Since(untold[pid]) > grace && alive(pid) {
+				n.t.Fatalf("%d is in no instance: %s", pid, line)
+			}
+		}
+	}
 }
 
 // checkExits: an exit code is the one with which the process says it ended,
