@@ -51,7 +51,7 @@ func (n *node) stormJob(edit int) string {
 	return b.String()
 }
 
-// TestStorm kills watchdog and agent at random moments, also both at once,
+// TestStorm kills watchdog and agent at random moments
 // while 200 processes start, stop and restart, and then compares what meshrun
 // says with what the processes wrote down themselves.
 func TestStorm(t *testing.T) {
@@ -181,13 +181,14 @@ func (n *node) checkNoneUnknown() {
 // or unknown.
 func (n *node) checkExits() {
 	n.t.Helper()
+	events := n.events() // before the ledger, which must not lag behind it
 	codes := map[string]string{}
 	for _, f := range append(n.ledgerLines("over"), n.ledgerLines("term")...) {
 		codes[f[1]+" "+f[2]] = f[4]
 	}
 	checked, unknown := 0, 0
 	pids := map[string]int{} // by instance and generation
-	for _, ev := range n.events() {
+	for _, ev := range events {
 		i := ev.Instance
 		if i == nil || i.ID.Job != "storm" {
 			continue
