@@ -256,7 +256,7 @@ func TestSynergymeshRunsAsAWhole(t *testing.T) {
 		}
 		return nil
 	})
-	if err := n.logged("synergymesh/engine-render", "engine owns shard 3 with token"); err != nil {
+	if err := n.logged("synergymesh/engine-render", "engine-render-3 owns its shard with token"); err != nil {
 		t.Error(err)
 	}
 }

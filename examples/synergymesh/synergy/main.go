@@ -151,7 +151,8 @@ func engine(ctx context.Context, data, launcher string, shard int) error {
 	if err != nil {
 		return errors.New("no fencing token: is the process declared exclusive?")
 	}
-	claim := filepath.Join(data, "engines", strconv.Itoa(shard))
+	name := fmt.Sprintf("%s-%d", os.Getenv("MESHRUN_PROCESS"), shard)
+	claim := filepath.Join(data, "engines", name)
 	if last, err := os.ReadFile(claim); err == nil {
 		if seen, err := strconv.ParseUint(strings.TrimSpace(string(last)), 10, 64); err == nil && seen > token {
 			return fmt.Errorf("token %d is stale: %d has been here", token, seen)
@@ -160,12 +161,12 @@ func engine(ctx context.Context, data, launcher string, shard int) error {
 	if err := os.WriteFile(claim, []byte(strconv.FormatUint(token, 10)+"\n"), 0o644); err != nil {
 		return fmt.Errorf("claim shard: %w", err)
 	}
-	fmt.Printf("engine owns shard %d with token %d\n", shard, token)
-	if err := register(ctx, launcher, fmt.Sprintf("engine-%d", shard)); err != nil {
+	fmt.Printf("%s owns its shard with token %d\n", name, token)
+	if err := register(ctx, launcher, name); err != nil {
 		return err
 	}
 	<-ctx.Done()
-	fmt.Println("engine gives up shard", shard)
+	fmt.Println(name, "gives up its shard")
 	return nil
 }
 
