@@ -38,10 +38,10 @@ func (n *node) stormJob(edit int) string {
 		if i%20 == edit%20 { // each edit restarts a handful
 			extra = fmt.Sprintf(`, "-children", "%d"`, edit%2)
 		}
-		process(fmt.Sprintf("steady%d", i), fmt.Sprintf(`"-every", "%dms"%s`, 50+i, extra), "      delay = \"10ms\"")
+		process(fmt.Sprintf("steady%d", i), fmt.Sprintf(`"-every", "%dms"%s`, 100+i, extra), "      delay = \"10ms\"")
 	}
 	for i := range stormCrashy {
-		process(fmt.Sprintf("crashy%d", i), fmt.Sprintf(`"-every", "20ms", "-run", "%dms", "-exit", "%d"`, 300+37*i, 1+i),
+		process(fmt.Sprintf("crashy%d", i), fmt.Sprintf(`"-every", "70ms", "-run", "%dms", "-exit", "%d"`, 300+37*i, 1+i),
 			"      delay     = \"10ms\"\n      max_delay = \"100ms\"\n      attempts  = 1000\n      window    = \"5m\"\n      stable    = \"1s\"")
 	}
 	for i := range stormOneShot {

@@ -50,8 +50,14 @@ func memory(pid int) (pss int64, threads int, err error) {
 	return pss, threads, nil
 }
 
-// settle waits until the node has been quiet for two seconds.
+// stable is the uptime after which a restart counts as recovered, by default,
+// and some more: that is told for each of those that were killed.
+const stable = 12 * time.Second
+
+// settle waits until all that went before has come to its end, and the node
+// has been quiet for two seconds.
 func (b *bench) settle() error {
+	time.Sleep(stable)
 	pids := []int{b.watchdog, b.agent}
 	for range 30 {
 		before, err := ticks(pids)
