@@ -75,6 +75,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if !underWatchdog(cfg.DataDir) {
 		return becomeWatchdog(cfg.DataDir, cfg.Args)
 	}
+	restBetweenBursts()
 	a := &agent{cfg: cfg, logger: cfg.Logger.Named("agent"), events: make(chan spec.Event, 64),
 		failed: make(chan error, 1), ends: make(chan ending, 1)}
 	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)

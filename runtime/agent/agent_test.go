@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -129,12 +130,18 @@ func TestOneAgentADirectory(t *testing.T) {
 func TestTheLifecycleUndoesInReverseAndBoundsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l lifecycle
+		var mu sync.Mutex // guards undone: once time is up, nobody waits for the loop
 		var undone []string
+		undo := func(name string) {
+			mu.Lock()
+			defer mu.Unlock()
+			undone = append(undone, name)
+		}
 		failed := make(chan error, 1)
-		l.onStop("first", func(context.Context) error { undone = append(undone, "first"); return nil })
+		l.onStop("first", func(context.Context) error { undo("first"); return nil })
 		l.start(t.Context(), "loop", func(ctx context.Context) error {
 			<-ctx.Done()
-			undone = append(undone, "loop")
+			undo("loop")
 			return nil
 		}, failed)
 		l.onStop("stuck", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })

@@ -28,6 +28,7 @@ func RunWatchdog(ctx context.Context, cfg WatchdogConfig) error {
 	if err := prepareDataDir(cfg.DataDir); err != nil {
 		return err
 	}
+	restBetweenBursts()
 	err := watchdog.Run(ctx, watchdog.Config{
 		DataDir: cfg.DataDir, Agent: cfg.Agent, Version: cfg.Version,
 		Logger: cfg.Logger, AgentOutput: cfg.AgentOutput,

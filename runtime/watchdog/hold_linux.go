@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -18,28 +17,29 @@ import (
 // os.ErrNotExist if the instance was never started.
 func HoldOutput(dataDir string, id spec.InstanceID) (io.Closer, error) {
 	stem := filepath.Join(dataDir, "watchdog", "run", runName(id))
-	var h outputHolder
+	h := outputHolder{-1, -1}
 	for i, suffix := range [...]string{".out", ".err"} {
 		fd, err := unix.Open(stem+suffix, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("hold output of %s: %w", id, err), h.Close())
 		}
-		// Not os.NewFile's pollable kind: nobody ever reads it.
-		h[i] = os.NewFile(uintptr(fd), stem+suffix)
+		h[i] = fd
 	}
 	return &h, nil
 }
 
-// outputHolder holds the two pipes of an instance.
-type outputHolder [2]*os.File
+// outputHolder holds the descriptors of an instance's two pipes, -1 where there
+// is none. Bare ones: an os.File would put them into the runtime's poller,
+// which every line that the instance writes would wake.
+type outputHolder [2]int
 
 // Close lets go of the pipes.
 func (h *outputHolder) Close() error {
 	var errs []error
-	for i, f := range h {
-		if f != nil {
-			errs = append(errs, f.Close())
-			h[i] = nil
+	for i, fd := range h {
+		if fd >= 0 {
+			errs = append(errs, unix.Close(fd))
+			h[i] = -1
 		}
 	}
 	return errors.Join(errs...)
