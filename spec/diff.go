@@ -77,18 +77,23 @@ func unionOfNames(old, new *Job) []string {
 	return slices.Compact(names)
 }
 
+// usualTexts are the leaves of a process of which nothing is said, by path.
+var usualTexts = func() map[string]string {
+	base := DefaultProcess("")
+	texts := map[string]string{}
+	for _, l := range processLeaves(&base) {
+		texts[l.path] = l.text
+	}
+	return texts
+}()
+
 // wholeProcess lists what is said about a process that comes or goes.
 func wholeProcess(p *Process, put func(*Change, leaf)) []Change {
-	usual := map[string]string{}
-	base := DefaultProcess(p.Name)
-	for _, l := range processLeaves(&base) {
-		usual[l.path] = l.text
-	}
 	var changes []Change
 	leaves := processLeaves(p)
 	slices.SortFunc(leaves, func(a, b leaf) int { return strings.Compare(a.pos, b.pos) })
 	for i, l := range leaves {
-		text, isUsual := usual[l.path]
+		text, isUsual := usualTexts[l.path]
 		if !l.set || (isUsual && text == l.text && l.path != "shards") || hasFields(leaves, i) {
 			continue
 		}

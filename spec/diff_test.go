@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"encoding/json"
 	"reflect"
 	"slices"
 	"strings"
@@ -91,6 +92,62 @@ func TestSecretsAreInNoDiffAndInNoRedactedJob(t *testing.T) {
 			t.Fatal("redacting changed the original")
 		}
 	})
+}
+
+func TestACloneIsTheSameAndSharesNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		j := drawJob(t)
+		for i := range j.Processes {
+			j.Processes[i].Env = map[string]Template{"A": "b"}
+			j.Processes[i].Sensitive = []string{}
+		}
+		data, err := json.Marshal(j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var decoded Job
+		if err := json.Unmarshal(data, &decoded); err != nil {
+			t.Fatal(err)
+		}
+		clone := j.Clone()
+		if !reflect.DeepEqual(clone, decoded) {
+			t.Fatalf("the clone differs from what a store would give back:\n%+v\n%+v", clone, decoded)
+		}
+		overwrite(reflect.ValueOf(&clone).Elem())
+		if Checksum(j) != Checksum(&decoded) {
+			t.Fatalf("writing to the clone changed the original: %+v", *j)
+		}
+	})
+}
+
+// overwrite changes every value that v reaches.
+func overwrite(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			overwrite(v.Elem())
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			overwrite(v.Field(i))
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			overwrite(v.Index(i))
+		}
+	case reflect.Map:
+		for _, key := range v.MapKeys() {
+			v.SetMapIndex(key, reflect.ValueOf("overwritten").Convert(v.Type().Elem()))
+		}
+	case reflect.String:
+		v.SetString("overwritten")
+	case reflect.Int, reflect.Int64:
+		v.SetInt(v.Int() + 1)
+	case reflect.Float64:
+		v.SetFloat(v.Float() + 1)
+	case reflect.Bool:
+		v.SetBool(!v.Bool())
+	}
 }
 
 // reachable visits every struct type below t.

@@ -1,7 +1,6 @@
 package spec
 
 import (
-	"encoding/json"
 	"maps"
 	"reflect"
 	"slices"
@@ -30,18 +29,60 @@ func (p *Process) Redacted() Process {
 	return (&JobVersion{Job: job}).Redacted().Job.Processes[0]
 }
 
-// Clone returns a deep copy.
+// Clone returns a deep copy, in which lists and maps that are left out of the
+// JSON when they are empty are nil then.
 func (j *Job) Clone() Job {
-	data, err := json.Marshal(j)
-	var out Job
-	if err == nil {
-		err = json.Unmarshal(data, &out)
-	}
-	if err != nil {
-		// Every type below Job is made to survive its own JSON.
-		panic("spec: clone job: " + err.Error())
-	}
+	out := *j
+	detach(reflect.ValueOf(&out).Elem(), false)
 	return out
+}
+
+// detach gives v copies of its own of all that it shares with the value that
+// it was copied from. OmitEmpty is what the tag of v's field says.
+func detach(v reflect.Value, omitEmpty bool) {
+	switch v.Kind() {
+	case reflect.Struct:
+		for tag, field := range blockFields(v) {
+			detach(field, tag.omitEmpty)
+		}
+	case reflect.Pointer:
+		if !v.IsNil() {
+			own := reflect.New(v.Type().Elem())
+			own.Elem().Set(v.Elem())
+			detach(own.Elem(), false)
+			v.Set(own)
+		}
+	case reflect.Slice, reflect.Map:
+		switch {
+		case v.Len() == 0 && omitEmpty:
+			v.SetZero()
+		case v.IsNil():
+		case v.Kind() == reflect.Slice:
+			detachSlice(v)
+		default:
+			detachMap(v)
+		}
+	}
+}
+
+func detachSlice(v reflect.Value) {
+	own := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+	reflect.Copy(own, v)
+	if v.Type().Elem().Kind() != reflect.String {
+		for i := range own.Len() {
+			detach(own.Index(i), false)
+		}
+	}
+	v.Set(own)
+}
+
+// detachMap takes the values as they are: those of all maps below Job are texts.
+func detachMap(v reflect.Value) {
+	own := reflect.MakeMapWithSize(v.Type(), v.Len())
+	for it := v.MapRange(); it.Next(); {
+		own.SetMapIndex(it.Key(), it.Value())
+	}
+	v.Set(own)
 }
 
 func redactBlock(v reflect.Value, path string, sensitive []string) {

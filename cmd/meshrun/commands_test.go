@@ -61,7 +61,10 @@ func TestASavedPlanIsAppliedAsItIs(t *testing.T) {
 	if info, err := os.Stat(saved); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the saved plan: %v, %v", info.Mode(), err)
 	}
-	if _, stderr, code := meshrun(t, b, "apply", "-yes", saved); code != 0 || !reflect.DeepEqual(applied, plan) {
+	_, stderr, code = meshrun(t, b, "apply", "-yes", saved)
+	acted := changingPlan() // without what is only shown
+	acted.Jobs[0].Sealed, acted.Jobs[0].Wanted, acted.Jobs[0].Changes = []byte("sealed"), nil, nil
+	if code != 0 || !reflect.DeepEqual(applied, acted) {
 		t.Errorf("exit %d: %s; applied %+v", code, stderr, applied)
 	}
 	b.ApplyFunc = func(context.Context, spec.Plan) (api.ApplyResult, error) { return api.ApplyResult{}, api.ErrStale }

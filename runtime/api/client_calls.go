@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/synergymesh/meshrun/spec"
@@ -33,8 +34,13 @@ func (c *Client) Plan(ctx context.Context, req PlanRequest) (spec.Plan, error) {
 	return call[spec.Plan](ctx, c, http.MethodPost, "/v1/plan", req)
 }
 
-// Apply implements Backend.
+// Apply implements Backend. What a plan holds only to be shown stays here: the
+// agent acts on what it sealed.
 func (c *Client) Apply(ctx context.Context, plan spec.Plan) (ApplyResult, error) {
+	plan.Jobs = slices.Clone(plan.Jobs)
+	for i := range plan.Jobs {
+		plan.Jobs[i].Wanted, plan.Jobs[i].Changes = nil, nil
+	}
 	return call[ApplyResult](ctx, c, http.MethodPost, "/v1/apply", plan)
 }
 

@@ -26,3 +26,16 @@ func BenchmarkPlanOfAnEditOfOneOfHundred(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkPlanOfANewJobOfHundred(b *testing.B) {
+	var processes []spec.Process
+	for i := range 100 {
+		processes = append(processes, process(fmt.Sprintf("p%d", i), 1))
+	}
+	w := plan.Wanted{Job: "j", Apply: job("j", processes...)}
+	for b.Loop() {
+		if _, err := plan.Compute(plan.Snapshot{Nodes: []spec.Node{{Name: "a"}}}, []plan.Wanted{w}, noon); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
