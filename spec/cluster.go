@@ -34,6 +34,22 @@ type Order struct {
 	Epoch uint64 `json:"epoch,omitempty"`
 }
 
+// Op is what an operator orders of instances.
+type Op string
+
+// The orders.
+const (
+	// OpRestart restarts instances once, and starts those that were stopped.
+	OpRestart Op = "restart"
+	// OpStop keeps instances down until they are started, restarted or
+	// applied again.
+	OpStop Op = "stop"
+	// OpStart ends an OpStop; what runs is not touched.
+	OpStart Op = "start"
+	// OpScale sets a process's number of shards.
+	OpScale Op = "scale"
+)
+
 // Order returns what operators ordered for one shard: Stopped if the shard
 // or its process is, and the sum of both epochs, so that either one's
 // increase restarts the shard.

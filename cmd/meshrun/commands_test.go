@@ -105,10 +105,10 @@ func TestApplyAsksOnlyATerminal(t *testing.T) {
 
 func TestOrdersAreDoneAtOnce(t *testing.T) {
 	for line, want := range map[string]api.PlanRequest{
-		"restart web/app/1 db": {Orders: []api.Order{{Op: api.OpRestart, Target: "web/app/1"}, {Op: api.OpRestart, Target: "db"}}},
-		"stop web/app":         {Orders: []api.Order{{Op: api.OpStop, Target: "web/app"}}},
+		"restart web/app/1 db": {Orders: []api.Order{{Op: spec.OpRestart, Target: "web/app/1"}, {Op: spec.OpRestart, Target: "db"}}},
+		"stop web/app":         {Orders: []api.Order{{Op: spec.OpStop, Target: "web/app"}}},
 		"stop -purge web":      {Remove: []string{"web"}},
-		"scale web/app 5":      {Orders: []api.Order{{Op: api.OpScale, Target: "web/app", Count: 5}}},
+		"scale web/app 5":      {Orders: []api.Order{{Op: spec.OpScale, Target: "web/app", Count: 5}}},
 		"rollback -yes web":    {Rollbacks: []api.Rollback{{Job: "web"}}},
 		"rollback -yes web 2":  {Rollbacks: []api.Rollback{{Job: "web", Version: 2}}},
 	} {

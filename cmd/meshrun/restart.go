@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/spec"
 )
 
 func restartCommand(term *terminal) *cobra.Command {
@@ -17,7 +18,7 @@ func restartCommand(term *terminal) *cobra.Command {
 		Args:              arguments(1, -1, "what to restart: JOB, JOB/PROCESS or JOB/PROCESS/SHARD"),
 		ValidArgsFunction: completeTargets(&c.place, everyWord),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req, err := orders(api.OpRestart, args)
+			req, err := orders(spec.OpRestart, args)
 			if err != nil {
 				return err
 			}
@@ -30,7 +31,7 @@ func restartCommand(term *terminal) *cobra.Command {
 }
 
 // orders makes a request of one operation on several targets.
-func orders(op api.Op, targets []string) (api.PlanRequest, error) {
+func orders(op spec.Op, targets []string) (api.PlanRequest, error) {
 	var req api.PlanRequest
 	for _, text := range targets {
 		target, err := api.ParseTarget(text)

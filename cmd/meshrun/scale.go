@@ -51,5 +51,5 @@ func (c *scale) Run(ctx context.Context) error {
 	if err != nil || n < 0 || n > spec.MaxShards {
 		return fmt.Errorf("%q is not a number of shards: write 0 to %d", c.count, spec.MaxShards)
 	}
-	return c.run(ctx, api.PlanRequest{Orders: []api.Order{{Op: api.OpScale, Target: target.String(), Count: n}}})
+	return c.run(ctx, api.PlanRequest{Orders: []api.Order{{Op: spec.OpScale, Target: target.String(), Count: n}}})
 }

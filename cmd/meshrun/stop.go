@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/spec"
 )
 
 // stop keeps instances down, or forgets whole jobs.
@@ -39,7 +40,7 @@ func stopCommand(term *terminal) *cobra.Command {
 
 // Run stops.
 func (c *stop) Run(ctx context.Context) error {
-	req, err := orders(api.OpStop, c.targets)
+	req, err := orders(spec.OpStop, c.targets)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 
 // Plan says what an apply of the request would do.
 func (b *backend) Plan(ctx context.Context, req api.PlanRequest) (spec.Plan, error) {
-	snapshot, err := plan.Load(ctx, b.store)
+	snapshot, err := plan.Load(ctx, b.store, b.node)
 	if err != nil {
 		return spec.Plan{}, fmt.Errorf("read state: %w", err)
 	}
@@ -44,9 +44,6 @@ func (b *backend) look(ctx context.Context, s *plan.Snapshot) error {
 	instances, _, err := b.engine.WaitInstances(ctx, 0)
 	if err != nil {
 		return fmt.Errorf("look at instances: %w", err)
-	}
-	for _, nodes := range s.Observed {
-		delete(nodes, b.node)
 	}
 	for _, i := range instances {
 		nodes := s.Observed[i.ID.Job]
@@ -111,7 +108,7 @@ func orders(out []plan.Wanted, req api.PlanRequest) ([]plan.Wanted, error) {
 			byJob[t.Job] = at
 			out = append(out, plan.Wanted{Job: t.Job, Who: req.Who})
 		}
-		out[at].Orders = append(out[at].Orders, plan.Order{Op: plan.Op(o.Op), Process: t.Process, Shard: t.Shard, Count: o.Count})
+		out[at].Orders = append(out[at].Orders, plan.Order{Op: o.Op, Process: t.Process, Shard: t.Shard, Count: o.Count})
 	}
 	return out, nil
 }

@@ -39,7 +39,7 @@ func TestPlanAndApplyCrossTheSocketUnchanged(t *testing.T) {
 		Jobs:      []api.JobSource{{Job: spec.Job{Name: "web", Processes: []spec.Process{process}}, Source: "/etc/web.hcl"}},
 		Paths:     []string{"/etc"},
 		Remove:    []string{"old"},
-		Orders:    []api.Order{{Op: api.OpScale, Target: "web/app", Count: 3}},
+		Orders:    []api.Order{{Op: spec.OpScale, Target: "web/app", Count: 3}},
 		Rollbacks: []api.Rollback{{Job: "db", Version: 4}},
 	}
 	plan := spec.Plan{Format: spec.PlanFormat, Created: time.Unix(1700000000, 0).UTC(), Index: 42, Jobs: []spec.JobPlan{{

@@ -90,25 +90,9 @@ type JobSource struct {
 	Source string `json:"source,omitempty"`
 }
 
-// Op is what an operator orders.
-type Op string
-
-// The orders.
-const (
-	// OpRestart restarts instances once, and starts those that were stopped.
-	OpRestart Op = "restart"
-	// OpStop keeps instances down until they are started, restarted or
-	// applied again.
-	OpStop Op = "stop"
-	// OpStart ends an OpStop; what runs is not touched.
-	OpStart Op = "start"
-	// OpScale sets a process's number of shards to Count.
-	OpScale Op = "scale"
-)
-
 // Order is an operator's wish for a job, a process or one shard.
 type Order struct {
-	Op Op `json:"op"`
+	Op spec.Op `json:"op"`
 	// Target is "job", "job/process" or "job/process/shard" (ParseTarget).
 	Target string `json:"target"`
 	// Count is the number of shards, for OpScale.

@@ -257,8 +257,8 @@ func drawChange(t *rapid.T, s plan.Snapshot) plan.Wanted {
 		return w
 	}
 	p := rapid.SampledFrom(current.Value.Job.Processes).Draw(t, "process")
-	o := plan.Order{Process: p.Name, Shard: -1, Op: rapid.SampledFrom([]plan.Op{plan.OpRestart, plan.OpStop, plan.OpStart, plan.OpScale}).Draw(t, "order")}
-	if o.Op == plan.OpScale {
+	o := plan.Order{Process: p.Name, Shard: -1, Op: rapid.SampledFrom([]spec.Op{spec.OpRestart, spec.OpStop, spec.OpStart, spec.OpScale}).Draw(t, "order")}
+	if o.Op == spec.OpScale {
 		o.Count = rapid.IntRange(1, 4).Draw(t, "count")
 	} else if p.Shards > 0 {
 		o.Shard = rapid.IntRange(-1, p.Shards-1).Draw(t, "shard")

@@ -35,24 +35,13 @@ type Wanted struct {
 	Why string
 }
 
-// Op is what an operator orders.
-type Op string
-
-// The orders.
-const (
-	OpRestart Op = "restart" // once; what was stopped is started
-	OpStop    Op = "stop"    // until it is started, restarted or applied again
-	OpStart   Op = "start"   // ends an OpStop and touches nothing that runs
-	OpScale   Op = "scale"   // sets the number of shards
-)
-
 // Order is an operator's wish for a job's instances.
 type Order struct {
-	Op Op
+	Op spec.Op
 	// Process is empty for all of the job, Shard -1 for all of the process.
 	Process string
 	Shard   int
-	// Count is the number of shards, for OpScale.
+	// Count is the number of shards, for spec.OpScale.
 	Count int
 }
 
@@ -137,7 +126,7 @@ func order(v *spec.JobVersion, o Order) error {
 		return fmt.Errorf("process %q of job %q has no shard %d, but %d shards counted from 0: %w",
 			o.Process, v.Job.Name, o.Shard, targets[0].Shards, ErrUnknown)
 	}
-	if o.Op == OpScale {
+	if o.Op == spec.OpScale {
 		if o.Process == "" || o.Shard >= 0 || o.Count < 0 || o.Count > spec.MaxShards {
 			return fmt.Errorf("scale job %q: name one process and a number of shards from 0 to %d: %w", v.Job.Name, spec.MaxShards, ErrInvalid)
 		}
@@ -157,24 +146,24 @@ func orderProcess(v *spec.JobVersion, p *spec.Process, o Order) error {
 	key := p.Name
 	if o.Shard >= 0 {
 		key = shardKey(p.Name, o.Shard)
-		if o.Op != OpStop && v.Orders[p.Name].Stopped {
+		if o.Op != spec.OpStop && v.Orders[p.Name].Stopped {
 			stopEachShard(v, p)
 		}
 	}
 	wish := v.Orders[key]
 	switch o.Op {
-	case OpStop:
+	case spec.OpStop:
 		wish.Stopped = true
-	case OpRestart:
+	case spec.OpRestart:
 		wish.Stopped = false
 		wish.Epoch++
-	case OpStart:
+	case spec.OpStart:
 		wish.Stopped = false
 	default:
 		return fmt.Errorf("%q is no order: %w", o.Op, ErrInvalid)
 	}
 	v.Orders[key] = wish
-	if o.Shard < 0 && o.Op != OpStop {
+	if o.Shard < 0 && o.Op != spec.OpStop {
 		for shard := range p.Shards {
 			if s, ok := v.Orders[shardKey(p.Name, shard)]; ok {
 				s.Stopped = false

@@ -77,12 +77,12 @@ func jobOps(j spec.JobPlan, who string, now time.Time) (history, ops []state.Op,
 // eventType returns what a version's Why is told as.
 func eventType(why string) spec.EventType {
 	first, _, _ := strings.Cut(why, ",")
-	switch Op(first) {
-	case OpScale:
+	switch spec.Op(first) {
+	case spec.OpScale:
 		return spec.EventJobScaled
-	case OpStop:
+	case spec.OpStop:
 		return spec.EventJobStopped
-	case OpRestart:
+	case spec.OpRestart:
 		return spec.EventJobRestarted
 	default:
 		return spec.EventJobApplied

@@ -41,7 +41,7 @@ func next(t *testing.T, current *spec.JobVersion, w plan.Wanted) *spec.JobVersio
 
 func apply(j *spec.Job) plan.Wanted { return plan.Wanted{Apply: j, Source: "/etc/j.hcl"} }
 
-func order(op plan.Op, process string, shard int) plan.Wanted {
+func order(op spec.Op, process string, shard int) plan.Wanted {
 	return plan.Wanted{Orders: []plan.Order{{Op: op, Process: process, Shard: shard}}}
 }
 
@@ -60,15 +60,15 @@ func TestAnApplyThatChangesNothingKeepsTheVersion(t *testing.T) {
 
 func TestOrdersAreKeptUntilTheyAreLifted(t *testing.T) {
 	v1 := next(t, nil, apply(job("j", process("a", 3), process("b", 1))))
-	v2 := next(t, v1, order(plan.OpRestart, "a", 1))
-	v3 := next(t, v2, order(plan.OpStop, "a", -1))
+	v2 := next(t, v1, order(spec.OpRestart, "a", 1))
+	v3 := next(t, v2, order(spec.OpStop, "a", -1))
 	if !v3.Order("a", 0).Stopped || v3.Order("b", 0).Stopped || v3.Order("a", 1).Epoch != 1 || v3.Why != "stop" {
 		t.Errorf("after the stop: %+v", v3.Orders)
 	}
-	if again := next(t, v3, order(plan.OpStop, "a", -1)); again != v3 {
+	if again := next(t, v3, order(spec.OpStop, "a", -1)); again != v3 {
 		t.Errorf("stopping again changes %+v", again.Orders)
 	}
-	v4 := next(t, v3, order(plan.OpStart, "a", 2))
+	v4 := next(t, v3, order(spec.OpStart, "a", 2))
 	for shard, stopped := range []bool{true, true, false} {
 		if v4.Order("a", shard).Stopped != stopped {
 			t.Errorf("one shard was started, and shard %d has %+v", shard, v4.Order("a", shard))
@@ -78,7 +78,7 @@ func TestOrdersAreKeptUntilTheyAreLifted(t *testing.T) {
 	if o := v5.Order("a", 1); o.Stopped || o.Epoch != 1 {
 		t.Errorf("an apply ends stops and keeps epochs, but it is %+v", o)
 	}
-	v6 := next(t, v5, order(plan.OpRestart, "", -1))
+	v6 := next(t, v5, order(spec.OpRestart, "", -1))
 	if v6.Order("a", 0).Epoch != 1 || v6.Order("a", 1).Epoch != 2 || v6.Order("b", 0).Epoch != 1 {
 		t.Errorf("after restarting all: %+v", v6.Orders)
 	}
@@ -93,16 +93,16 @@ func TestChangesThatCannotBeAreRefused(t *testing.T) {
 	static.Ports = []spec.Port{{Name: "http", Static: 80}}
 	v := next(t, nil, apply(job("j", process("a", 2), static)))
 	scale := func(process string, n int) plan.Wanted {
-		return plan.Wanted{Orders: []plan.Order{{Op: plan.OpScale, Process: process, Shard: -1, Count: n}}}
+		return plan.Wanted{Orders: []plan.Order{{Op: spec.OpScale, Process: process, Shard: -1, Count: n}}}
 	}
 	tests := map[string]struct {
 		current *spec.JobVersion
 		w       plan.Wanted
 		err     error
 	}{
-		"order without a job":   {nil, order(plan.OpStop, "a", -1), plan.ErrUnknown},
-		"unknown process":       {v, order(plan.OpStop, "c", -1), plan.ErrUnknown},
-		"unknown shard":         {v, order(plan.OpRestart, "a", 2), plan.ErrUnknown},
+		"order without a job":   {nil, order(spec.OpStop, "a", -1), plan.ErrUnknown},
+		"unknown process":       {v, order(spec.OpStop, "c", -1), plan.ErrUnknown},
+		"unknown shard":         {v, order(spec.OpRestart, "a", 2), plan.ErrUnknown},
 		"scale of a job":        {v, scale("", 2), plan.ErrInvalid},
 		"scale below 0":         {v, scale("a", -1), plan.ErrInvalid},
 		"scale of static ports": {v, scale("web", 2), plan.ErrInvalid},
@@ -282,12 +282,12 @@ func TestThePlanSaysWhyInPlainWords(t *testing.T) {
 			db.Dir, web.Dir = "/a", "/b"
 			web.DependsOn = []spec.Dependency{spec.DefaultDependency("db")}
 		}), []string{"j/db/0 restart: dir added", "j/web/0 restart: dir added, after db is started", "j/web/1 restart: dir added, after db is started"}},
-		"scale": {plan.Wanted{Orders: []plan.Order{{Op: plan.OpScale, Process: "web", Shard: -1, Count: 3}}}, []string{
+		"scale": {plan.Wanted{Orders: []plan.Order{{Op: spec.OpScale, Process: "web", Shard: -1, Count: 3}}}, []string{
 			"j/db/0 keep: ", "j/web/0 keep: ", "j/web/1 keep: ", "j/web/2 start: new shard"}},
-		"fewer": {plan.Wanted{Orders: []plan.Order{{Op: plan.OpScale, Process: "web", Shard: -1, Count: 1}}}, []string{
+		"fewer": {plan.Wanted{Orders: []plan.Order{{Op: spec.OpScale, Process: "web", Shard: -1, Count: 1}}}, []string{
 			"j/db/0 keep: ", "j/web/0 keep: ", "j/web/1 stop: shards 2 → 1"}},
-		"stop":    {order(plan.OpStop, "db", -1), []string{"j/db/0 stop: stopped by root", "j/web/0 keep: ", "j/web/1 keep: "}},
-		"restart": {order(plan.OpRestart, "web", 0), []string{"j/db/0 keep: ", "j/web/0 restart: ordered by root", "j/web/1 keep: "}},
+		"stop":    {order(spec.OpStop, "db", -1), []string{"j/db/0 stop: stopped by root", "j/web/0 keep: ", "j/web/1 keep: "}},
+		"restart": {order(spec.OpRestart, "web", 0), []string{"j/db/0 keep: ", "j/web/0 restart: ordered by root", "j/web/1 keep: "}},
 		"remove":  {plan.Wanted{Remove: true}, []string{"j/db/0 stop: job removed", "j/web/0 stop: job removed", "j/web/1 stop: job removed"}},
 		"ports": {edit(func(db, web *spec.Process) {
 			db.Ports, web.Ports, web.Shards = []spec.Port{{Name: "x", Static: 80}}, []spec.Port{{Name: "y", Static: 81}}, 1
