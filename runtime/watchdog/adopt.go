@@ -17,7 +17,10 @@ const (
 
 // adoptAll goes on where the journal ends: it finds every process that a
 // predecessor left, and starts again what is gone.
-func (s *supervisor) adoptAll(r *replayed, now time.Time) {
+//
+// An error means that it cannot be told who lives: then nothing may be started,
+// and nothing was.
+func (s *supervisor) adoptAll(r *replayed, now time.Time) error {
 	ids := make([]spec.InstanceID, 0, len(r.entries))
 	for id := range r.entries {
 		ids = append(ids, id)
@@ -29,15 +32,25 @@ func (s *supervisor) adoptAll(r *replayed, now time.Time) {
 			history: e.Keep.History, blame: e.Keep.Blame, forking: e.Keep.Forking, session: e.Keep.Session, nextAt: e.Instance.NextStart}
 		in.view.ID = id
 		s.instances[id] = in
-		s.listen(in)
+		if in.phase.alive() || in.forking { // these come first if descriptors are few
+			s.listen(in, true)
+		}
 	}
 	seen := s.scan(ids)
 	known := make(map[int]bool)
 	for _, id := range ids {
-		s.resume(s.instances[id], seen, known, now)
+		if err := s.resume(s.instances[id], seen, known, now); err != nil {
+			return err
+		}
+	}
+	for _, id := range ids {
+		if in := s.instances[id]; in != nil {
+			s.listen(in, false)
+		}
 	}
 	s.strays(seen, known, len(r.damage) > 0 || r.fresh, now)
 	s.settle()
+	return nil
 }
 
 // scan looks for this watchdog's processes; while one is awaited that was
@@ -83,10 +96,12 @@ func leaderOf(in *instance, seen []sighting) *sighting {
 }
 
 // resume goes on with one instance.
-func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, now time.Time) {
+func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, now time.Time) (err error) {
 	var p *process
 	if in.view.PID != 0 && in.phase.alive() {
-		p = s.kern.Find(in.view.PID, in.view.StartTicks, in.view.BootID, in.marks())
+		if p, err = s.kern.Find(in.view.PID, in.view.StartTicks, in.view.BootID, in.marks()); err != nil {
+			return fmt.Errorf("adopt instance %s: %w", in.view.ID, err)
+		}
 	}
 	awaited := in.phase.alive() || in.forking
 	in.forking = false
@@ -95,7 +110,9 @@ func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, n
 		if !leader.byPipe {
 			in.view.Generation, in.nonce = leader.generation, leader.nonce
 		}
-		p = s.kern.Find(leader.pid, leader.startTicks, s.kern.BootID(), in.marks())
+		if p, err = s.kern.Find(leader.pid, leader.startTicks, s.kern.BootID(), in.marks()); err != nil {
+			return fmt.Errorf("adopt instance %s: %w", in.view.ID, err)
+		}
 		in.view.Started = now.UTC()
 	}
 	if p != nil {
@@ -104,7 +121,7 @@ func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, n
 		}
 		known[p.pid] = true
 		s.adopted(in, p, now)
-		return
+		return nil
 	}
 	switch {
 	case in.phase.alive():
@@ -121,6 +138,7 @@ func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, n
 	case in.phase == backoff:
 		s.timers.set(in, timerStart, in.nextAt)
 	}
+	return nil
 }
 
 // adopted takes a live process over.
@@ -169,12 +187,15 @@ func (s *supervisor) strays(seen []sighting, known map[int]bool, lost bool, now 
 
 // endStray kills a process whose identity is certain.
 func (s *supervisor) endStray(p sighting, m marks, now time.Time) {
-	proc := s.kern.Find(p.pid, p.startTicks, s.kern.BootID(), m)
+	proc, err := s.kern.Find(p.pid, p.startTicks, s.kern.BootID(), m)
+	if err != nil {
+		s.log.Warn("cannot look at a process that was left", "instance", p.id.String(), "pid", p.pid, "error", err)
+	}
 	if proc == nil {
 		return
 	}
 	proc.session = p.session
-	err := s.kern.Kill(proc)
+	err = s.kern.Kill(proc)
 	message := fmt.Sprintf("process %d was left of instance %s, which no longer has it: killed", p.pid, p.id)
 	if err != nil {
 		message = fmt.Sprintf("process %d was left of instance %s and cannot be killed: %v", p.pid, p.id, err)

@@ -1,6 +1,8 @@
 package watchdog
 
 import (
+	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,6 +51,34 @@ func TestSuccessorAdoptsWhatLivesAndRestartsWhatDied(t *testing.T) {
 		w.wants(dies.ID, spec.PhaseRunning, 2)
 		w.wants(waits.ID, spec.PhaseRunning, 2)
 		w.wants(done.ID, spec.PhaseCompleted, 1)
+	})
+}
+
+// Out of descriptors, say: who lives cannot be told. What is started then could
+// be the second of its kind.
+func TestSuccessorThatCannotTellWhoLivesStartsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, k := t.TempDir(), newFakeKernel(t)
+		w := newWorld(t, dir, k)
+		w.start(&replayed{})
+		w.set(job("a"))
+		w.stop()
+		k.findErr = errors.New("too many open files")
+		next := newWorld(t, dir, k)
+		err := next.adoptAll(next.replayed(), time.Now())
+		if err == nil || !strings.Contains(err.Error(), "adopt instance test/a/0: too many open files") {
+			t.Errorf("adopting said %v", err)
+		}
+		next.journal.close()
+		if len(k.live) != 1 || len(next.queue) != 0 {
+			t.Errorf("%d processes live and %d are to be started", len(k.live), len(next.queue))
+		}
+		// Its own successor, with descriptors, finds all as it was.
+		k.findErr = nil
+		last := newWorld(t, dir, k)
+		last.start(last.replayed())
+		last.wants(job("a").ID, spec.PhaseRunning, 1)
+		last.stop()
 	})
 }
 

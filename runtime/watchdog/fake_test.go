@@ -26,6 +26,7 @@ type fakeKernel struct {
 	messages map[spec.InstanceID][]notification
 	sockets  map[spec.InstanceID]uint64
 	startErr map[spec.InstanceID]error
+	findErr  error // what Find says; nil: it can tell
 	seen     []sighting
 	// onSignal decides whether a process ends by a signal; nil: it does.
 	onSignal func(p *fakeProcess, sig syscall.Signal) bool
@@ -67,7 +68,7 @@ func (k *fakeKernel) TakeDropped() map[spec.InstanceID]uint64 {
 	return lost
 }
 
-func (k *fakeKernel) Hold(l *spec.Launch) (uint64, error) {
+func (k *fakeKernel) Hold(l *spec.Launch, _ bool) (uint64, error) {
 	if l.Watchdog == nil && (l.Ready == nil || !l.Ready.Notify) {
 		return 0, nil
 	}
@@ -99,13 +100,16 @@ func (k *fakeKernel) startOne(l *spec.Launch) (*process, error) {
 	return p.process, nil
 }
 
-func (k *fakeKernel) Find(pid int, ticks uint64, boot string, _ marks) *process {
+func (k *fakeKernel) Find(pid int, ticks uint64, boot string, _ marks) (*process, error) {
+	if k.findErr != nil {
+		return nil, k.findErr
+	}
 	for _, p := range k.live {
 		if p.pid == pid && p.startTicks == ticks && boot == k.boot {
-			return p.process
+			return p.process, nil
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 func (k *fakeKernel) Signal(p *process, sig syscall.Signal) error {
@@ -187,7 +191,9 @@ func (w *world) start(r *replayed) {
 	ctx, cancel := context.WithCancel(context.Background())
 	w.end = cancel
 	w.journal.seq = r.seq
-	w.adoptAll(r, time.Now())
+	if err := w.adoptAll(r, time.Now()); err != nil {
+		w.t.Fatal(err)
+	}
 	go w.run(ctx)
 	synctest.Wait()
 }

@@ -10,27 +10,39 @@ import (
 )
 
 // Find opens a process that is said to live.
-func (k *linuxKernel) Find(pid int, startTicks uint64, bootID string, m marks) *process {
+func (k *linuxKernel) Find(pid int, startTicks uint64, bootID string, m marks) (*process, error) {
 	if pid <= 1 || bootID != k.bootID {
-		return nil
+		return nil, nil
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
+	if short(err) {
+		return nil, fmt.Errorf("look for process %d: %w: raise LimitNOFILE (ulimit -n)", pid, err)
+	}
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	st, err := readStat(pid)
+	if short(err) {
+		unix.Close(fd)
+		return nil, fmt.Errorf("%w: raise LimitNOFILE (ulimit -n)", err)
+	}
 	if err != nil || st.startTicks != startTicks || !k.carries(pid, m) ||
 		unix.PidfdSendSignal(fd, 0, nil, 0) != nil { // the pidfd is of an earlier holder of the pid
 		unix.Close(fd)
-		return nil
+		return nil, nil
 	}
 	p := &process{pidfd: fd, pid: pid, startTicks: startTicks, bootID: bootID, session: pid}
 	if err := k.attend(p); err != nil {
-		k.log.Error("cannot watch a process", "pid", pid, "error", err)
 		unix.Close(fd)
-		return nil
+		return nil, fmt.Errorf("watch process %d: %w", pid, err)
 	}
-	return p
+	return p, nil
+}
+
+// short reports whether a call failed for want of something, which says
+// nothing about what it was asked.
+func short(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
 }
 
 // carries reports whether a process may be what the marks say. Programs that

@@ -92,15 +92,17 @@ type kernel interface {
 	Events() <-chan []kernelEvent
 	// Hold opens what an instance keeps over its generations: its pipes and,
 	// where it has one, its notify socket, whose token it returns.
-	Hold(l *spec.Launch) (notifyToken uint64, err error)
+	// What lives is held whatever the limit of descriptors says: it would
+	// block on a pipe that nobody reads.
+	Hold(l *spec.Launch, lives bool) (notifyToken uint64, err error)
 	// Start forks for each of the starts, at most startBatch, and hands over
 	// what came of them one by one, before it returns. An error says in words
 	// why there is no process; errLocked if another copy holds the lock.
 	Start(starts []start, done func(i int, p *process, err error))
 	// Find opens a process that is said to live: nil if pid, start time and
 	// boot are not all those of a live or unreaped process, or if the process
-	// carries another generation's mark.
-	Find(pid int, startTicks uint64, bootID string, m marks) *process
+	// carries another generation's mark; an error if that cannot be told.
+	Find(pid int, startTicks uint64, bootID string, m marks) (*process, error)
 	// Scan looks at every process for this watchdog's marks and pipes.
 	Scan(ids []spec.InstanceID) []sighting
 	// Signal signals the process's whole group.

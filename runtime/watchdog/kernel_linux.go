@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -124,9 +125,12 @@ func (k *linuxKernel) path(id spec.InstanceID, suffix string) string {
 }
 
 // Hold opens an instance's pipes and notify socket, once.
-func (k *linuxKernel) Hold(l *spec.Launch) (uint64, error) {
+func (k *linuxKernel) Hold(l *spec.Launch, lives bool) (uint64, error) {
 	h := k.held[l.ID]
 	if h == nil {
+		if err := k.affords(l.ID); err != nil && !lives {
+			return 0, err
+		}
 		h = &held{notify: -1}
 		var err error
 		if h.out, err = openFIFO(k.path(l.ID, ".out")); err != nil {
@@ -161,6 +165,33 @@ func (k *linuxKernel) Hold(l *spec.Launch) (uint64, error) {
 		}
 	}
 	return h.notifyToken, nil
+}
+
+// The descriptors that the watchdog needs: for itself, and for each instance
+// its pipes, its pidfd, its log and its notify socket, and one more in passing.
+const (
+	ownDescriptors  = 128
+	eachDescriptors = 6
+)
+
+// affords refuses an instance that the limit of open files leaves no room for.
+// Who goes up to the limit cannot answer, adopt, upgrade or bring the agent
+// back any more, and finds out when it has to.
+func (k *linuxKernel) affords(id spec.InstanceID) error {
+	var l unix.Rlimit
+	if id == AgentID || unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
+		return nil
+	}
+	room := uint64(0)
+	if l.Cur > ownDescriptors {
+		room = (l.Cur - ownDescriptors) / eachDescriptors
+	}
+	if uint64(len(k.held)) < room {
+		return nil
+	}
+	return fmt.Errorf("too many instances for the watchdog's limit of %d open files, which is enough for %d: "+
+		"raise it (LimitNOFILE=, ulimit -n, or prlimit --pid %d --nofile=N), then restart the instance",
+		l.Cur, room, os.Getpid())
 }
 
 func wantsNotify(l *spec.Launch) bool {

@@ -146,7 +146,10 @@ func (k *linuxKernel) Follow(old *process, pid int, m marks) (*process, error) {
 	if !own && st.session != old.session {
 		return nil, fmt.Errorf("follow main process: %d is not one of the instance's own", pid)
 	}
-	p := k.Find(pid, st.startTicks, k.bootID, m)
+	p, err := k.Find(pid, st.startTicks, k.bootID, m)
+	if err != nil {
+		return nil, fmt.Errorf("follow main process: %w", err)
+	}
 	if p == nil {
 		return nil, fmt.Errorf("follow main process: %d has ended", pid)
 	}

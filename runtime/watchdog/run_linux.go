@@ -113,7 +113,9 @@ func (w *watchdog) open() error {
 	}
 	now := time.Now()
 	w.announce(r, handed != nil, now)
-	w.loop.adoptAll(r, now)
+	if err := w.loop.adoptAll(r, now); err != nil {
+		return err
+	}
 	w.kern.closeHanded()
 	if len(w.cfg.Agent) > 0 {
 		w.loop.declareAgent(agentLaunch(w.cfg.Agent, os.Environ(), agentDir(), w.socket()), now)

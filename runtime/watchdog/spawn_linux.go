@@ -28,7 +28,7 @@ func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
 	for i, st := range starts {
 		p, err := prepare(st.launch)
 		if err == nil {
-			_, err = k.Hold(st.launch)
+			_, err = k.Hold(st.launch, false)
 		}
 		if err != nil {
 			results <- result{i: i, err: err}

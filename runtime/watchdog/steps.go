@@ -192,7 +192,7 @@ func (s *supervisor) forked(in *instance, proc *process, err error, now time.Tim
 	}
 	in.view.Started = now.UTC()
 	s.holdProcess(in, proc)
-	s.listen(in)
+	s.listen(in, true)
 	e := evUp
 	if in.needsReady() {
 		e = evForked
@@ -207,10 +207,12 @@ func (s *supervisor) holdProcess(in *instance, p *process) {
 }
 
 // listen learns the token of an instance's notify socket.
-func (s *supervisor) listen(in *instance) {
-	token, err := s.kern.Hold(in.launch)
+func (s *supervisor) listen(in *instance, lives bool) {
+	token, err := s.kern.Hold(in.launch, lives)
 	if err != nil {
-		s.log.Error("cannot open the pipes of an instance", "instance", in.view.ID.String(), "error", err)
+		if lives { // else its next start tells
+			s.log.Error("cannot open the pipes of an instance", "instance", in.view.ID.String(), "error", err)
+		}
 		return
 	}
 	if token != 0 {
