@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"runtime"
@@ -34,6 +35,12 @@ func (l *loading) parseAll(sources []source) []*parsedFile {
 		l.note(s.path, src, err)
 		if err != nil {
 			l.fail("Cannot read", fmt.Sprintf("%s cannot be read: %v.", s.name, err))
+			continue
+		}
+		if len(bytes.TrimSpace(src)) == 0 {
+			// Who saves in place empties the file first, and a crash or a full
+			// disk can leave it so.
+			l.fail("Empty file", fmt.Sprintf("%s is empty, as a file is that was not written to its end. Write its jobs; to remove them, delete the file. A comment makes it a file that holds no jobs on purpose.", s.name))
 			continue
 		}
 		p := &parsedFile{name: s.name, sum: digest(sha256.Sum256(src))}

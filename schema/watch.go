@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -19,6 +20,8 @@ import (
 const (
 	DefaultQuiet = 20 * time.Millisecond
 	DefaultLimit = 200 * time.Millisecond
+
+	DefaultAbsence = time.Second
 )
 
 // WatchOptions say how files are watched.
@@ -29,6 +32,10 @@ type WatchOptions struct {
 	// Limit is how long reading can be put off by changes that go on;
 	// 0 means DefaultLimit.
 	Limit time.Duration
+	// Absence is how long a file that was read must be gone before that is
+	// believed: some programs save by deleting and writing anew, and a checkout
+	// or a mount takes a moment. 0 means DefaultAbsence.
+	Absence time.Duration
 	// Logger may be nil.
 	Logger hclog.Logger
 }
@@ -52,6 +59,9 @@ func Watch(ctx context.Context, paths []string, opts Options, w WatchOptions, fn
 	}
 	if w.Limit <= 0 {
 		w.Limit = DefaultLimit
+	}
+	if w.Absence <= 0 {
+		w.Absence = DefaultAbsence
 	}
 	if w.Logger == nil {
 		w.Logger = hclog.NewNullLogger()
@@ -84,6 +94,10 @@ type watch struct {
 
 	loaded bool
 	digest digest
+	// told are the files that there were when they last had no errors.
+	told []string
+	// goneSince is when some of them were first missed; zero if none is.
+	goneSince time.Time
 	// files are the absolute paths that count, dirs the directories that
 	// hold them, whether they exist or not.
 	files map[string]bool
@@ -131,6 +145,9 @@ func (w *watch) run(ctx context.Context) error {
 			if err := w.load(); err != nil {
 				return err
 			}
+			if !w.goneSince.IsZero() {
+				timer.Reset(max(w.opts.Absence-time.Since(w.goneSince), time.Millisecond))
+			}
 		}
 	}
 }
@@ -176,8 +193,11 @@ func (w *watch) load() error {
 		if err != nil {
 			return err
 		}
-		if !w.loaded || cfg.digest != w.digest {
+		if awaits := w.awaits(time.Now()); !awaits && (!w.loaded || cfg.digest != w.digest) {
 			w.loaded, w.digest = true, cfg.digest
+			if !diags.HasErrors() {
+				w.told = slices.DeleteFunc(slices.Clone(cfg.Files), isGone)
+			}
 			w.fn(cfg, diags)
 		}
 		if !added {
@@ -185,6 +205,27 @@ func (w *watch) load() error {
 		}
 	}
 	return nil
+}
+
+// awaits reports whether files are missing that may be about to come back.
+func (w *watch) awaits(now time.Time) bool {
+	if !slices.ContainsFunc(w.told, isGone) {
+		w.goneSince = time.Time{}
+		return false
+	}
+	if w.goneSince.IsZero() {
+		w.goneSince = now
+	}
+	if now.Sub(w.goneSince) < w.opts.Absence {
+		return true
+	}
+	w.goneSince = time.Time{}
+	return false
+}
+
+func isGone(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // want notes which files and directories count.

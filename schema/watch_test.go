@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -166,6 +167,36 @@ func TestWatchTellsOfBrokenFilesAndOfTheirRepair(t *testing.T) {
 	w.until("an error and no jobs", func(r result) bool { return r.diags.HasErrors() && r.jobs == nil })
 	put(t, file, jobWith("mended"))
 	w.runs("mended")
+}
+
+// A file that was emptied is one that is being written, or was lost.
+func TestWatchTakesAnEmptyFileForABrokenOne(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "web.hcl")
+	put(t, file, jobWith("full"))
+	w := startWatch(t, sealed, dir)
+	put(t, file, "\n")
+	w.until("an error that says what to do", func(r result) bool {
+		return r.diags.HasErrors() && strings.Contains(text(r.diags), "to remove them, delete the file")
+	})
+	put(t, file, "# nothing to run yet\n")
+	w.until("no job, on purpose", func(r result) bool { return len(r.jobs) == 0 && len(r.diags) == 0 })
+}
+
+func TestWatchGivesAFileAMomentToComeBack(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "web.hcl")
+	put(t, file, jobWith("same"))
+	w := startWatch(t, sealed, dir)
+	before := w.count()
+	must(t, os.Remove(file))
+	time.AfterFunc(5*DefaultQuiet, func() { os.WriteFile(file, []byte(jobWith("other")), 0o644) })
+	w.runs("other")
+	if got := w.count(); got != before+1 {
+		t.Errorf("%d results, want %d: the file's absence was told, which removes its jobs", got, before+1)
+	}
+	must(t, os.Remove(file))
+	w.until("that it is gone for good", func(r result) bool { return len(r.jobs) == 0 })
 }
 
 func TestWatchSaysNothingWhenNothingChanged(t *testing.T) {
