@@ -3,6 +3,7 @@ package watchdog
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,6 +34,36 @@ func TestShutdownCanLeaveInstancesToASuccessor(t *testing.T) {
 	if after := d.awaitPhase(l.ID, spec.PhaseRunning); after.PID != before.PID {
 		t.Errorf("process %d became %d", before.PID, after.PID)
 	}
+}
+
+// Who is connected and asks nothing, or follows the events, must not make the
+// end wait; who asked for the end must be answered.
+func TestShutdownIsAnsweredAndAtOnce(t *testing.T) {
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // else the race detector ends a second later
+	dir := t.TempDir()
+	d := startDaemon(t, dir)
+	silent, err := net.Dial("unix", filepath.Join(dir, "watchdog", socketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	following := make(chan error, 1)
+	told := make(chan struct{}, 16)
+	go func() {
+		following <- d.client.Events(t.Context(), 0, func(spec.Event) error { told <- struct{}{}; return nil })
+	}()
+	<-told
+	if err := d.client.Shutdown(t.Context(), true); err != nil {
+		t.Fatalf("the answer did not get out: %v", err)
+	}
+	begun := time.Now()
+	if err := d.cmd.Wait(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	if took := time.Since(begun); took > drainLimit/2 {
+		t.Errorf("it took %s to end with nothing left to stop", took)
+	}
+	<-following
 }
 
 func TestEventsThatAreNoLongerKeptAreToldAsAGap(t *testing.T) {

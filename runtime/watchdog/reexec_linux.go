@@ -69,11 +69,7 @@ func (w *watchdog) reexec() error {
 	w.log.Info("going on as the installed program", "path", path)
 	// Nothing may be in anybody's hands: answers are given, output is written.
 	w.ln.SetUnlinkOnClose(false)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if err := w.http.Shutdown(ctx); err != nil {
-		w.http.Close()
-	}
+	w.answers.drain(w.http)
 	h := handed{PID: os.Getpid(), Lock: int(w.lock.Fd()), Listener: int(ln.Fd()), Sockets: w.kern.sockets()}
 	w.kern.poll.close()
 	w.pump.close()

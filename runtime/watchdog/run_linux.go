@@ -63,6 +63,7 @@ type watchdog struct {
 	loop    *supervisor
 	ln      *net.UnixListener
 	http    *http.Server
+	answers answering
 	upgrade chan struct{}
 	wg      sync.WaitGroup // the API, the loop, the systemd reports
 	systemd *sdNotifier
@@ -302,7 +303,7 @@ func (w *watchdog) socket() string { return filepath.Join(w.dir, socketName) }
 func (w *watchdog) serve(ctx context.Context) error {
 	api := &server{log: w.log.Named("api"), loop: w.loop, dir: w.journal.dir, ring: w.journal.ring,
 		version: w.cfg.Version, started: time.Now().UTC(), upgrade: w.upgrade}
-	w.http = &http.Server{Handler: api.handler(), ReadHeaderTimeout: 10 * time.Second,
+	w.http = &http.Server{Handler: api.handler(), ReadHeaderTimeout: 10 * time.Second, ConnState: w.answers.note,
 		ErrorLog: w.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug})}
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
@@ -359,11 +360,7 @@ func (w *watchdog) wait(ctx context.Context, signals, children <-chan os.Signal)
 // close lets go of everything that open and serve opened, in reverse.
 func (w *watchdog) close() error {
 	if w.http != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if err := w.http.Shutdown(ctx); err != nil {
-			w.http.Close()
-		}
+		w.answers.drain(w.http)
 	} else if w.ln != nil {
 		w.ln.Close()
 	}
