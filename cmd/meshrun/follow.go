@@ -104,6 +104,13 @@ func progress(goals []goal, seen []spec.Instance) (done int, failed, waiting []s
 
 func isDown(p spec.Phase) bool { return !p.Alive() && p != spec.PhaseBackoff }
 
+// Of more instances than manyInstances, the list is asked for at most once in
+// listPause: telling it takes time that what moves can use better.
+const (
+	manyInstances = 100
+	listPause     = 100 * time.Millisecond
+)
+
 // watchInstances calls each with the instances now and whenever they have
 // changed, until each returns false or the context ends. While the agent is
 // away, it waits for it.
@@ -125,6 +132,13 @@ func watchInstances(ctx context.Context, client *api.Client, away *absence, each
 		index = now
 		if !each(list) {
 			return nil
+		}
+		if len(list) > manyInstances {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(listPause):
+			}
 		}
 	}
 }

@@ -2,9 +2,12 @@ package plan
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -15,16 +18,27 @@ import (
 // redacts it first. Jobs that need nothing are in the plan as kept. An error
 // wraps ErrUnknown or ErrInvalid.
 func Compute(s Snapshot, wanted []Wanted, now time.Time) (spec.Plan, error) {
-	p := spec.Plan{Format: spec.PlanFormat, Created: now.UTC(), Index: s.Index}
-	for _, w := range wanted {
-		if slices.ContainsFunc(p.Jobs, func(j spec.JobPlan) bool { return j.Job == w.Job }) {
-			return spec.Plan{}, fmt.Errorf("job %q is to be changed twice in one plan: %w", w.Job, ErrInvalid)
+	p := spec.Plan{Format: spec.PlanFormat, Created: now.UTC(), Index: s.Index, Jobs: make([]spec.JobPlan, len(wanted))}
+	seen := map[string]bool{}
+	var work errgroup.Group // jobs don't look at each other
+	work.SetLimit(runtime.GOMAXPROCS(0))
+	errs := make([]error, len(wanted))
+	for i, w := range wanted {
+		if seen[w.Job] {
+			errs[i] = fmt.Errorf("job %q is to be changed twice in one plan: %w", w.Job, ErrInvalid)
+			break
 		}
-		job, err := computeJob(&s, w, now)
+		seen[w.Job] = true
+		work.Go(func() error {
+			p.Jobs[i], errs[i] = computeJob(&s, w, now)
+			return nil
+		})
+	}
+	_ = work.Wait()
+	for _, err := range errs { // the first in the order of what is wanted, always
 		if err != nil {
 			return spec.Plan{}, err
 		}
-		p.Jobs = append(p.Jobs, job)
 	}
 	slices.SortFunc(p.Jobs, func(a, b spec.JobPlan) int { return strings.Compare(a.Job, b.Job) })
 	return p, nil

@@ -17,6 +17,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -43,29 +45,52 @@ type Stored[T any] struct {
 }
 
 // Load reads the snapshot from a store. What can't be read is an error that
-// names the key.
-func Load(ctx context.Context, store state.Store) (Snapshot, error) {
+// names the key. What the nodes without have reported is left out, for callers
+// who know better what these see.
+func Load(ctx context.Context, store state.Store, without ...string) (Snapshot, error) {
 	s := Snapshot{Latest: map[string]uint64{}}
-	var err error
-	if s.Jobs, s.Index, err = loadNamed[spec.JobVersion](ctx, store, state.JobsPrefix); err != nil {
+	var lists [6][]state.Entry
+	for i, prefix := range [...]string{
+		state.JobsPrefix, state.PlacementsPrefix, state.NodesPrefix,
+		state.AssignmentsPrefix, state.ObservedPrefix, state.HistoryPrefix,
+	} {
+		entries, index, err := store.List(ctx, prefix)
+		if err != nil {
+			return Snapshot{}, fmt.Errorf("load %s: %w", prefix, err)
+		}
+		if i == 0 {
+			s.Index = index // the oldest: the others are read after it
+		}
+		lists[i] = entries
+	}
+	reported := slices.DeleteFunc(lists[4], func(e state.Entry) bool {
+		node, _, _ := strings.Cut(strings.TrimPrefix(e.Key, state.ObservedPrefix), "/")
+		return slices.Contains(without, node)
+	})
+	var work errgroup.Group // decoding is most of the work
+	work.Go(func() (err error) { s.Jobs, err = named[spec.JobVersion](lists[0], state.JobsPrefix); return err })
+	work.Go(func() (err error) {
+		if s.Placements, err = named[spec.Placement](lists[1], state.PlacementsPrefix); err != nil {
+			return err
+		}
+		if s.Nodes, err = state.DecodeAll[spec.Node](lists[2]); err != nil {
+			return err
+		}
+		if s.Assignments, err = perNode[spec.Assignment](lists[3], state.AssignmentsPrefix); err != nil {
+			return err
+		}
+		s.Observed, err = perNode[spec.Observed](reported, state.ObservedPrefix)
+		return err
+	})
+	if err := work.Wait(); err != nil {
 		return Snapshot{}, err
 	}
-	if s.Placements, _, err = loadNamed[spec.Placement](ctx, store, state.PlacementsPrefix); err != nil {
-		return Snapshot{}, err
-	}
-	if s.Nodes, _, err = state.ListAs[spec.Node](ctx, store, state.NodesPrefix); err != nil {
-		return Snapshot{}, fmt.Errorf("load nodes: %w", err)
-	}
-	if s.Assignments, err = loadPerNode[spec.Assignment](ctx, store, state.AssignmentsPrefix); err != nil {
-		return Snapshot{}, err
-	}
-	if s.Observed, err = loadPerNode[spec.Observed](ctx, store, state.ObservedPrefix); err != nil {
-		return Snapshot{}, err
-	}
-	history, _, err := store.List(ctx, state.HistoryPrefix)
-	if err != nil {
-		return Snapshot{}, fmt.Errorf("load history: %w", err)
-	}
+	s.learnVersions(lists[5])
+	return s, nil
+}
+
+// learnVersions notes the highest version of each job, with those in history.
+func (s *Snapshot) learnVersions(history []state.Entry) {
 	for _, e := range history {
 		job, version, _ := strings.Cut(strings.TrimPrefix(e.Key, state.HistoryPrefix), "/")
 		if n, err := strconv.ParseUint(version, 10, 64); err == nil {
@@ -75,27 +100,24 @@ func Load(ctx context.Context, store state.Store) (Snapshot, error) {
 	for name, job := range s.Jobs {
 		s.Latest[name] = max(s.Latest[name], job.Value.Version)
 	}
-	return s, nil
 }
 
-func loadNamed[T any](ctx context.Context, store state.Store, prefix string) (map[string]Stored[T], uint64, error) {
-	entries, index, err := store.List(ctx, prefix)
-	if err != nil {
-		return nil, 0, fmt.Errorf("load %s: %w", prefix, err)
-	}
+// named decodes entries and returns them by their key without the prefix.
+func named[T any](entries []state.Entry, prefix string) (map[string]Stored[T], error) {
 	out := make(map[string]Stored[T], len(entries))
 	for _, e := range entries {
 		value, err := state.Decode[T](e)
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		out[strings.TrimPrefix(e.Key, prefix)] = Stored[T]{Value: value, Index: e.ModifyIndex}
 	}
-	return out, index, nil
+	return out, nil
 }
 
-func loadPerNode[T any](ctx context.Context, store state.Store, prefix string) (map[string]map[string]T, error) {
-	values, _, err := loadNamed[T](ctx, store, prefix)
+// perNode decodes entries of <node>/<job> and returns them by job and node.
+func perNode[T any](entries []state.Entry, prefix string) (map[string]map[string]T, error) {
+	values, err := named[T](entries, prefix)
 	if err != nil {
 		return nil, err
 	}
