@@ -1,6 +1,7 @@
 package watchdog
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -83,6 +84,24 @@ func TestKilledWatchdogLosesNothing(t *testing.T) {
 			t.Fatalf("event %d has number %d: %+v", i+1, e.Seq, e)
 		}
 	}
+}
+
+func TestVanishedRunDirectoryIsMadeAgain(t *testing.T) {
+	d := startDaemon(t, t.TempDir())
+	l := shell("a", "echo pid $$; exec sleep 1000")
+	d.declare(l)
+	before := d.awaitPhase(l.ID, spec.PhaseRunning)
+	d.awaitOutput(l.ID, "pid")
+	removeRunDir(d.dir)
+	unix.Kill(before.PID, unix.SIGKILL)
+	after := d.awaitInstance(l.ID, "runs again", func(in spec.Instance) bool {
+		return in.Phase == spec.PhaseRunning && in.PID != before.PID
+	})
+	d.awaitOutput(l.ID, fmt.Sprint("pid ", after.PID))
+	removeRunDir(d.dir)
+	other := shell("b", "echo other; exec sleep 1000")
+	d.declare(other)
+	d.awaitOutput(other.ID, "other")
 }
 
 func TestUpgradeIsNoticedByNobody(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/synergymesh/meshrun/spec"
 )
 
 // openRunDir makes the directory of the pipes, sockets and locks, and returns
@@ -48,6 +50,23 @@ func openRunDir(dir string, fresh func() string) (string, error) {
 		}
 	}
 	return path, nil
+}
+
+// renew lets go of an instance's pipes if somebody has removed their files, and
+// makes the run directory again, so that the next start has what it needs.
+func (k *linuxKernel) renew(id spec.InstanceID) {
+	path := k.runDir
+	if k.held[id] != nil {
+		path = k.path(id, ".out")
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	k.log.Warn("the pipes of an instance were removed; making them again", "instance", id.String(), "missing", path)
+	k.Release(id)
+	if err := ownDir(k.runDir); err != nil {
+		k.log.Error("cannot make the run directory again", "error", err)
+	}
 }
 
 // ownDir makes a directory, or makes sure that the one there is really one,

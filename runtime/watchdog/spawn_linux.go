@@ -28,6 +28,7 @@ func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
 	for i, st := range starts {
 		p, err := prepare(st.launch)
 		if err == nil {
+			k.renew(st.launch.ID)
 			_, err = k.Hold(st.launch, false)
 		}
 		if err != nil {
