@@ -54,10 +54,14 @@ func TestUpRunsTheQuickstartFollowsEditsAndStopsAll(t *testing.T) {
 	for i := range 3 {
 		n.waitPhase(fmt.Sprintf("quickstart/worker/%d", i), spec.PhaseRunning)
 	}
-	eventually(t, 10*time.Second, "the workers' words are shown", func() error { return n.upSaid("hello from shard 2 of 3") })
+	eventually(t, 10*time.Second, "the workers' words are shown", func() error { return n.upSaid("hello from shard 2") })
 
+	worker := n.waitPhase("quickstart/worker/0", spec.PhaseRunning)
 	n.write("jobs/quickstart.hcl", strings.Replace(string(text), "shards  = 3", "shards  = 4", 1))
 	n.waitPhase("quickstart/worker/3", spec.PhaseRunning)
+	if i, err := n.instance("quickstart/worker/0"); err != nil || i.PID != worker.PID {
+		t.Errorf("another shard touched worker 0: pid %d → %d (%v)", worker.PID, i.PID, err)
+	}
 	n.write("jobs/quickstart.hcl", strings.Replace(string(text), "shards  = 3", "shards  = oops", 1))
 	eventually(t, 10*time.Second, "the fault is shown", func() error { return n.upSaid("oops") })
 	if i, err := n.instance("quickstart/clock/0"); err != nil || i.PID != clock.PID {

@@ -22,7 +22,7 @@ job "quickstart" {
 
   # Three instances of one program, each with a number of its own.
   process "worker" {
-    command = ["sh", "-c", "echo \"${var.greeting} from shard ${shard.index} of ${shard.count}\"; exec sleep infinity"]
+    command = ["sh", "-c", "echo \"${var.greeting} from shard ${shard.index}\"; while :; do sleep 60; done"]
     shards  = 3
     depends_on "setup" { condition = "completed" }
   }
