@@ -7,7 +7,7 @@ var processBlock = &Block{
 		{Name: "command", Kind: KindTemplateList, Required: true, Doc: "Program and arguments, as a list. No shell is involved unless it is the program."},
 		{Name: "dir", Kind: KindTemplate, Doc: "Working directory; a relative path is relative to the directory of the job file. Default: that directory."},
 		{Name: "user", Kind: KindString, Doc: "User, or `user:group`, to run as. Default: the one that meshrun runs as."},
-		{Name: "env", Kind: KindTemplateMap, Doc: "Environment variables, beside those that meshrun sets (MESHRUN_JOB, _PROCESS, _SHARD, _SHARDS, _NODE, _TOKEN, _PORT_<NAME>)."},
+		{Name: "env", Kind: KindTemplateMap, Doc: "Environment variables, beside those that meshrun sets (MESHRUN_JOB, _PROCESS, _SHARD, _SHARDS, _NODE, _TOKEN, _PORT_<NAME>). MESHRUN_SHARDS is the number at the start: one that must follow every change uses `shard.count`, and is restarted then."},
 		{Name: "critical", Kind: KindBool, Default: "false", Doc: "`meshrun recover` brings critical processes back; for others a failure only alerts."},
 		{Name: "shards", Kind: KindInt, Default: "1", Min: 0, Max: 65536, Doc: "How many instances run, numbered from 0 (`shard.index`)."},
 		{Name: "exclusive", Kind: KindBool, Default: "false", Doc: "Never two copies of one shard, whatever fails; MESHRUN_TOKEN is its fencing token."},

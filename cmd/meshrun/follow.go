@@ -240,6 +240,7 @@ func (f *follower) run(ctx context.Context, timeout time.Duration) error {
 	watching, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	stuck := time.AfterFunc(timeout, func() { giveUp(errStuck) })
+	stuck.Stop() // until something has failed
 	defer stuck.Stop()
 	err := watchInstances(watching, f.client, &absence{}, func(seen []spec.Instance) bool {
 		var done int
@@ -249,7 +250,7 @@ func (f *follower) run(ctx context.Context, timeout time.Duration) error {
 			f.say(fmt.Sprintf("%d of %d there%s", done, len(f.goals), failedNote(len(failed))))
 		}
 		if len(failed) == 0 || slices.ContainsFunc(waiting, func(i spec.Instance) bool { return i.Phase != spec.PhasePending }) {
-			stuck.Reset(timeout)
+			stuck.Stop()
 		} else {
 			stuck.Reset(stuckAfter)
 		}

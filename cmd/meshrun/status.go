@@ -107,7 +107,7 @@ func (c *status) view(ctx context.Context, client *api.Client, target api.Target
 		}
 	}
 	if c.target != "" && len(v.Instances) == 0 && !wanted(v.Jobs, target) {
-		return nil, fmt.Errorf("there is no %s: `meshrun status` shows what there is: %w", c.target, api.ErrNotFound)
+		return nil, api.Errorf(api.ErrNotFound, "there is no %s: `meshrun status` shows what there is", c.target)
 	}
 	return v, nil
 }

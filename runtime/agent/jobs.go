@@ -45,7 +45,7 @@ func (j *jobFiles) run(ctx context.Context) error {
 func (j *jobFiles) loaded(ctx context.Context, cfg *schema.Config, diags schema.Diagnostics) {
 	if diags.HasErrors() {
 		j.refused(ctx, diags.Error())
-		j.backend.problem("jobs", "the job files have errors, the last good version keeps running: "+firstLine(diags.Error()))
+		j.backend.problem("jobs", "the job files have errors and change nothing: "+firstLine(diags.Error()))
 		return
 	}
 	req := api.PlanRequest{Paths: j.paths, Who: "agent"}
@@ -89,7 +89,7 @@ func (j *jobFiles) apply(ctx context.Context, req api.PlanRequest) error {
 }
 
 func (j *jobFiles) refused(ctx context.Context, message string) {
-	j.logger.Error("job files refused; the last good version keeps running", "error", message)
+	j.logger.Error("job files refused; what runs is left as it is", "error", message)
 	j.record(ctx, spec.Event{Type: spec.EventJobRefused, Severity: spec.Warning, Who: "agent", Message: message})
 }
 

@@ -43,7 +43,7 @@ func prepareDataDir(dir string) error {
 		return writeFile(path, strconv.Itoa(layoutVersion)+"\n")
 	}
 	if err != nil {
-		return fmt.Errorf("read layout version: %w", err)
+		return fmt.Errorf("read layout version: %w (run as the directory's owner, or choose another -data-dir)", err)
 	}
 	found, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	switch {
@@ -88,7 +88,7 @@ func lockDataDir(dir string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	if err := f.Truncate(0); err == nil {
+	if err = f.Truncate(0); err == nil {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	if err != nil {

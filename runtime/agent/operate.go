@@ -29,7 +29,7 @@ func (b *backend) Signal(ctx context.Context, target string, signal spec.Signal)
 		}
 	}
 	if !known {
-		return 0, fmt.Errorf("there is no instance %q: %w", target, api.ErrNotFound)
+		return 0, api.Errorf(api.ErrNotFound, "there is no instance %q: `meshrun status` shows what there is", target)
 	}
 	if len(ids) == 0 {
 		return 0, nil

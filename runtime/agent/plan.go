@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/synergymesh/meshrun/runtime/api"
@@ -63,9 +64,9 @@ func (b *backend) look(ctx context.Context, s *plan.Snapshot) error {
 func planError(err error) error {
 	switch {
 	case errors.Is(err, plan.ErrUnknown):
-		return fmt.Errorf("%w: %w", api.ErrNotFound, err)
+		return api.Errorf(api.ErrNotFound, "%s", strings.TrimSuffix(err.Error(), ": "+plan.ErrUnknown.Error()))
 	case errors.Is(err, plan.ErrInvalid):
-		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
+		return api.Errorf(api.ErrInvalid, "%s", strings.TrimSuffix(err.Error(), ": "+plan.ErrInvalid.Error()))
 	}
 	return err
 }
@@ -119,13 +120,13 @@ func (b *backend) rollback(ctx context.Context, s *plan.Snapshot, r api.Rollback
 	if version == 0 {
 		current, ok := s.Jobs[r.Job]
 		if !ok || current.Value.Version < 2 {
-			return plan.Wanted{}, fmt.Errorf("job %q has no earlier version: %w", r.Job, api.ErrNotFound)
+			return plan.Wanted{}, api.Errorf(api.ErrNotFound, "job %q has no earlier version", r.Job)
 		}
 		version = current.Value.Version - 1
 	}
 	entry, err := b.store.Get(ctx, state.HistoryKey(r.Job, version))
 	if errors.Is(err, state.ErrNotFound) {
-		return plan.Wanted{}, fmt.Errorf("job %q has no version %d (`meshrun history %s` lists them): %w", r.Job, version, r.Job, api.ErrNotFound)
+		return plan.Wanted{}, api.Errorf(api.ErrNotFound, "job %q has no version %d: `meshrun history %s` lists them", r.Job, version, r.Job)
 	}
 	if err != nil {
 		return plan.Wanted{}, fmt.Errorf("read version %d of job %s: %w", version, r.Job, err)

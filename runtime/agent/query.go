@@ -86,7 +86,7 @@ func (b *backend) Jobs(ctx context.Context) ([]spec.JobVersion, error) {
 func (b *backend) Job(ctx context.Context, name string) (spec.JobVersion, error) {
 	entry, err := b.store.Get(ctx, state.JobKey(name))
 	if errors.Is(err, state.ErrNotFound) {
-		return spec.JobVersion{}, fmt.Errorf("there is no job %q: %w", name, api.ErrNotFound)
+		return spec.JobVersion{}, api.Errorf(api.ErrNotFound, "there is no job %q: `meshrun status` shows what there is", name)
 	}
 	if err != nil {
 		return spec.JobVersion{}, fmt.Errorf("read job %s: %w", name, err)
@@ -102,7 +102,7 @@ func (b *backend) Job(ctx context.Context, name string) (spec.JobVersion, error)
 func (b *backend) History(ctx context.Context, name string) ([]spec.JobVersion, error) {
 	versions, err := b.versions(ctx, state.HistoryPrefix+name+"/")
 	if err == nil && len(versions) == 0 {
-		return nil, fmt.Errorf("there never was a job %q: %w", name, api.ErrNotFound)
+		return nil, api.Errorf(api.ErrNotFound, "there never was a job %q", name)
 	}
 	return versions, err
 }
@@ -136,7 +136,7 @@ func (b *backend) Logs(ctx context.Context, q spec.LogQuery, each func(spec.LogL
 		return fmt.Errorf("read logs: %w", err)
 	}
 	if len(sources) == 0 && !q.Follow && !b.known(ctx, q) {
-		return fmt.Errorf("nothing of the name %q ever ran here: %w", name(q), api.ErrNotFound)
+		return api.Errorf(api.ErrNotFound, "nothing of the name %q ever ran here: `meshrun status` shows what there is", name(q))
 	}
 	return output.Stream(ctx, root, q, func(line spec.LogLine) error {
 		line.Node = b.node

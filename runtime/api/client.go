@@ -107,7 +107,7 @@ func (c *Client) notOurs() error {
 	return &Error{
 		Message: fmt.Sprintf("permission denied: the agent at %s belongs to %s, and you are %s", c.path, owner, userName(ownUID())),
 		Code:    "forbidden",
-		Hint:    fmt.Sprintf("run the command as %s or root, or start your own agent with another -data-dir", owner),
+		Hint:    fmt.Sprintf("run the command as %s, or start your own agent with another -data-dir", orRoot(owner)),
 	}
 }
 

@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 )
 
@@ -49,6 +50,18 @@ func (e *Error) Unwrap() error {
 		}
 	}
 	return nil
+}
+
+// Errorf returns an error that says just what the format does, and wraps one
+// of this package's sentinels.
+func Errorf(sentinel error, format string, args ...any) error {
+	e := &Error{Message: fmt.Sprintf(format, args...), Code: codeInternal}
+	for _, k := range kinds() {
+		if k.sentinel == sentinel {
+			e.Code = k.code
+		}
+	}
+	return e
 }
 
 // kind is a sentinel as code and HTTP status.

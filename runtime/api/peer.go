@@ -60,10 +60,18 @@ func (p peer) check(own uint32) error {
 		return &Error{
 			Message: fmt.Sprintf("permission denied: this agent belongs to %s, and you are %s", userName(own), userName(p.uid)),
 			Code:    "forbidden",
-			Hint:    "run the command as " + userName(own) + " or root",
+			Hint:    "run the command as " + orRoot(userName(own)),
 		}
 	}
 	return nil
+}
+
+// orRoot names those who may use what a user owns.
+func orRoot(owner string) string {
+	if owner == "root" {
+		return owner
+	}
+	return owner + " or root"
 }
 
 // Who returns the name of the user who asks, in the context of a Backend's

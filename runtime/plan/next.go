@@ -123,7 +123,7 @@ func order(v *spec.JobVersion, o Order) error {
 		return fmt.Errorf("there is no process %q in job %q: %w", o.Process, v.Job.Name, ErrUnknown)
 	}
 	if o.Shard >= 0 && (o.Process == "" || o.Shard >= targets[0].Shards) {
-		return fmt.Errorf("process %q of job %q has no shard %d, but %d shards counted from 0: %w",
+		return fmt.Errorf("process %q of job %q has no shard %d: it has %d, counted from 0: %w",
 			o.Process, v.Job.Name, o.Shard, targets[0].Shards, ErrUnknown)
 	}
 	if o.Op == spec.OpScale {
