@@ -191,6 +191,21 @@ func TestSavingAFileIsEnoughAndABrokenOneChangesNothing(t *testing.T) {
 	if i, err := n.instance("web/app/0"); err != nil || i.PID != pid {
 		t.Errorf("web/app/0 was touched: pid %d → %d (%v)", pid, i.PID, err)
 	}
+
+	if err := os.Remove(filepath.Join(n.dir, "jobs/web.hcl")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "a directory without jobs is refused", func() error {
+		for _, ev := range n.events() {
+			if ev.Type == spec.EventJobRefused && strings.Contains(ev.Message, "no job file is left") {
+				return nil
+			}
+		}
+		return fmt.Errorf("no event says so")
+	})
+	if i, err := n.instance("web/app/0"); err != nil || i.PID != pid {
+		t.Errorf("an empty directory touched web/app/0: pid %d → %d (%v)", pid, i.PID, err)
+	}
 }
 
 func TestSecretsAreShownNowhere(t *testing.T) {

@@ -64,6 +64,10 @@ func (j *jobFiles) loaded(ctx context.Context, cfg *schema.Config, diags schema.
 	j.backend.problem("jobs", "")
 }
 
+// errNoJobs: a directory without job files is more often one that is not
+// mounted, or just being filled, than the wish to stop everything.
+var errNoJobs = errors.New("no job file is left, so nothing is changed: stop the last job with `meshrun stop -purge JOB`")
+
 func (j *jobFiles) apply(ctx context.Context, req api.PlanRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -75,6 +79,9 @@ func (j *jobFiles) apply(ctx context.Context, req api.PlanRequest) error {
 		}
 		if plan.Empty() {
 			return nil
+		}
+		if len(req.Jobs) == 0 {
+			return errNoJobs
 		}
 		var result api.ApplyResult
 		if result, err = j.backend.Apply(ctx, plan); err == nil {

@@ -62,7 +62,7 @@ func (b *backend) Info(ctx context.Context) (api.Info, error) {
 	if table, err := b.watchdog.Table(ctx); err == nil {
 		info.WatchdogPID = table.PID
 	} else {
-		info.Problems = append(info.Problems, "the watchdog does not answer; a new one is being started")
+		info.Problems = append(info.Problems, "the watchdog does not answer; if it has died, a new one is being started")
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
