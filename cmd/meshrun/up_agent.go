@@ -28,6 +28,9 @@ type startedAgent struct {
 // Bounds of starting an agent.
 const (
 	readyLimit = 30 * time.Second
+	// rivalLimit is how long another agent is waited for after this one has
+	// ended: its watchdog may be just bringing it back.
+	rivalLimit = 3 * time.Second
 	maxUpLog   = 1 << 20
 	logTail    = 4 << 10
 )
@@ -69,6 +72,8 @@ func startAgent(_ context.Context, dataDir string) (*startedAgent, error) {
 func (s *startedAgent) ready(ctx context.Context, client *api.Client) (api.Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, readyLimit)
 	defer cancel()
+	var ended error
+	var giveUp <-chan time.Time
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		info, err := client.Ready(ctx)
 		if err == nil {
@@ -83,8 +88,10 @@ func (s *startedAgent) ready(ctx context.Context, client *api.Client) (api.Info,
 				return info, fmt.Errorf("start agent: it was not ready after %s; it said:\n%s", ago(readyLimit), s.said())
 			}
 			return info, ctx.Err()
-		case err := <-s.exited:
-			return info, fmt.Errorf("start agent: it ended at once (%s); it said:\n%s", exitText(err), s.said())
+		case ended = <-s.exited:
+			giveUp = time.After(rivalLimit)
+		case <-giveUp:
+			return info, fmt.Errorf("start agent: it ended at once (%s); it said:\n%s", exitText(ended), s.said())
 		case <-time.After(pause):
 		}
 	}

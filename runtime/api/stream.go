@@ -81,6 +81,8 @@ func newLineWriter(w http.ResponseWriter) *lineWriter {
 	l := &lineWriter{w: w, control: http.NewResponseController(w), buffer: bufio.NewWriterSize(w, 64<<10)}
 	l.encoder = json.NewEncoder(l.buffer)
 	l.encoder.SetEscapeHTML(false)
+	l.mu.Lock() // a flush that is due at once must not be ahead of its timer
+	defer l.mu.Unlock()
 	l.pending = true
 	l.timer = time.AfterFunc(10*flushDelay, l.flush)
 	return l
