@@ -28,7 +28,7 @@ func main() {
 	children := flag.Int("children", 0, "start that many children that ignore SIGTERM and outlive this")
 	flag.Parse()
 
-	w := &workload{id: *id, ledger: *ledger}
+	w := &workload{id: *id, ledger: *ledger, born: time.Now().UnixNano()}
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGINT, syscall.SIGTERM)
 	if *ignore {
@@ -65,6 +65,7 @@ func main() {
 
 type workload struct {
 	id, ledger string
+	born       int64 // tells it from another one of its id and pid
 	written    int
 }
 
@@ -85,7 +86,7 @@ func (w *workload) claim() {
 
 // line writes the next numbered line; it counts once write(2) has taken it.
 func (w *workload) line() {
-	text := fmt.Sprintf("%s %d line %d\n", w.id, os.Getpid(), w.written+1)
+	text := fmt.Sprintf("%s %d line %d\n", w.id, w.born, w.written+1)
 	if _, err := os.Stdout.WriteString(text); err != nil {
 		w.end("write-failed", 9)
 	}
@@ -102,7 +103,7 @@ func (w *workload) note(what string, code int) {
 		os.Exit(9)
 	}
 	defer f.Close()
-	fmt.Fprintf(f, "%s %s %d %d %d %d\n", what, w.id, os.Getpid(), w.written, code, time.Now().UnixNano())
+	fmt.Fprintf(f, "%s %s %d %d %d %d\n", what, w.id, os.Getpid(), w.written, code, w.born)
 }
 
 func (w *workload) end(what string, code int) {
