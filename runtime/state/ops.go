@@ -61,8 +61,6 @@ func CheckOps(ops []Op) error {
 func (op Op) check() error {
 	switch op.Kind {
 	case OpSet, OpCAS, OpDelete, OpDeleteCAS, OpCheckIndex, OpCheckMissing:
-	case OpDeletePrefix:
-		return CheckPrefix(op.Key)
 	case OpCheckSession, OpLock, OpUnlock:
 		if op.Session == "" {
 			return fmt.Errorf("it names no session: %w", ErrInvalid)

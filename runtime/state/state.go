@@ -81,8 +81,6 @@ const (
 	// OpDeleteCAS removes the key if its ModifyIndex is Index; a missing one is
 	// no conflict.
 	OpDeleteCAS OpKind = "delete-cas"
-	// OpDeletePrefix removes every key with the prefix Key.
-	OpDeletePrefix OpKind = "delete-prefix"
 	// OpCheckIndex demands that the key's ModifyIndex is Index.
 	OpCheckIndex OpKind = "check-index"
 	// OpCheckMissing demands that the key does not exist.

@@ -102,7 +102,7 @@ var watchTests = []test{
 		s.wakes("p/", func() { s.txn(set("p/a", "2")) }, "p/a")
 		s.wakes("p/", func() { s.txn(set("p/b", "1")) }, "p/a", "p/b")
 		s.wakes("p/", func() { s.txn(del("p/a")) }, "p/b")
-		s.wakes("p/", func() { s.txn(op(state.OpDeletePrefix, "p", 0)) })
+		s.wakes("p/", func() { s.txn(del("p/b")) })
 		s.wakes("p/", func() { s.txn(set("p/c", "1")) }, "p/c")
 	}},
 
