@@ -3,6 +3,7 @@ package follow_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -120,6 +121,79 @@ func TestAViewNeverGoesBackBehindItsOwnersWrites(t *testing.T) {
 	if !view.Has("b") || view.Has("c") {
 		t.Errorf("later there are %v", view.Names())
 	}
+}
+
+func TestAViewIsReplacedWhenTheStoreWasPutBack(t *testing.T) {
+	view := follow.NewView[thing](prefix)
+	entry := func(name string, n int, at uint64) state.Entry {
+		return state.Entry{Key: prefix + name, Value: state.Encode(thing{n}), ModifyIndex: at}
+	}
+	view.Apply(follow.Update{Prefix: prefix, Index: 9, Changed: []state.Entry{entry("a", 9, 9), entry("b", 9, 8)}})
+	view.Put("b", nil, 10)
+	view.Put("c", &thing{10}, 11)
+	names := view.Apply(follow.Update{Prefix: prefix, Index: 5, Restored: true, Changed: []state.Entry{entry("a", 5, 5), entry("b", 4, 4)}})
+	if !slices.Equal(names, []string{"a", "b", "c"}) || !slices.Equal(view.Names(), []string{"a", "b"}) {
+		t.Fatalf("changed %v, left %v", names, view.Names())
+	}
+	if a, at, err := view.Get("a"); err != nil || a.N != 5 || at != 5 {
+		t.Errorf("a is %v at %d, %v", a, at, err)
+	}
+}
+
+// scripted is a store whose watches return what they are told to.
+type scripted struct {
+	state.Store
+	answers []answer
+	asked   []uint64
+}
+
+type answer struct {
+	entries []state.Entry
+	index   uint64
+	err     error
+}
+
+func (s *scripted) Watch(ctx context.Context, _ string, after uint64) ([]state.Entry, uint64, error) {
+	if len(s.asked) == len(s.answers) {
+		<-ctx.Done()
+		return nil, 0, ctx.Err()
+	}
+	a := s.answers[len(s.asked)]
+	s.asked = append(s.asked, after)
+	return a.entries, a.index, a.err
+}
+
+func TestAWatchTellsThatTheStoreWasPutBackAndBeginsAgainAfterAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := state.Entry{Key: prefix + "a", ModifyIndex: 40}, state.Entry{Key: prefix + "b", ModifyIndex: 50}
+		older := state.Entry{Key: prefix + "b", ModifyIndex: 45}
+		store := &scripted{answers: []answer{
+			{entries: []state.Entry{a, b}, index: 50},
+			{err: state.ErrUnavailable},
+			{entries: []state.Entry{a, b}, index: 50},     // as it was
+			{entries: []state.Entry{a, older}, index: 60}, // other indexes, in spite of a higher one
+			{entries: []state.Entry{a}, index: 44},
+		}}
+		ctx, cancel := context.WithCancel(t.Context())
+		updates := make(chan follow.Update)
+		done := make(chan error, 1)
+		go func() { done <- follow.Watch(ctx, store, prefix, updates, hclog.NewNullLogger()) }()
+		var got []string
+		for range 3 {
+			u := <-updates
+			got = append(got, fmt.Sprint(u.Index, u.Restored, len(u.Changed), len(u.Removed)))
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"50 false 2 0", "60 true 2 0", "44 true 1 1"}; !slices.Equal(got, want) {
+			t.Errorf("updates %q, want %q", got, want)
+		}
+		if want := []uint64{0, 50, 0, 50, 60}; !slices.Equal(store.asked, want) {
+			t.Errorf("watched after %d, want %d", store.asked, want)
+		}
+	})
 }
 
 func TestAViewTellsWhatCannotBeRead(t *testing.T) {
