@@ -71,7 +71,7 @@ func newModel(s *Snapshot, job string, next *spec.JobVersion, now time.Time) *mo
 		if stored, ok := s.Placements[job]; ok {
 			previous = &stored.Value
 		}
-		placement := scheduler.Place(next, s.Nodes, previous)
+		placement := scheduler.Place(next, s.Nodes, nil, previous)
 		m.placement = &placement
 	}
 	for node, o := range s.Observed[job] {

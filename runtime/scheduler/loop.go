@@ -131,7 +131,7 @@ func (d *desk) place(ctx context.Context, term *follow.Term, name string) error 
 	if err != nil {
 		return err
 	}
-	wanted := Place(job, nodes, previous)
+	wanted := Place(job, nodes, nil, previous)
 	if previous != nil && reflect.DeepEqual(*previous, wanted) {
 		return nil
 	}
