@@ -68,6 +68,8 @@ type Node struct {
 	// Weight is the node's share of the shards relative to the others'; 0
 	// means 1.
 	Weight float64 `json:"weight,omitempty"`
+	// Capacity is the most instances that the node is given; 0 means no bound.
+	Capacity int `json:"capacity,omitempty"`
 	// Version is meshrun's own on that node.
 	Version string `json:"version,omitempty"`
 }

@@ -192,8 +192,8 @@ func (a *agent) startLoops() {
 	a.life.start(ctx, "guard", (&guard{
 		dataDir: a.cfg.DataDir, args: a.cfg.Args, client: a.client, logger: a.logger.Named("guard"), leave: underSystemd(),
 	}).run, a.failed)
-	a.life.start(ctx, "scheduler", scheduler.New(a.store, session, a.logger).Run, a.failed)
-	a.life.start(ctx, "orchestrator", orchestrator.New(a.store, session, a.logger).Run, a.failed)
+	a.life.start(ctx, "scheduler", scheduler.New(a.store, a.cfg.Node, session, a.logger).Run, a.failed)
+	a.life.start(ctx, "orchestrator", orchestrator.New(a.store, a.cfg.Node, session, a.logger).Run, a.failed)
 	a.life.start(ctx, "engine", a.engine.Run, a.failed)
 	a.life.start(ctx, "recorder", a.recorder, a.failed)
 	a.life.start(ctx, "janitor", func(ctx context.Context) error { return janitor(ctx, a.store, a.logger) }, a.failed)

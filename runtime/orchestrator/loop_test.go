@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,9 +26,10 @@ func start(t *testing.T) *started {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.set(state.NodeKey("a"), state.Encode(spec.Node{Name: "a"}))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- New(s.store, func() string { return session }, hclog.NewNullLogger()).Run(ctx) }()
+	go func() { done <- New(s.store, "a", func() string { return session }, hclog.NewNullLogger()).Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -128,15 +130,19 @@ func TestAJobThatCannotBeReadIsNotAJobThatWasRemoved(t *testing.T) {
 	})
 }
 
-func TestAnAssignmentThatSomebodyChangedIsMended(t *testing.T) {
+func TestAnAssignmentThatSomebodyChangedIsMendedByTheNextDecision(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t)
 		s.want(version(1, process("p")))
-		for _, broken := range []string{"{", `{"job": "j", "node": "a", "processes": []}`} {
+		for n, broken := range []string{"{", `{"job": "j", "node": "a", "processes": []}`} {
 			s.set(state.AssignmentKey("a", "j"), []byte(broken))
+			edited := process("p")
+			edited.Dir = spec.Template(fmt.Sprint("/", n))
+			s.want(version(uint64(n)+2, edited))
 			time.Sleep(2 * retryDelay) // virtual
 			synctest.Wait()
-			if a, _, err := state.GetAs[spec.Assignment](t.Context(), s.store, state.AssignmentKey("a", "j")); err != nil || len(a.Processes) != 1 {
+			a, _, err := state.GetAs[spec.Assignment](t.Context(), s.store, state.AssignmentKey("a", "j"))
+			if err != nil || len(a.Processes) != 1 || a.Processes[0].Version != uint64(n)+2 {
 				t.Fatalf("%s became %+v, %v", broken, a, err)
 			}
 		}

@@ -46,7 +46,7 @@ type world struct {
 }
 
 func newWorld() *world {
-	return &world{Snapshot: Snapshot{Current: map[string]spec.Assignment{}, Observed: map[string]spec.Observed{}}}
+	return &world{Snapshot: Snapshot{Live: map[string]bool{"a": true, "b": true}, Current: map[string]spec.Assignment{}, Observed: map[string]spec.Observed{}}}
 }
 
 // want puts a version in place, all on node a.

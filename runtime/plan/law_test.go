@@ -2,7 +2,6 @@ package plan_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -36,21 +35,27 @@ type cluster struct {
 func newCluster(t *rapid.T, nodes []string) (*cluster, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &cluster{t: t, store: local.OpenMemory(local.Options{}), seen: map[string]map[spec.InstanceID]*spec.Instance{}, ends: map[spec.InstanceID]bool{}}
-	session, err := c.store.CreateSession(ctx, state.SessionConfig{Name: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	done := make(chan error, 2*len(nodes))
 	for _, n := range nodes {
+		session, err := c.store.CreateSession(ctx, state.SessionConfig{Name: "test", Node: n, Behavior: state.BehaviorDelete})
+		if err != nil {
+			t.Fatal(err)
+		}
 		c.seen[n] = map[spec.InstanceID]*spec.Instance{}
-		c.txn(state.Op{Kind: state.OpSet, Key: state.NodeKey(n), Value: state.Encode(spec.Node{Name: n})})
+		c.txn(state.Op{Kind: state.OpLock, Key: state.NodeKey(n), Session: session, Value: state.Encode(spec.Node{Name: n})})
+		me := func() string { return session }
+		go func() { done <- scheduler.New(c.store, n, me, hclog.NewNullLogger()).Run(ctx) }()
+		go func() { done <- orchestrator.New(c.store, n, me, hclog.NewNullLogger()).Run(ctx) }()
 	}
-	done := make(chan error, 2)
-	me := func() string { return session }
-	go func() { done <- scheduler.New(c.store, me, hclog.NewNullLogger()).Run(ctx) }()
-	go func() { done <- orchestrator.New(c.store, me, hclog.NewNullLogger()).Run(ctx) }()
+	time.Sleep(time.Minute) // virtual: until every lock is where it belongs
 	return c, func() {
 		cancel()
-		if err := errors.Join(<-done, <-done, c.store.Close()); err != nil {
+		for range 2 * len(nodes) {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if err := c.store.Close(); err != nil {
 			t.Error(err)
 		}
 	}

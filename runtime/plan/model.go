@@ -45,6 +45,7 @@ type model struct {
 	job       string
 	next      *spec.JobVersion
 	nodes     []spec.Node
+	live      map[string]bool
 	placement *spec.Placement
 	assigned  map[string]spec.Assignment
 	units     map[spot]*unit
@@ -59,15 +60,18 @@ type model struct {
 // newModel puts the next version of a job in the place of the present one.
 func newModel(s *Snapshot, job string, next *spec.JobVersion, now time.Time) *model {
 	m := &model{
-		job: job, next: next, nodes: s.Nodes, assigned: maps.Clone(s.Assignments[job]), units: map[spot]*unit{},
+		job: job, next: next, nodes: s.Nodes, live: map[string]bool{}, assigned: maps.Clone(s.Assignments[job]), units: map[spot]*unit{},
 		deeds: map[spot]*deed{}, held: map[spot]string{}, hashes: map[definition]string{}, now: now,
+	}
+	for _, n := range s.Nodes {
+		m.live[n.Name] = true
 	}
 	if next != nil {
 		var previous *spec.Placement
 		if stored, ok := s.Placements[job]; ok {
 			previous = &stored.Value
 		}
-		placement := scheduler.Place(next, s.Nodes, previous)
+		placement := scheduler.Place(next, s.Nodes, nil, previous)
 		m.placement = &placement
 	}
 	for node, o := range s.Observed[job] {
@@ -107,7 +111,7 @@ func (m *model) run() {
 	// Each turn starts, ends or completes something, and nothing does so twice.
 	for range 4*len(m.units) + 4*m.wantedShards() + 8 {
 		decision := orchestrator.Rollout(orchestrator.Snapshot{
-			Job: m.next, Placement: m.placement, Current: m.assigned, Observed: m.observed(),
+			Job: m.next, Placement: m.placement, Live: m.live, Current: m.assigned, Observed: m.observed(),
 		}, m.now)
 		m.reasons = decision.Reasons
 		moved := len(m.assigned) != len(decision.Assignments) || !reflect.DeepEqual(m.assigned, decision.Assignments)

@@ -24,63 +24,63 @@ const who = "scheduler"
 const retryDelay = time.Second
 
 // Loop keeps every job's placement what Place says. Of all loops on one store,
-// the one that holds the scheduler's lock works.
-type Loop struct {
-	store  state.Store
-	logger hclog.Logger
-	role   follow.Role
-}
+// the one that holds the scheduler's lock works; the others follow the store as
+// it does, and the next of them goes on at once when it is gone.
+type Loop struct{ *follow.Role }
 
-// New returns a loop for an agent. Session returns the agent's session, or "" while it has none; the loop holds its lock with it.
-func New(store state.Store, session func() string, logger hclog.Logger) *Loop {
+// New returns the loop of a node's agent. Session and Refresh are as a
+// follow.Role wants them.
+func New(store state.Store, node string, session func() string, logger hclog.Logger) *Loop {
 	logger = logger.Named("scheduler")
-	return &Loop{
-		store: store, logger: logger,
-		role: follow.Role{Store: store, Locks: []string{state.SchedulerLock}, Session: session, Logger: logger},
-	}
+	prefixes := []string{state.JobsPrefix, state.NodesPrefix, state.PlacementsPrefix}
+	return &Loop{follow.NewRole(follow.RoleConfig{
+		Store: store, Node: node, Session: session, Locks: state.SchedulerLock, May: mayLead,
+		Prefixes: prefixes, Work: newDesk(store, logger), Logger: logger,
+	})}
 }
 
-// Run works whenever it holds the lock, until ctx ends; then it gives the lock
-// back. It returns an error only if the store was closed.
-func (l *Loop) Run(ctx context.Context) error { return l.role.Run(ctx, l.lead) }
+// mayLead lets every node be the primary that may be given work.
+func mayLead(nodes []spec.Node) map[string][]string {
+	return map[string][]string{state.SchedulerLock: follow.Available(nodes)}
+}
 
-// lead is the work of the primary.
-func (l *Loop) lead(ctx context.Context, session string) error {
-	d := &desk{
-		Loop: l, session: session,
+// desk is what the primary, and who stands by, has before it.
+type desk struct {
+	store      state.Store
+	logger     hclog.Logger
+	jobs       *follow.View[spec.JobVersion]
+	nodes      *follow.View[spec.Node]
+	placements *follow.View[spec.Placement]
+
+	since uint64          // the index at which the lock was taken that dirty is of
+	dirty map[string]bool // jobs to look at
+}
+
+func newDesk(store state.Store, logger hclog.Logger) *desk {
+	return &desk{
+		store: store, logger: logger,
 		jobs:       follow.NewView[spec.JobVersion](state.JobsPrefix),
 		nodes:      follow.NewView[spec.Node](state.NodesPrefix),
 		placements: follow.NewView[spec.Placement](state.PlacementsPrefix),
 		dirty:      map[string]bool{},
 	}
-	prefixes := []string{state.JobsPrefix, state.NodesPrefix, state.PlacementsPrefix}
-	return follow.Loop(ctx, l.store, prefixes, l.logger, d.step)
 }
 
-// desk is what the primary has before it. Only the loop's goroutine touches it.
-type desk struct {
-	*Loop
-	session    string
-	jobs       *follow.View[spec.JobVersion]
-	nodes      *follow.View[spec.Node]
-	placements *follow.View[spec.Placement]
-	dirty      map[string]bool // jobs to look at
-}
-
-func (d *desk) step(ctx context.Context, updates []follow.Update) (time.Time, error) {
-	for _, u := range updates {
-		d.take(u)
+// Act places the jobs that something has changed for.
+func (d *desk) Act(ctx context.Context, term *follow.Term) (time.Time, error) {
+	if at := term.Locks[state.SchedulerLock]; at != d.since {
+		d.since = at // what the primary before left undone is not known
+		d.mark(d.jobs.Names())
+		d.mark(d.placements.Names())
 	}
 	var wake time.Time
 	for _, job := range slices.Sorted(maps.Keys(d.dirty)) {
-		err := d.place(ctx, job)
+		err := d.place(ctx, term, job)
 		switch {
 		case err == nil:
 			delete(d.dirty, job)
-		case ctx.Err() != nil:
-			return wake, nil
-		case follow.Lost(err):
-			return wake, follow.ErrDeposed
+		case ctx.Err() != nil || follow.Lost(err) || errors.Is(err, state.ErrClosed):
+			return wake, err
 		case errors.Is(err, state.ErrConflict):
 			wake = time.Now().Add(retryDelay) // what moved is on its way here
 		default:
@@ -91,7 +91,8 @@ func (d *desk) step(ctx context.Context, updates []follow.Update) (time.Time, er
 	return wake, nil
 }
 
-func (d *desk) take(u follow.Update) {
+// Take takes over what has changed.
+func (d *desk) Take(u follow.Update) {
 	switch u.Prefix {
 	case state.JobsPrefix:
 		d.mark(d.jobs.Apply(u))
@@ -111,7 +112,7 @@ func (d *desk) mark(jobs []string) {
 }
 
 // place writes a job's placement if it is not what Place says.
-func (d *desk) place(ctx context.Context, name string) error {
+func (d *desk) place(ctx context.Context, term *follow.Term, name string) error {
 	job, jobIndex, err := d.jobs.Get(name)
 	if err != nil {
 		// A job that can't be read is not a job that was removed.
@@ -124,18 +125,18 @@ func (d *desk) place(ctx context.Context, name string) error {
 		previous = nil
 	}
 	if job == nil {
-		return d.remove(ctx, name, index)
+		return d.remove(ctx, term, name, index)
 	}
 	nodes, err := d.allNodes()
 	if err != nil {
 		return err
 	}
-	wanted := Place(job, nodes, previous)
+	wanted := Place(job, nodes, nil, previous)
 	if previous != nil && reflect.DeepEqual(*previous, wanted) {
 		return nil
 	}
 	ops := []state.Op{
-		{Kind: state.OpCheckSession, Key: state.SchedulerLock, Session: d.session},
+		term.Check(state.SchedulerLock),
 		{Kind: state.OpCheckIndex, Key: state.JobKey(name), Index: jobIndex},
 		{Kind: state.OpCAS, Key: state.PlacementKey(name), Index: index, Value: state.Encode(wanted)},
 	}
@@ -151,12 +152,12 @@ func (d *desk) place(ctx context.Context, name string) error {
 }
 
 // remove deletes the placement of a job that is gone.
-func (d *desk) remove(ctx context.Context, name string, index uint64) error {
+func (d *desk) remove(ctx context.Context, term *follow.Term, name string, index uint64) error {
 	if index == 0 {
 		return nil
 	}
 	ops := []state.Op{
-		{Kind: state.OpCheckSession, Key: state.SchedulerLock, Session: d.session},
+		term.Check(state.SchedulerLock),
 		{Kind: state.OpCheckMissing, Key: state.JobKey(name)},
 		{Kind: state.OpDeleteCAS, Key: state.PlacementKey(name), Index: index},
 	}

@@ -1,12 +1,13 @@
-// Package follow holds what every loop over the store needs: a cache that
-// follows a prefix, and work that is done only while locks are held.
+// Package follow holds what every loop over the store needs: one watch of a
+// prefix for all who follow it, a cache that follows it, and work that is done
+// only while locks are held.
 //
-//	Watch ──Update──▶ loop ──▶ View[T].Apply ──▶ names that changed
-//	                   │
-//	                   └─ own transactions ──▶ View[T].Put
+//	Share ──▶ Watch ──Update──▶ loop ──▶ View[T].Apply ──▶ names that changed
+//	                             │
+//	                             └─ own transactions ──▶ View[T].Put
 //
-// A loop owns its Views and is the only one to touch them; nothing here needs
-// a mutex.
+// A loop owns its Views and is the only one to touch them. A Role is a loop
+// that acts only under its locks.
 package follow
 
 import (

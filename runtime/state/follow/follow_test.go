@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,7 +48,7 @@ func TestLoopSeesAllOnceAndThenWhatChanges(t *testing.T) {
 		var turns [][]string
 		done := make(chan error)
 		go func() {
-			done <- follow.Loop(ctx, store, []string{prefix, "other/"}, hclog.NewNullLogger(), func(_ context.Context, updates []follow.Update) (time.Time, error) {
+			done <- follow.Loop(ctx, store, []string{prefix, "other/"}, nil, hclog.NewNullLogger(), func(_ context.Context, updates []follow.Update) (time.Time, error) {
 				var names []string
 				for _, u := range updates {
 					if u.Prefix == prefix {
@@ -87,7 +86,7 @@ func TestLoopWakesWhenItWasAskedTo(t *testing.T) {
 		began := time.Now()
 		var woken time.Duration
 		end := errors.New("end")
-		err := follow.Loop(t.Context(), store, []string{prefix}, hclog.NewNullLogger(), func(context.Context, []follow.Update) (time.Time, error) {
+		err := follow.Loop(t.Context(), store, []string{prefix}, nil, hclog.NewNullLogger(), func(context.Context, []follow.Update) (time.Time, error) {
 			if time.Since(began) == 0 {
 				return began.Add(time.Minute), nil
 			}
@@ -204,83 +203,4 @@ func TestAViewTellsWhatCannotBeRead(t *testing.T) {
 			t.Fatalf("got %v at %d, %v", a, at, err)
 		}
 	}
-}
-
-// candidate runs a role until the context ends.
-type candidate struct {
-	leads   atomic.Bool
-	terms   atomic.Int32
-	session string
-	done    chan error
-}
-
-func stand(ctx context.Context, t *testing.T, store state.Store, cfg state.SessionConfig) *candidate {
-	session, err := store.CreateSession(ctx, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &candidate{session: session, done: make(chan error, 1)}
-	role := follow.Role{
-		Store: store, Locks: []string{"locks/1", "locks/2"}, Session: func() string { return session }, Logger: hclog.NewNullLogger(),
-	}
-	go func() {
-		c.done <- role.Run(ctx, func(ctx context.Context, _ string) error {
-			c.leads.Store(true)
-			c.terms.Add(1)
-			<-ctx.Done()
-			c.leads.Store(false)
-			return ctx.Err()
-		})
-	}()
-	synctest.Wait()
-	return c
-}
-
-func TestOneLeadsAndTheNextTakesOver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := open(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		firstCtx, resign := context.WithCancel(ctx)
-		first := stand(firstCtx, t, store, state.SessionConfig{LockDelay: 5 * time.Second})
-		second := stand(ctx, t, store, state.SessionConfig{})
-		if !first.leads.Load() || second.leads.Load() {
-			t.Fatalf("first leads %v, second leads %v", first.leads.Load(), second.leads.Load())
-		}
-		resign()
-		if err := <-first.done; err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Second) // virtual: who resigns leaves no lock delay
-		synctest.Wait()
-		if !second.leads.Load() {
-			t.Fatal("a second after the first resigned, nobody leads")
-		}
-		cancel()
-		<-second.done
-	})
-}
-
-func TestWhoLosesTheSessionStepsDownBeforeTheNextLeads(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := open(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		first := stand(ctx, t, store, state.SessionConfig{LockDelay: 5 * time.Second})
-		second := stand(ctx, t, store, state.SessionConfig{})
-		if err := store.DestroySession(ctx, first.session); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		if first.leads.Load() || second.leads.Load() {
-			t.Fatalf("first leads %v, second leads %v within the lock delay", first.leads.Load(), second.leads.Load())
-		}
-		time.Sleep(7 * time.Second) // virtual: the lock delay ends, and nothing wakes the waiter
-		synctest.Wait()
-		if !second.leads.Load() || second.terms.Load() != 1 || first.terms.Load() != 1 {
-			t.Fatalf("second leads %v in term %d; first had %d terms", second.leads.Load(), second.terms.Load(), first.terms.Load())
-		}
-		cancel()
-		if err := errors.Join(<-first.done, <-second.done); err != nil {
-			t.Fatal(err)
-		}
-	})
 }
