@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/synergymesh/meshrun/runtime/api"
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/runtime/state/local"
 	"github.com/synergymesh/meshrun/spec"
@@ -217,5 +218,27 @@ func TestAWatchdogOfTheAgentIsNotTakenForAnInstance(t *testing.T) {
 	})
 	if want := []string{"PATH=/bin", "MESHRUN_DATA_DIR=/d", "MESHRUN_VAR_x=1"}; !slices.Equal(env, want) {
 		t.Errorf("environment %v, want %v", env, want)
+	}
+}
+
+func TestWhatPeopleAskForIsDoneWithTheirRights(t *testing.T) {
+	own, theirs := local.OpenMemory(local.Options{}), local.OpenMemory(local.Options{})
+	defer own.Close()
+	defer theirs.Close()
+	b := &backend{store: own, scoped: func(ctx context.Context) state.Store {
+		if api.CallOf(ctx).Token == "theirs" {
+			return theirs
+		}
+		return own
+	}}
+	job := state.Encode(spec.JobVersion{Job: spec.Job{Name: "web"}, Version: 1})
+	if _, err := theirs.Txn(t.Context(), state.Op{Kind: state.OpSet, Key: state.JobKey("web"), Value: job}); err != nil {
+		t.Fatal(err)
+	}
+	if jobs, err := b.Jobs(t.Context()); err != nil || len(jobs) != 0 {
+		t.Errorf("the agent itself sees %v, %v", jobs, err)
+	}
+	if jobs, err := b.Jobs(api.WithCall(t.Context(), api.Call{Token: "theirs"})); err != nil || len(jobs) != 1 {
+		t.Errorf("they see %v, %v", jobs, err)
 	}
 }

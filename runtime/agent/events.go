@@ -60,7 +60,7 @@ func (b *backend) Events(ctx context.Context, q api.EventQuery, each func(spec.E
 
 // decisions returns the events of the store that came after an index.
 func (b *backend) decisions(ctx context.Context, after uint64) ([]spec.Event, uint64, error) {
-	entries, index, err := b.store.List(ctx, state.EventsPrefix)
+	entries, index, err := b.storeFor(ctx).List(ctx, state.EventsPrefix)
 	if err != nil {
 		return nil, 0, fmt.Errorf("read events: %w", err)
 	}
@@ -153,7 +153,7 @@ func (b *backend) followEvents(ctx context.Context, index, seq uint64, each func
 
 func (b *backend) followDecisions(ctx context.Context, index uint64, send func(spec.Event) error) {
 	for ctx.Err() == nil {
-		entries, next, err := b.store.Watch(ctx, state.EventsPrefix, index)
+		entries, next, err := b.storeFor(ctx).Watch(ctx, state.EventsPrefix, index)
 		if err != nil {
 			pause(ctx, time.Second)
 			continue

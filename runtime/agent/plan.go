@@ -16,7 +16,7 @@ import (
 
 // Plan says what an apply of the request would do.
 func (b *backend) Plan(ctx context.Context, req api.PlanRequest) (spec.Plan, error) {
-	snapshot, err := plan.Load(ctx, b.store, b.node)
+	snapshot, err := plan.Load(ctx, b.storeFor(ctx), b.node)
 	if err != nil {
 		return spec.Plan{}, fmt.Errorf("read state: %w", err)
 	}
@@ -124,7 +124,7 @@ func (b *backend) rollback(ctx context.Context, s *plan.Snapshot, r api.Rollback
 		}
 		version = current.Value.Version - 1
 	}
-	entry, err := b.store.Get(ctx, state.HistoryKey(r.Job, version))
+	entry, err := b.storeFor(ctx).Get(ctx, state.HistoryKey(r.Job, version))
 	if errors.Is(err, state.ErrNotFound) {
 		return plan.Wanted{}, api.Errorf(api.ErrNotFound, "job %q has no version %d: `meshrun history %s` lists them", r.Job, version, r.Job)
 	}
@@ -154,7 +154,7 @@ func (b *backend) Apply(ctx context.Context, p spec.Plan) (api.ApplyResult, erro
 		return result, planError(err)
 	}
 	for i, ops := range txns {
-		result.Index, err = b.store.Txn(ctx, ops...)
+		result.Index, err = b.storeFor(ctx).Txn(ctx, ops...)
 		if errors.Is(err, state.ErrConflict) {
 			return result, stale(err, i, len(txns))
 		}

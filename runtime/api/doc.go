@@ -6,6 +6,11 @@
 // Client, which is a Backend, too. Whoever connects must be the user that the
 // agent runs as, or root: the kernel says who it is.
 //
+// Other agents come over TCP, by the same routes and with mutual TLS
+// (Credentials). They ask in the name of a person: X-Meshrun-Who, and the
+// person's token in X-Consul-Token. With local=1 the agent answers for its
+// node alone.
+//
 //	GET  /healthz                 the agent is there
 //	GET  /ready                   the agent is able to work
 //	GET  /v1/info                 Info

@@ -150,8 +150,29 @@ func Serve(t testing.TB, backend api.Backend) string {
 // server is closed.
 func ServeAt(t testing.TB, path string, backend api.Backend) *api.Server {
 	t.Helper()
+	return serve(t, path, backend, nil)
+}
+
+// ServeTLS serves the backend to other agents, on a port of loopback, until
+// the test ends or the server is closed. Server.Address tells the port.
+func ServeTLS(t testing.TB, backend api.Backend, cred api.Credentials) *api.Server {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return serve(t, filepath.Join(dir, "s"), backend, cred)
+}
+
+func serve(t testing.TB, path string, backend api.Backend, cred api.Credentials) *api.Server {
+	t.Helper()
 	server := api.NewServer(api.Config{Backend: backend, Logger: hclog.NewNullLogger(), SocketPath: path})
-	if err := server.Open(); err != nil {
+	err := server.Open()
+	if err == nil && cred != nil {
+		err = server.Listen(t.Context(), "127.0.0.1:0", cred)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
