@@ -41,7 +41,9 @@ const (
 	EventRecovered   EventType = "instance.recovered" // stayed up after a restart
 	EventExhausted   EventType = "instance.exhausted" // critical: attempts used up
 	EventStopping    EventType = "instance.stopping"
-	EventKilled      EventType = "instance.killed" // SIGKILL: stop timeout, missed watchdog
+	EventKilled      EventType = "instance.killed"  // SIGKILL: stop timeout, missed watchdog
+	EventFenced      EventType = "instance.fenced"  // critical: its lease was not renewed, so it has to end
+	EventWaiting     EventType = "instance.waiting" // down, and waits for its lease
 	EventReloaded    EventType = "instance.reloaded"
 	EventUpdated     EventType = "instance.updated" // live change, nothing touched
 	EventAdopted     EventType = "instance.adopted" // found alive by a new watchdog
