@@ -198,8 +198,10 @@ type Instance struct {
 type Table struct {
 	Seq uint64 `json:"seq"`
 	// PID and Version are the watchdog's own.
-	PID       int        `json:"pid"`
-	Version   string     `json:"version"`
+	PID     int    `json:"pid"`
+	Version string `json:"version"`
+	// Halting is set once everything is to end, the agent last.
+	Halting   bool       `json:"halting,omitempty"`
 	Instances []Instance `json:"instances"`
 }
 

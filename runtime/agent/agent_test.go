@@ -178,39 +178,6 @@ func TestALoopThatEndsByItselfIsAFailure(t *testing.T) {
 	})
 }
 
-func TestARestartedAgentGoesOnWithItsSession(t *testing.T) {
-	ctx := t.Context()
-	store := local.OpenMemory(local.Options{})
-	defer store.Close()
-	node := spec.Node{Name: "a"}
-	first, err := openSession(ctx, store, node)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, before, err := store.List(ctx, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	second, err := openSession(ctx, store, node)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, after, _ := store.List(ctx, ""); second != first || after != before {
-		t.Errorf("session %s → %s, index %d → %d: want nothing to change", first, second, before, after)
-	}
-	if err := store.DestroySession(ctx, second); err != nil {
-		t.Fatal(err)
-	}
-	third, err := openSession(ctx, store, node)
-	if err != nil || third == first {
-		t.Errorf("after the session has ended: %q (%v), want a new one", third, err)
-	}
-	entry, err := store.Get(ctx, state.NodeKey("a"))
-	if err != nil || entry.Session != third {
-		t.Errorf("the node's record is held by %q (%v), want %q", entry.Session, err, third)
-	}
-}
-
 func TestAWatchdogOfTheAgentIsNotTakenForAnInstance(t *testing.T) {
 	env := cleanEnv([]string{
 		"PATH=/bin", "MESHRUN_DATA_DIR=/d", "MESHRUN_VAR_x=1", "MESHRUN_INSTANCE=meshrun/agent/0",

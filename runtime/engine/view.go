@@ -181,6 +181,18 @@ func (v *view) takeDirty(into map[string]bool) bool {
 	return true
 }
 
+// soil makes every job one to be reported.
+func (v *view) soil() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for job := range v.jobs {
+		v.dirty[job] = true
+	}
+	for job := range v.pending {
+		v.dirty[job] = true
+	}
+}
+
 // observed returns what is to be reported of a job.
 func (v *view) observed(job string) spec.Observed {
 	v.mu.Lock()

@@ -89,7 +89,7 @@ func (s *server) table(w http.ResponseWriter, r *http.Request) {
 	t := spec.Table{PID: os.Getpid(), Version: s.version, Instances: []spec.Instance{}}
 	err := s.loop.do(r.Context(), func() {
 		s.loop.settle()
-		t.Seq = s.loop.journal.seq
+		t.Seq, t.Halting = s.loop.journal.seq, s.loop.halt != nil && !s.loop.halt.keep
 		for _, id := range s.loop.sorted() {
 			t.Instances = append(t.Instances, s.loop.instances[id].view)
 		}
