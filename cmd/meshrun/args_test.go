@@ -58,7 +58,6 @@ func TestACommandLineThatIsNotUnderstoodIsExplained(t *testing.T) {
 		"stop -purge web/app":  "whole jobs",
 		"rollback web first":   `"first" is not a version`,
 		"completion tcsh":      "bash, zsh and fish",
-		"agent -consul x:8500": "not in this version yet",
 		"agent -log-level hi":  "not a log level",
 	} {
 		_, stderr, code := meshrun(t, nil, strings.Fields(line)...)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -453,6 +454,41 @@ func TestTheAgentMeansTheSameFromEverywhere(t *testing.T) {
 	write("nodes = \"alpha\"\n")
 	if _, err := (&runAgent{term: term, place: place{term: term, dir: "/d"}, config: config}).resolve(); err == nil || !strings.Contains(err.Error(), "nodes") {
 		t.Errorf("a misspelt name: %v", err)
+	}
+}
+
+func TestAnAgentJoinsAClusterOnlyIfItIsTold(t *testing.T) {
+	term, _, _ := testTerm(nil)
+	config := filepath.Join(t.TempDir(), "agent.hcl")
+	resolve := func(text, flag string) (*agent.Cluster, []string, error) {
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := &runAgent{term: term, place: place{term: term, dir: "/d"}, config: config, consul: flag}
+		cfg, err := c.resolve()
+		return cfg.Cluster, c.commandLine(&cfg), err
+	}
+	if cluster, _, err := resolve("", ""); err != nil || cluster != nil {
+		t.Errorf("alone: %+v, %v", cluster, err)
+	}
+	cluster, _, err := resolve("consul {\n  address = \"10.0.0.1:8500\"\n  token = \"t\"\n  ca_file = \"ca.pem\"\n  fence = \"8s\"\n}\n", "")
+	want := agent.Cluster{Address: "10.0.0.1:8500", Token: "t", CAFile: filepath.Join(filepath.Dir(config), "ca.pem"), Fence: 8 * time.Second}
+	if err != nil || cluster == nil || *cluster != want {
+		t.Errorf("%+v, %v", cluster, err)
+	}
+	cluster, line, err := resolve("consul {}\n", "127.0.0.1:8501")
+	if err != nil || cluster == nil || cluster.Address != "127.0.0.1:8501" || !slices.Contains(line, "127.0.0.1:8501") {
+		t.Errorf("the option goes before the file: %+v, %q, %v", cluster, line, err)
+	}
+	for text, want := range map[string]string{
+		"consul { fence = \"1s\" }\n":   "3s",
+		"consul { fence = \"soon\" }\n": "duration",
+		"consul { adress = \"x\" }\n":   "adress",
+		"weight = -1\n":                 "negative",
+	} {
+		if _, _, err := resolve(text, ""); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
 	}
 }
 
