@@ -74,6 +74,22 @@ type Node struct {
 	Version string `json:"version,omitempty"`
 }
 
+// NodeState is what the cluster was last told of a node.
+type NodeState string
+
+// The states of a node in the roster.
+const (
+	NodeHere     NodeState = "here"
+	NodeDraining NodeState = "draining"
+	NodeDrained  NodeState = "drained" // draining, and nothing runs on it any more
+)
+
+// Roster lists the nodes whose coming was told, and whose going was not yet:
+// the value of roster. With it each is told once, whoever is the primary.
+type Roster struct {
+	Nodes map[string]NodeState `json:"nodes"`
+}
+
 // ShardSet is a sorted set of shard numbers; its text is ranges: "0-7,9".
 type ShardSet []int
 

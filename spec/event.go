@@ -26,6 +26,9 @@ const (
 	EventPlaced        EventType = "job.placed"
 	EventAssigned      EventType = "job.assigned"
 	EventSignalled     EventType = "instance.signalled"
+	EventNodeJoined    EventType = "node.joined"
+	EventNodeLeft      EventType = "node.left" // critical if shards were on it
+	EventNodeDrained   EventType = "node.drained"
 	EventStateRepaired EventType = "state.repaired"
 )
 

@@ -103,9 +103,14 @@ func TestAPlacementAndItsEventAreOneTransaction(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		events, _, err := store.List(t.Context(), state.EventsPrefix)
-		if err != nil || len(events) != 1 || events[0].CreateIndex != placement.ModifyIndex {
-			t.Fatalf("events %v, %v; the placement is of %d", events, err, placement.ModifyIndex)
+		entries, _, err := store.List(t.Context(), state.EventsPrefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if ev, err := state.Decode[spec.Event](e); err != nil || (ev.Type == spec.EventPlaced) != (e.CreateIndex == placement.ModifyIndex) {
+				t.Errorf("event %+v, %v, is of %d; the placement is of %d", ev, err, e.CreateIndex, placement.ModifyIndex)
+			}
 		}
 	})
 }

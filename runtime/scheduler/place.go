@@ -42,7 +42,7 @@ const maxRounds = 8
 func Place(v *spec.JobVersion, nodes []spec.Node, taken map[string]int, previous *spec.Placement) spec.Placement {
 	placed := place(v, nodes, taken, previous)
 	for range maxRounds {
-		if !slices.ContainsFunc(nodes, func(n spec.Node) bool { return n.Capacity > 0 }) {
+		if !Bounded(nodes) {
 			break
 		}
 		again := place(v, nodes, taken, &placed)

@@ -18,6 +18,7 @@ const (
 	AssignmentsPrefix = Root + "assignments/" // <node>/<job>: spec.Assignment
 	ObservedPrefix    = Root + "observed/"    // <node>/<job>: spec.Observed
 	NodesPrefix       = Root + "nodes/"       // <node>: spec.Node
+	RosterKey         = Root + "roster"       // spec.Roster
 	EventsPrefix      = Root + "events/"      // <time-ordered id>: spec.Event
 	LocksPrefix       = Root + "locks/"
 
