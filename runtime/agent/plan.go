@@ -31,6 +31,7 @@ func (b *backend) Plan(ctx context.Context, req api.PlanRequest) (spec.Plan, err
 	if err != nil {
 		return spec.Plan{}, planError(err)
 	}
+	p.Node = b.node
 	for i := range p.Jobs {
 		if err := b.sealer.seal(&p.Jobs[i]); err != nil {
 			return spec.Plan{}, err
@@ -146,6 +147,9 @@ func (b *backend) Apply(ctx context.Context, p spec.Plan) (api.ApplyResult, erro
 	}
 	for i := range p.Jobs {
 		if err := b.sealer.open(&p.Jobs[i]); err != nil {
+			if p.Node != "" && p.Node != b.node {
+				err = fmt.Errorf("the plan was made by the agent of node %s, and this is %s: apply it there, or plan again", p.Node, b.node)
+			}
 			return result, fmt.Errorf("%w: %w", api.ErrInvalid, err)
 		}
 	}

@@ -41,16 +41,20 @@ type Backend interface {
 	Instances(ctx context.Context, after uint64) ([]spec.Instance, uint64, error)
 	// Logs calls each with the lines that the query selects, in order of
 	// time, until there are no more; with Follow until the context ends. It
-	// returns each's error, and ErrNotFound if nothing of that name ever ran.
+	// returns each's error, ErrNotFound if nothing of that name ever ran, and
+	// ErrPartial, after all that there is, if a node's lines are missing.
 	Logs(ctx context.Context, query spec.LogQuery, each func(spec.LogLine) error) error
 	// Events calls each with the events that the query selects, in order of
 	// time, decisions and what instances did alike; with Follow until the
-	// context ends. It returns each's error.
+	// context ends. It returns each's error, and ErrPartial, after all that
+	// there is, if what a node's instances did is missing. In a call that is
+	// Local there are no decisions, which are the same on every node.
 	Events(ctx context.Context, query EventQuery, each func(spec.Event) error) error
 
 	// Signal sends a signal to the live instances of a target (see
 	// ParseTarget) and returns how many got it; ErrNotFound if the target
-	// names nothing.
+	// names nothing, and ErrPartial, with what was done in words, if some
+	// nodes could not be reached.
 	Signal(ctx context.Context, target string, signal spec.Signal) (int, error)
 	// Info says who the agent is and what is wrong with it.
 	Info(ctx context.Context) (Info, error)

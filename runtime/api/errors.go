@@ -19,6 +19,9 @@ var (
 	ErrForbidden = errors.New("permission denied")
 	// ErrUnavailable: the agent cannot do it now; trying again may help.
 	ErrUnavailable = errors.New("not available now")
+	// ErrPartial: a part of what was asked for is missing in what was answered,
+	// or was not done, because some nodes could not be asked.
+	ErrPartial = errors.New("not all nodes have answered")
 	// ErrNoAgent: nobody answers on the socket. Only clients return it.
 	ErrNoAgent = errors.New("no agent answers")
 )
@@ -28,7 +31,7 @@ type Error struct {
 	// Message says what is wrong, in full.
 	Message string `json:"error"`
 	// Code names the sentinel: stale, not_found, invalid, forbidden,
-	// unavailable; internal for all others.
+	// unavailable, partial; internal for all others.
 	Code string `json:"code"`
 	// Hint says what to do next, if the message doesn't.
 	Hint string `json:"hint,omitempty"`
@@ -75,6 +78,7 @@ const codeInternal = "internal"
 
 func kinds() []kind {
 	return []kind{
+		{ErrPartial, "partial", http.StatusBadGateway}, // before what kept the other nodes from answering
 		{ErrStale, "stale", http.StatusConflict},
 		{ErrNotFound, "not_found", http.StatusNotFound},
 		{ErrInvalid, "invalid", http.StatusBadRequest},
