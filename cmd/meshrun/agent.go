@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/synergymesh/meshrun/runtime/agent"
+	"github.com/synergymesh/meshrun/runtime/api"
 )
 
 // runAgent is `meshrun agent`.
@@ -40,6 +41,7 @@ type agentFile struct {
 	Labels   map[string]string `hcl:"labels,optional"`
 	Weight   float64           `hcl:"weight,optional"`
 	Consul   *consulBlock      `hcl:"consul,block"`
+	Peers    *peersBlock       `hcl:"peers,block"`
 }
 
 // consulBlock makes the agent a member of the cluster on a Consul. What it
@@ -52,6 +54,14 @@ type consulBlock struct {
 	CertFile   string `hcl:"cert_file,optional"`
 	KeyFile    string `hcl:"key_file,optional"`
 	Fence      string `hcl:"fence,optional"`
+}
+
+// peersBlock says how this agent and the others of its cluster talk.
+type peersBlock struct {
+	Listen   string `hcl:"listen,optional"`
+	CAFile   string `hcl:"ca_file,optional"`
+	CertFile string `hcl:"cert_file,optional"`
+	KeyFile  string `hcl:"key_file,optional"`
 }
 
 // fromUpFlag marks an agent that `meshrun up` has started, and that the last
@@ -68,7 +78,8 @@ func agentCommand(term *terminal) *cobra.Command {
 			"With -consul, or a consul block in its configuration file, it is one of several nodes that share what is\n" +
 			"wanted: Consul holds their state and their locks.\n\n" +
 			"A configuration file is HCL: node, data_dir, jobs (a list), log_level, labels (a map), weight, and\n" +
-			"consul { address, token, datacenter, ca_file, cert_file, key_file, fence }.",
+			"consul { address, token, datacenter, ca_file, cert_file, key_file, fence } and\n" +
+			"peers { listen, ca_file, cert_file, key_file }.",
 		Example: "  meshrun agent -jobs /etc/meshrun/jobs\n  meshrun agent -consul 127.0.0.1:8500\n  meshrun agent -config /etc/meshrun/agent.hcl",
 		Args:    arguments(0, 0, ""),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.Run(cmd.Context()) },
@@ -130,6 +141,10 @@ func (c *runAgent) resolve() (agent.Config, error) {
 	}
 	if cfg.Cluster, err = c.cluster(file.Consul); err != nil {
 		return cfg, err
+	}
+	if p := file.Peers; p != nil && cfg.Cluster != nil {
+		cfg.Cluster.Listen = p.Listen
+		cfg.Cluster.Certificates = api.CertificateFiles{CAFile: p.CAFile, CertFile: p.CertFile, KeyFile: p.KeyFile}
 	}
 	c.logLevel = firstOf(c.logLevel, file.LogLevel, "info")
 	cfg.Logger, err = newLogger(c.term, c.logLevel)
@@ -213,6 +228,9 @@ func readAgentFile(path string) (agentFile, error) {
 		return filepath.Join(dir, p)
 	}
 	file.DataDir = absolute(file.DataDir)
+	if p := file.Peers; p != nil {
+		p.CAFile, p.CertFile, p.KeyFile = absolute(p.CAFile), absolute(p.CertFile), absolute(p.KeyFile)
+	}
 	if b := file.Consul; b != nil {
 		b.CAFile, b.CertFile, b.KeyFile = absolute(b.CAFile), absolute(b.CertFile), absolute(b.KeyFile)
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/synergymesh/meshrun/runtime/orchestrator"
 	"github.com/synergymesh/meshrun/runtime/scheduler"
 	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/runtime/state/consul"
 	"github.com/synergymesh/meshrun/runtime/watchdog"
 	"github.com/synergymesh/meshrun/schema"
 	"github.com/synergymesh/meshrun/spec"
@@ -123,6 +124,9 @@ type agent struct {
 	scheduler    *scheduler.Loop
 	orchestrator *orchestrator.Loop
 	backend      *backend
+	server       *api.Server
+	consul       *consul.Store   // nil on one machine
+	credentials  api.Credentials // for other agents; nil on one machine
 	events       chan spec.Event // to be recorded; bounded
 	failed       chan error      // the first part that ended by itself
 	ends         chan ending     // the first ask to end
@@ -142,15 +146,13 @@ func (a *agent) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.member = newMembership(a.memberConfig())
-	a.life.onStop("membership", a.depart)
 	seal, err := openSealer(a.cfg.DataDir)
 	if err != nil {
 		return err
 	}
 	a.engine = engine.New(engine.Config{
 		Store: a.store, Supervisor: a.client, Node: a.cfg.Node, Labels: a.cfg.Labels,
-		Session: a.member.Session, Fenced: a.cfg.Cluster != nil, Expand: schema.Expand, Logger: a.logger,
+		Session: a.sessionNow, Fenced: a.cfg.Cluster != nil, Expand: schema.Expand, Logger: a.logger,
 		HoldOutput: func(id spec.InstanceID) (io.Closer, error) { return watchdog.HoldOutput(a.cfg.DataDir, id) },
 		Refused:    func(err error) bool { return errors.Is(err, watchdog.ErrRefused) },
 		Emit:       a.emit,
@@ -163,6 +165,14 @@ func (a *agent) open(ctx context.Context) error {
 		problems: map[string]string{},
 	}
 	a.backend.problem("state", repaired)
+	a.server = api.NewServer(api.Config{Backend: a.answers(), Logger: a.logger, SocketPath: filepath.Join(a.cfg.DataDir, "agent.sock")})
+	a.life.onStop("API server", func(context.Context) error { return a.server.Close() })
+	address := ""
+	if a.cfg.Cluster != nil {
+		address = a.meet(ctx)
+	}
+	a.member = newMembership(a.memberConfig(address))
+	a.life.onStop("membership", a.depart)
 	a.scheduler = scheduler.New(a.store, a.cfg.Node, a.member.Session, a.logger)
 	a.orchestrator = orchestrator.New(a.store, a.cfg.Node, a.member.Session, a.logger)
 	// On one machine the session is there at once; a cluster may be away, and
@@ -208,13 +218,23 @@ func (a *agent) startLoops() {
 	}
 }
 
+// answers is who answers what people ask: this node alone, or for all.
+func (a *agent) answers() api.Backend {
+	if a.cfg.Cluster == nil {
+		return a.backend
+	}
+	return a.joinMesh()
+}
+
+// sessionNow returns the node's session; "" while it is no member.
+func (a *agent) sessionNow() string { return a.member.Session() }
+
 func (a *agent) serve() error {
-	server := api.NewServer(api.Config{Backend: a.backend, Logger: a.logger, SocketPath: filepath.Join(a.cfg.DataDir, "agent.sock")})
-	if err := server.Open(); err != nil {
+	if err := a.server.Open(); err != nil {
 		return err
 	}
-	a.life.start(context.Background(), "API", func(context.Context) error { return server.Serve() }, a.failed)
-	a.life.onStop("API server", func(context.Context) error { return server.Close() })
+	a.life.start(context.Background(), "API", func(context.Context) error { return a.server.Serve() }, a.failed)
+	a.life.onStop("API requests", func(context.Context) error { return a.server.Close() })
 	return nil
 }
 

@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"cmp"
 	"context"
+	"net"
 	"path/filepath"
 	"time"
 
@@ -29,6 +31,65 @@ type Cluster struct {
 	CAFile, CertFile, KeyFile string
 	// Fence is 0 for DefaultFence.
 	Fence time.Duration
+	// Listen is the host:port at which other agents are let in; empty for
+	// DefaultListen.
+	Listen string
+	// Certificates are shown to other agents and judge theirs; the zero value
+	// takes those of Consul's CA.
+	Certificates api.CertificateFiles
+}
+
+// DefaultListen is where an agent lets other agents in. The address that it
+// tells them is that of this machine's Consul agent.
+const DefaultListen = ":7450"
+
+// meet lets other agents in, and returns the address for them: "" if that
+// can't be, which keeps nothing from running.
+func (a *agent) meet(ctx context.Context) string {
+	cluster := a.cfg.Cluster
+	trouble := func(err error) string {
+		a.logger.Warn("other nodes cannot talk to this one", "error", err)
+		a.backend.problem("peers", "other nodes cannot ask this one for output and signals: "+err.Error())
+		return ""
+	}
+	if cluster.Certificates != (api.CertificateFiles{}) {
+		files, err := api.NewFileCredentials(cluster.Certificates)
+		if err != nil {
+			return trouble(err)
+		}
+		a.credentials = files
+	} else {
+		identity := a.consul.Identity(api.AgentService, a.logger, func(text string) { a.backend.problem("identity", text) })
+		a.credentials = identity
+		a.life.start(context.Background(), "identity", identity.Run, a.failed)
+	}
+	if err := a.server.Listen(ctx, cmp.Or(cluster.Listen, DefaultListen), a.credentials); err != nil {
+		return trouble(err)
+	}
+	host, port, err := net.SplitHostPort(a.server.Address())
+	if err != nil {
+		return trouble(err)
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		if host, err = a.consul.Advertised(ctx); err != nil {
+			host = a.cfg.Node // while Consul is away; it may well resolve
+		}
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// joinMesh makes what people ask reach all nodes.
+func (a *agent) joinMesh() api.Backend {
+	m := &mesh{
+		Backend: a.backend, node: a.cfg.Node, logger: a.logger.Named("mesh"),
+		feed: newFeed(a.cfg.Node, a.store, a.backend.Instances, func(text string) { a.backend.problem("feed", text) }, a.logger),
+		peers: newPeers(func(n spec.Node) peer {
+			return api.NewClientOf(api.ClientConfig{Address: "https://" + n.Address, Credentials: a.credentials, Node: n.Name})
+		}),
+	}
+	a.life.onStop("peers", func(context.Context) error { m.peers.close(); return nil })
+	a.life.start(context.Background(), "feed", m.feed.run, a.failed)
+	return m
 }
 
 // openStore opens the store: the embedded one, or the cluster's. It returns a
@@ -61,6 +122,7 @@ func (a *agent) openCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.consul = store
 	a.scoped = func(ctx context.Context) state.Store { return store.As(api.CallOf(ctx).Token) }
 	a.store = newJanitor(follow.Share(store), a.logger)
 	a.life.onStop("store", func(context.Context) error { return a.store.Close() })
@@ -68,10 +130,10 @@ func (a *agent) openCluster(ctx context.Context) error {
 }
 
 // memberConfig returns what makes this node a member.
-func (a *agent) memberConfig() memberConfig {
+func (a *agent) memberConfig(address string) memberConfig {
 	cfg := memberConfig{
 		store: a.store, dir: a.cfg.DataDir,
-		node:  spec.Node{Name: a.cfg.Node, Labels: a.cfg.Labels, Weight: a.cfg.Weight, Version: a.cfg.Version},
+		node:  spec.Node{Name: a.cfg.Node, Address: address, Labels: a.cfg.Labels, Weight: a.cfg.Weight, Version: a.cfg.Version},
 		lease: a.client.Renew, changed: a.refresh,
 		problem: func(text string) { a.backend.problem("membership", text) },
 		bootID:  bootID(), clock: bootTime, logger: a.logger.Named("membership"),

@@ -185,16 +185,30 @@ func (d *desk) forgetGone(ctx context.Context, term *follow.Term) error {
 		if placed[node] > 0 {
 			continue
 		}
-		txn, cancel := context.WithTimeout(ctx, storeTimeout)
-		_, err := d.store.Txn(txn,
-			term.Check(state.SchedulerLock),
-			state.Op{Kind: state.OpCheckMissing, Key: state.NodeKey(node)},
-			state.Op{Kind: state.OpDeletePrefix, Key: state.ObservedPrefix + node + "/"})
-		cancel()
-		if err != nil {
+		if err := d.forget(ctx, term, node); err != nil {
 			return fmt.Errorf("forget node %s: %w", node, err)
 		}
 		delete(d.seen, node) // the update comes too
+	}
+	return nil
+}
+
+// forget deletes what a node that is gone had observed.
+func (d *desk) forget(ctx context.Context, term *follow.Term, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	checks := []state.Op{
+		term.Check(state.SchedulerLock),
+		{Kind: state.OpCheckMissing, Key: state.NodeKey(node)},
+	}
+	for jobs := range slices.Chunk(slices.Sorted(maps.Keys(d.seen[node])), state.MaxTxnOps-len(checks)) {
+		ops := slices.Clone(checks)
+		for _, job := range jobs {
+			ops = append(ops, state.Op{Kind: state.OpDelete, Key: state.ObservedKey(node, job)})
+		}
+		if _, err := d.store.Txn(ctx, ops...); err != nil {
+			return err
+		}
 	}
 	return nil
 }

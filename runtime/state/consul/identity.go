@@ -232,3 +232,27 @@ func uriOf(cert *x509.Certificate) string {
 	u.Host = strings.ToLower(u.Host)
 	return u.String()
 }
+
+// Identity returns what the CA of the store's Consul says that a service is;
+// see NewIdentity.
+func (s *Store) Identity(service string, logger hclog.Logger, problem func(string)) *Identity {
+	return NewIdentity(s.client.Client, service, logger, problem)
+}
+
+// Advertised returns the address of the local Consul agent's machine, at which
+// the other machines of the cluster reach it.
+func (s *Store) Advertised(ctx context.Context) (string, error) {
+	var self map[string]map[string]any
+	err := s.call(ctx, s.opts.Timeout, func(ctx context.Context) (err error) {
+		_, err = s.client.Raw().Query("/v1/agent/self", &self, (&api.QueryOptions{}).WithContext(ctx))
+		return err
+	})
+	addr, _ := self["Member"]["Addr"].(string)
+	if err == nil && addr == "" {
+		err = errors.New("it does not tell")
+	}
+	if err != nil {
+		return "", fmt.Errorf("find the address of the Consul agent: %w", err)
+	}
+	return addr, nil
+}
