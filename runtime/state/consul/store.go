@@ -33,6 +33,9 @@ const (
 	DefaultWait = time.Minute
 )
 
+// maxWait is the longest that Consul lets a query block.
+const maxWait = 10 * time.Minute
+
 // Options say how Consul is reached. What is empty, and all about TLS,
 // namespaces and authentication, is read from the environment as Consul's own
 // tools do: CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, CONSUL_CACERT and so on.
@@ -41,9 +44,6 @@ type Options struct {
 	Address    string // host:port, or a URL with http, https or unix
 	Token      string
 	Datacenter string
-	// CAFile holds the certificates that Consul's must be signed by; CertFile and
-	// KeyFile are this client's own.
-	CAFile, CertFile, KeyFile string
 	// Prefix stands before every key in Consul, and is no part of the keys that
 	// callers see.
 	Prefix string
@@ -52,8 +52,8 @@ type Options struct {
 	SessionChecks []string
 	// Timeout ends a request that is not answered; 0 means DefaultTimeout.
 	Timeout time.Duration
-	// Wait is how long one blocking query lasts; 0 means DefaultWait, and ten
-	// minutes is the most that Consul grants.
+	// Wait is how long one blocking query lasts, at most ten minutes; 0 means
+	// DefaultWait.
 	Wait time.Duration
 }
 
@@ -103,6 +103,7 @@ func (o Options) withDefaults() Options {
 	if o.Wait == 0 {
 		o.Wait = DefaultWait
 	}
+	o.Wait = min(o.Wait, maxWait)
 	return o
 }
 

@@ -286,7 +286,7 @@ func TestASessionEndsWithACheckThatItDependsOn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	call("/v1/agent/check/register", map[string]string{"CheckID": check, "Name": "meshrun agent", "TTL": "1h", "Status": "passing"})
+	call("/v1/agent/check/register", map[string]string{"ID": check, "Name": "meshrun agent", "TTL": "1h", "Status": "passing"})
 	defer server.Call(context.Background(), http.MethodPut, "/v1/agent/check/deregister/"+check, nil, nil)
 	var id string
 	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) { // the agent tells the catalog by and by

@@ -6,11 +6,16 @@ import (
 	"fmt"
 	"hash/maphash"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 
 	"github.com/synergymesh/meshrun/runtime/state"
 )
+
+// earlyPause is the wait after a query that ended early, lest a server that
+// always does so be asked without end.
+const earlyPause = 200 * time.Millisecond
 
 // Watch blocks until something under the prefix changed after the index.
 //
@@ -19,7 +24,9 @@ import (
 // (15 minutes later). So what is found is compared with what was returned at the
 // index. It may also return with a lower index, and then goes on from that one,
 // as Consul demands: after a deletion was forgotten, where nothing else is to be
-// said; or after a restored backup, which the caller is told.
+// said; or after a restored backup, which the caller is told. A query that was
+// under way when a backup was restored returns at once with what was there
+// before, so one that returns early without progress is followed by a plain read.
 func (s *Store) Watch(ctx context.Context, prefix string, after uint64) ([]state.Entry, uint64, error) {
 	if err := state.CheckPrefix(prefix); err != nil {
 		return nil, 0, fmt.Errorf("watch %s: %w", prefix, err)
@@ -28,6 +35,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, after uint64) ([]state
 	for index := after; ; {
 		// Consul adds up to a sixteenth to the wait, lest all come back at once.
 		limit := s.opts.Wait + s.opts.Wait/16 + s.opts.Timeout
+		began := time.Now()
 		q := &api.QueryOptions{WaitIndex: index, WaitTime: s.opts.Wait, RequireConsistent: index == 0}
 		entries, next, err := s.list(ctx, prefix, limit, q)
 		if err != nil {
@@ -43,6 +51,26 @@ func (s *Store) Watch(ctx context.Context, prefix string, after uint64) ([]state
 			return entries, next, nil
 		}
 		index = next
+		if next == q.WaitIndex && time.Since(began) < s.opts.Wait {
+			if err := s.pause(ctx, earlyPause); err != nil {
+				return nil, 0, fmt.Errorf("watch %s: %w", prefix, err)
+			}
+			index = 0
+		}
+	}
+}
+
+// pause waits, unless the context or the store ends first.
+func (s *Store) pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.life.Done():
+		return state.ErrClosed
 	}
 }
 
