@@ -98,8 +98,10 @@ type JobPlan struct {
 
 // InstancePlan is what an apply would do to one instance, and why.
 type InstancePlan struct {
-	ID     InstanceID     `json:"id"`
-	Node   string         `json:"node,omitempty"`
+	ID   InstanceID `json:"id"`
+	Node string     `json:"node,omitempty"`
+	// From is the node that the instance moves away from.
+	From   string         `json:"from,omitempty"`
 	Action InstanceAction `json:"action"`
 	Reason string         `json:"reason,omitempty"`
 }

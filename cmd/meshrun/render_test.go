@@ -50,9 +50,33 @@ func bigPlan() *spec.Plan {
 	return p
 }
 
+// clusterPlan changes a job on several nodes.
+func clusterPlan() *spec.Plan {
+	do := func(process string, shard int, action spec.InstanceAction, from, node, reason string) spec.InstancePlan {
+		return spec.InstancePlan{ID: id(process, shard), Action: action, From: from, Node: node, Reason: reason}
+	}
+	return &spec.Plan{
+		Format: spec.PlanFormat, Index: 9,
+		Warnings: []string{`no node can take web/api/4: 3 of 3 nodes: full`},
+		Jobs: []spec.JobPlan{{
+			Job: "web", Action: spec.JobUpdate, From: 3, To: 4,
+			Changes: []spec.Change{{Process: "api", Path: "placement.constraint.disk.is", New: `"ssd"`, NewSet: true, Effect: spec.EffectLive}},
+			Instances: []spec.InstancePlan{
+				do("api", 0, spec.ActionKeep, "", "node-a", ""),
+				do("api", 1, spec.ActionMove, "node-b", "node-a", `node-b is without label disk = "ssd"`),
+				do("api", 2, spec.ActionMove, "node-b", "node-a", `node-b is without label disk = "ssd"`),
+				do("api", 3, spec.ActionMove, "node-c", "node-a", "node-c is draining"),
+				do("api", 4, spec.ActionRefuse, "", "", "3 of 3 nodes: full"),
+				do("api", 5, spec.ActionStart, "", "node-a", "new shard"),
+			},
+		}},
+	}
+}
+
 func TestAPlanReadsWell(t *testing.T) {
 	golden(t, "plan", renderPlan(bigPlan(), style{}))
 	golden(t, "plan-colour", renderPlan(bigPlan(), style{on: true}))
+	golden(t, "plan-nodes", renderPlan(clusterPlan(), style{}))
 	empty := emptyPlan()
 	golden(t, "plan-empty", renderPlan(&empty, style{}))
 }

@@ -126,6 +126,8 @@ func (r *rollout) assign() {
 		}
 		if held := old.Held[where.shard]; held != "" {
 			set(&a.Held, where.shard, held)
+		} else if other := r.elsewhere(where); other != "" && r.seen[where] == nil {
+			set(&a.Held, where.shard, endsOn(other))
 		}
 	}
 	for g, a := range r.groups {
@@ -152,7 +154,7 @@ func (r *rollout) put(a *spec.AssignedProcess, where spot) {
 	if old := r.elsewhere(where); old != "" {
 		r.settled = false
 		if in == nil {
-			r.hold(a, where, fmt.Sprintf("waits until it has ended on %s", old))
+			r.hold(a, where, endsOn(old))
 			return
 		}
 	}
@@ -168,6 +170,8 @@ func (r *rollout) put(a *spec.AssignedProcess, where spot) {
 		r.hold(a, where, waits)
 	}
 }
+
+func endsOn(node string) string { return "waits until it has ended on " + node }
 
 func (r *rollout) hold(a *spec.AssignedProcess, where spot, why string) {
 	set(&a.Held, where.shard, why)

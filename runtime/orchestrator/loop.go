@@ -23,6 +23,8 @@ const who = "orchestrator"
 const (
 	// retryDelay is how long a job waits whose assignments could not be written.
 	retryDelay = time.Second
+	// maxSteps bounds what is done to one job before it is the next one's turn.
+	maxSteps = 8
 	// storeTimeout ends every call of the store.
 	storeTimeout = 10 * time.Second
 )
@@ -113,7 +115,7 @@ func (d *desk) Act(ctx context.Context, term *follow.Term) (time.Time, error) {
 			delete(d.wakes, job)
 			continue
 		}
-		err := d.rollOut(ctx, term, job, now)
+		err := d.rollOutAll(ctx, term, job, now)
 		if err == nil {
 			delete(d.dirty, job)
 			continue
@@ -159,6 +161,18 @@ func (d *desk) load(ctx context.Context, term *follow.Term) error {
 		d.loaded[lock] = term.Locks[lock]
 	}
 	d.markAll(mine)
+	return nil
+}
+
+// rollOutAll rolls a job out until nothing is left to be written: what was
+// taken from a node may be what its next one waited for.
+func (d *desk) rollOutAll(ctx context.Context, term *follow.Term, job string, now time.Time) error {
+	for range maxSteps {
+		if wrote, err := d.rollOut(ctx, term, job, now); err != nil || !wrote {
+			return err
+		}
+	}
+	d.wakes[job] = now.Add(retryDelay)
 	return nil
 }
 

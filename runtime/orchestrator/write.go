@@ -13,17 +13,18 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// rollOut writes the assignments of a job that are not what Rollout says.
-func (d *desk) rollOut(ctx context.Context, term *follow.Term, name string, now time.Time) error {
+// rollOut writes the assignments of a job that are not what Rollout says, and
+// reports whether there were any.
+func (d *desk) rollOut(ctx context.Context, term *follow.Term, name string, now time.Time) (bool, error) {
 	job, jobIndex, err := d.jobs.Get(name)
 	if err != nil {
 		// A job that can't be read is not a job that was removed.
 		d.logger.Error("cannot read job, what runs of it stays as it is; apply it again", "job", name, "error", err)
-		return nil
+		return false, nil
 	}
 	placement, placementIndex, err := d.placements.Get(name)
 	if err != nil {
-		return nil // the scheduler is about to write a new one
+		return false, nil // the scheduler is about to write a new one
 	}
 	current, err := d.assignments.of(name)
 	if err != nil {
@@ -47,7 +48,8 @@ func (d *desk) rollOut(ctx context.Context, term *follow.Term, name string, now 
 		check(state.JobKey(name), jobIndex),
 		check(state.PlacementKey(name), placementIndex),
 	}
-	return d.write(ctx, name, checks, d.changes(name, job, current, decision))
+	changes := d.changes(name, job, current, decision)
+	return len(changes) > 0, d.write(ctx, name, checks, changes)
 }
 
 // live returns the nodes that are there.

@@ -86,7 +86,7 @@ func places(t *rapid.T, p spec.Placement) map[string]string {
 // eligible returns the nodes that may have a process, and their weight.
 func eligible(p *spec.Process, nodes []spec.Node) (may []spec.Node, total float64) {
 	for _, n := range nodes {
-		if refusal(p, n) == "" {
+		if Refusal(p, n) == "" {
 			may = append(may, n)
 			total += weight(n)
 		}

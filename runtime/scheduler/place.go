@@ -124,7 +124,7 @@ func (p *placer) prepare(s *spec.Process, had map[string]spec.ShardSet) *process
 	proc := &process{spec: s, refused: map[string]int{}, done: make([]bool, max(s.Shards, 0)), score: p.scorer(s.Name)}
 	for i := range p.nodes {
 		n := &p.nodes[i]
-		if reason := refusal(s, *n); reason != "" {
+		if reason := Refusal(s, *n); reason != "" {
 			proc.refused[reason]++
 			continue
 		}
@@ -143,8 +143,8 @@ func (p *placer) prepare(s *spec.Process, had map[string]spec.ShardSet) *process
 	return proc
 }
 
-// refusal says why a node may have no shard of a process at all, or "".
-func refusal(s *spec.Process, n spec.Node) string {
+// Refusal says why a node may have no shard of a process at all, or "".
+func Refusal(s *spec.Process, n spec.Node) string {
 	if n.Draining {
 		return "draining"
 	}
