@@ -70,6 +70,8 @@ type Node struct {
 	Weight float64 `json:"weight,omitempty"`
 	// Version is meshrun's own on that node.
 	Version string `json:"version,omitempty"`
+	// Since is when the session was made that holds the record.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // ShardSet is a sorted set of shard numbers; its text is ranges: "0-7,9".

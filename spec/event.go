@@ -27,6 +27,11 @@ const (
 	EventAssigned      EventType = "job.assigned"
 	EventSignalled     EventType = "instance.signalled"
 	EventStateRepaired EventType = "state.repaired"
+	EventStateRestored EventType = "state.restored" // from a snapshot
+	EventNodeDraining  EventType = "node.draining"  // an operator drains it, or ends that
+
+	EventEngineRegistered EventType = "engine.registered" // from outside, or with another record
+	EventEngineExpired    EventType = "engine.expired"    // its heartbeats stopped
 )
 
 // What instances do: journalled on their node.

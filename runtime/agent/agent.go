@@ -38,6 +38,7 @@ type Config struct {
 	// Node is the node's name; empty means the host's.
 	Node   string
 	Labels map[string]string
+	Network Network
 	// Jobs are files and directories to apply and to watch.
 	Jobs    []string
 	Version string
@@ -104,18 +105,19 @@ func nodeName(host string) string {
 
 // agent is a node while it runs.
 type agent struct {
-	cfg     Config
-	logger  hclog.Logger
-	life    lifecycle
-	store   state.Store
-	session string
-	client  *watchdog.Client
-	engine  *engine.Engine
-	backend *backend
-	events  chan spec.Event // to be recorded; bounded
-	failed  chan error      // the first part that ended by itself
-	ends    chan ending     // the first ask to end
-	ending  ending          // what was asked; set before anything is stopped
+	cfg      Config
+	logger   hclog.Logger
+	life     lifecycle
+	store    state.Store
+	session  string
+	client   *watchdog.Client
+	engine   *engine.Engine
+	backend  *backend
+	registry *registry
+	events   chan spec.Event // to be recorded; bounded
+	failed   chan error      // the first part that ended by itself
+	ends     chan ending     // the first ask to end
+	ending   ending          // what was asked; set before anything is stopped
 }
 
 // open brings everything up, the lowest layer first.
@@ -141,9 +143,10 @@ func (a *agent) open(ctx context.Context) error {
 		Refused:    func(err error) bool { return errors.Is(err, watchdog.ErrRefused) },
 		Emit:       a.emit,
 	})
+	a.registry = newRegistry(a.cfg.Node, a.store, func() string { return a.session }, a.logger)
 	a.backend = &backend{
 		node: a.cfg.Node, version: a.cfg.Version, dataDir: a.cfg.DataDir, started: time.Now(),
-		store: a.store, watchdog: a.client, engine: a.engine, sealer: seal, logger: a.logger,
+		store: a.store, watchdog: a.client, engine: a.engine, engines: a.registry, sealer: seal, logger: a.logger,
 		shutdown: func(stop bool) { a.end(ending{shutdown: true, stopInstances: stop}) },
 		restart:  func() { a.end(ending{}) },
 		problems: map[string]string{},
@@ -195,6 +198,7 @@ func (a *agent) startLoops() {
 	a.life.start(ctx, "scheduler", scheduler.New(a.store, session, a.logger).Run, a.failed)
 	a.life.start(ctx, "orchestrator", orchestrator.New(a.store, session, a.logger).Run, a.failed)
 	a.life.start(ctx, "engine", a.engine.Run, a.failed)
+	a.life.start(ctx, "registry", a.registry.run, a.failed)
 	a.life.start(ctx, "recorder", a.recorder, a.failed)
 	a.life.start(ctx, "janitor", func(ctx context.Context) error { return janitor(ctx, a.store, a.logger) }, a.failed)
 	a.life.start(ctx, "keep-alive", func(ctx context.Context) error {
@@ -206,10 +210,15 @@ func (a *agent) startLoops() {
 }
 
 func (a *agent) serve() error {
-	server := api.NewServer(api.Config{Backend: a.backend, Logger: a.logger, SocketPath: filepath.Join(a.cfg.DataDir, "agent.sock")})
+	cred, err := a.credentials()
+	if err != nil {
+		return err
+	}
+	server := api.NewServer(api.Config{Backend: a.front(cred), Logger: a.logger, SocketPath: filepath.Join(a.cfg.DataDir, "agent.sock")})
 	if err := server.Open(); err != nil {
 		return err
 	}
+	a.admit(context.Background(), server, cred)
 	a.life.start(context.Background(), "API", func(context.Context) error { return server.Serve() }, a.failed)
 	a.life.onStop("API server", func(context.Context) error { return server.Close() })
 	return nil
