@@ -72,6 +72,8 @@ type Node struct {
 	Capacity int `json:"capacity,omitempty"`
 	// Version is meshrun's own on that node.
 	Version string `json:"version,omitempty"`
+	// Since is when the session was made that holds the record.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // NodeState is what the cluster was last told of a node.

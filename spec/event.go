@@ -30,6 +30,11 @@ const (
 	EventNodeLeft      EventType = "node.left" // critical if shards were on it
 	EventNodeDrained   EventType = "node.drained"
 	EventStateRepaired EventType = "state.repaired"
+	EventStateRestored EventType = "state.restored" // from a snapshot
+	EventNodeDraining  EventType = "node.draining"  // an operator drains it, or ends that
+
+	EventEngineRegistered EventType = "engine.registered" // from outside, or with another record
+	EventEngineExpired    EventType = "engine.expired"    // its heartbeats stopped
 )
 
 // What instances do: journalled on their node.

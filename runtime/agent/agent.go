@@ -113,25 +113,36 @@ func nodeName(host string) string {
 
 // agent is a node while it runs.
 type agent struct {
-	cfg          Config
-	logger       hclog.Logger
-	life         lifecycle
-	store        *janitor
-	scoped       func(context.Context) state.Store // with the rights of who asks; nil on the embedded store
-	member       *membership
-	client       *watchdog.Client
+	cfg     Config
+	logger  hclog.Logger
+	life    lifecycle
+	store   *janitor
+	member  *membership
+	client  *watchdog.Client
+	backend *backend
+	server  *api.Server
+	parts
+	link
+	events  chan spec.Event // to be recorded; bounded
+	failed  chan error      // the first part that ended by itself
+	ends    chan ending     // the first ask to end
+	ending  ending          // what was asked; set before anything is stopped
+	leaving bool            // the node leaves its cluster; set at the same time
+}
+
+// parts are the agent's layers, each with a loop of its own.
+type parts struct {
 	engine       *engine.Engine
 	scheduler    *scheduler.Loop
 	orchestrator *orchestrator.Loop
-	backend      *backend
-	server       *api.Server
-	consul       *consul.Store   // nil on one machine
-	credentials  api.Credentials // for other agents; nil on one machine
-	events       chan spec.Event // to be recorded; bounded
-	failed       chan error      // the first part that ended by itself
-	ends         chan ending     // the first ask to end
-	ending       ending          // what was asked; set before anything is stopped
-	leaving      bool            // the node leaves its cluster; set at the same time
+	registry     *registry
+}
+
+// link is what joins the agent to a cluster; empty on one machine.
+type link struct {
+	consul      *consul.Store
+	scoped      func(context.Context) state.Store // with the rights of who asks
+	credentials api.Credentials                   // for other agents
 }
 
 // open brings everything up, the lowest layer first.
@@ -157,9 +168,10 @@ func (a *agent) open(ctx context.Context) error {
 		Refused:    func(err error) bool { return errors.Is(err, watchdog.ErrRefused) },
 		Emit:       a.emit,
 	})
+	a.registry = newRegistry(a.cfg.Node, a.store, a.sessionNow, a.logger)
 	a.backend = &backend{
 		node: a.cfg.Node, version: a.cfg.Version, dataDir: a.cfg.DataDir, started: time.Now(),
-		store: a.store, scoped: a.scoped, watchdog: a.client, engine: a.engine, sealer: seal, logger: a.logger,
+		store: a.store, scoped: a.scoped, watchdog: a.client, engine: a.engine, engines: a.registry, sealer: seal, logger: a.logger,
 		shutdown: func(stop bool) { a.end(ending{shutdown: true, stopInstances: stop}) },
 		restart:  func() { a.end(ending{}) },
 		problems: map[string]string{},
@@ -208,6 +220,7 @@ func (a *agent) startLoops() {
 	a.life.start(ctx, "scheduler", a.scheduler.Run, a.failed)
 	a.life.start(ctx, "orchestrator", a.orchestrator.Run, a.failed)
 	a.life.start(ctx, "engine", a.engine.Run, a.failed)
+	a.life.start(ctx, "registry", a.registry.run, a.failed)
 	a.life.start(ctx, "recorder", a.recorder, a.failed)
 	a.life.start(ctx, "janitor", a.store.run, a.failed)
 	a.life.start(ctx, "keep-alive", func(ctx context.Context) error {
@@ -221,6 +234,9 @@ func (a *agent) startLoops() {
 // answers is who answers what people ask: this node alone, or for all.
 func (a *agent) answers() api.Backend {
 	if a.cfg.Cluster == nil {
+		return a.backend
+	}
+	if a.identify(); a.credentials == nil {
 		return a.backend
 	}
 	return a.joinMesh()

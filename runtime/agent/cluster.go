@@ -52,16 +52,8 @@ func (a *agent) meet(ctx context.Context) string {
 		a.backend.problem("peers", "other nodes cannot ask this one for output and signals: "+err.Error())
 		return ""
 	}
-	if cluster.Certificates != (api.CertificateFiles{}) {
-		files, err := api.NewFileCredentials(cluster.Certificates)
-		if err != nil {
-			return trouble(err)
-		}
-		a.credentials = files
-	} else {
-		identity := a.consul.Identity(api.AgentService, a.logger, func(text string) { a.backend.problem("identity", text) })
-		a.credentials = identity
-		a.life.start(context.Background(), "identity", identity.Run, a.failed)
+	if a.credentials == nil {
+		return ""
 	}
 	if err := a.server.Listen(ctx, cmp.Or(cluster.Listen, DefaultListen), a.credentials); err != nil {
 		return trouble(err)
@@ -78,15 +70,28 @@ func (a *agent) meet(ctx context.Context) string {
 	return net.JoinHostPort(host, port)
 }
 
+// identify finds what this agent shows to others: certificates from files, or
+// those of Consul's CA. That there are none keeps nothing from running.
+func (a *agent) identify() {
+	files := a.cfg.Cluster.Certificates
+	if files == (api.CertificateFiles{}) {
+		identity := a.consul.Identity(api.AgentService, a.logger, func(text string) { a.backend.problem("identity", text) })
+		a.credentials = identity
+		a.life.start(context.Background(), "identity", identity.Run, a.failed)
+		return
+	}
+	cred, err := api.NewFileCredentials(files)
+	if err != nil {
+		a.logger.Error("other nodes cannot be talked to", "error", err)
+		a.backend.problem("identity", "other nodes cannot be asked for output and signals: "+err.Error())
+		return
+	}
+	a.credentials = cred
+}
+
 // joinMesh makes what people ask reach all nodes.
 func (a *agent) joinMesh() api.Backend {
-	m := &mesh{
-		Backend: a.backend, node: a.cfg.Node, logger: a.logger.Named("mesh"),
-		feed: newFeed(a.cfg.Node, a.store, a.backend.Instances, func(text string) { a.backend.problem("feed", text) }, a.logger),
-		peers: newPeers(func(n spec.Node) peer {
-			return api.NewClientOf(api.ClientConfig{Address: "https://" + n.Address, Credentials: a.credentials, Node: n.Name})
-		}),
-	}
+	m := newMesh(a.backend, a.store, a.credentials, a.logger)
 	a.life.onStop("peers", func(context.Context) error { m.peers.close(); return nil })
 	a.life.start(context.Background(), "feed", m.feed.run, a.failed)
 	return m

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -27,7 +28,21 @@ type mesh struct {
 	node        string
 	feed        *feed
 	peers       *peers
+	engines     *registry
 	logger      hclog.Logger
+}
+
+// newMesh returns what answers for all nodes over a node's own backend. Its
+// feed and the backend's registry must be run, and its peers closed. Cred is
+// what it shows to other agents.
+func newMesh(b *backend, store state.Store, cred api.Credentials, logger hclog.Logger) *mesh {
+	dial := func(node spec.Node) peer {
+		return api.NewClientOf(api.ClientConfig{Address: "https://" + node.Address, Credentials: cred, Node: node.Name})
+	}
+	return &mesh{
+		Backend: b, node: b.node, peers: newPeers(dial), engines: b.engines, logger: logger.Named("mesh"),
+		feed: newFeed(b.node, store, b.engine.WaitInstances, func(text string) { b.problem("other nodes", text) }, logger),
+	}
 }
 
 // passOn returns the context of a call that is passed on to another node.

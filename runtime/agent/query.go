@@ -32,6 +32,7 @@ type backend struct {
 	scoped   func(context.Context) state.Store
 	watchdog *watchdog.Client
 	engine   *engine.Engine
+	engines  *registry
 	sealer   *sealer
 	logger   hclog.Logger
 	// shutdown ends agent and watchdog; restart ends the agent, which the

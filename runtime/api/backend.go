@@ -67,6 +67,8 @@ type Backend interface {
 	// the running watchdog and agent, and returns at once. No instance is
 	// touched.
 	Upgrade(ctx context.Context) error
+
+	ClusterBackend
 }
 
 // PlanRequest says what is wanted; the plan is the difference to what is.

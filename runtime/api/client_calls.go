@@ -128,14 +128,20 @@ func follow[T any](ctx context.Context, c *Client, path string, query any, each 
 			return err
 		}
 	}
-	if text := res.Trailer.Get(errorTrailer); text != "" {
-		wire := new(Error)
-		if err := json.Unmarshal([]byte(text), wire); err != nil {
-			return fmt.Errorf("the stream ended with an unreadable error: %.200s", text)
-		}
-		return wire
+	return trailerError(res)
+}
+
+// trailerError returns the error that ended a stream; its body was read.
+func trailerError(res *http.Response) error {
+	text := res.Trailer.Get(errorTrailer)
+	if text == "" {
+		return nil
 	}
-	return nil
+	wire := new(Error)
+	if err := json.Unmarshal([]byte(text), wire); err != nil {
+		return fmt.Errorf("the stream ended with an unreadable error: %.200s", text)
+	}
+	return wire
 }
 
 // Signal implements Backend.

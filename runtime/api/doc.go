@@ -25,4 +25,11 @@
 //	POST /v1/signal               Signal → Signalled
 //	POST /v1/shutdown             Shutdown
 //	POST /v1/upgrade
+//	GET  /v1/cluster              Cluster
+//	POST /v1/drain                Drain → Drained
+//	GET  /v1/snapshot             the state as portable text
+//	PUT  /v1/snapshot             the same, into a state without jobs
+//	GET  /v1/engines              []EngineStatus
+//	GET  /v1/engines/{name}       EngineStatus
+//	PUT  /v1/engines/{name}       spec.Engine → EngineStatus; its heartbeat, too
 package api

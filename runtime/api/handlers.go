@@ -45,6 +45,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/upgrade", answer(s, func(r *http.Request) (struct{}, error) {
 		return struct{}{}, s.cfg.Backend.Upgrade(r.Context())
 	}))
+	s.clusterRoutes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, &Error{
 			Message: fmt.Sprintf("there is no %s %s", r.Method, r.URL.Path), Code: "not_found",

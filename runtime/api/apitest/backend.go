@@ -30,6 +30,8 @@ type Backend struct {
 	InfoFunc      func(context.Context) (api.Info, error)
 	ShutdownFunc  func(context.Context, bool) error
 	UpgradeFunc   func(context.Context) error
+
+	ClusterFuncs
 }
 
 var _ api.Backend = (*Backend)(nil)

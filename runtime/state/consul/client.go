@@ -36,6 +36,12 @@ func newClient(opts Options) (*client, error) {
 	if opts.Datacenter != "" {
 		config.Datacenter = opts.Datacenter
 	}
+	if opts.CAFile != "" {
+		config.TLSConfig.CAFile = opts.CAFile
+	}
+	if opts.CertFile != "" {
+		config.TLSConfig.CertFile, config.TLSConfig.KeyFile = opts.CertFile, opts.KeyFile
+	}
 	transport := config.Transport
 	transport.MaxIdleConnsPerHost = idleConns
 	// The library would dial the socket without the request's context, and
@@ -76,7 +82,7 @@ type refuser struct{ next http.RoundTripper }
 
 // RoundTrip sends one request.
 func (t refuser) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := t.next.RoundTrip(req)
+	resp, err := t.next.RoundTrip(withToken(req))
 	if err != nil {
 		return nil, err
 	}

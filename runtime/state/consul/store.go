@@ -44,6 +44,9 @@ type Options struct {
 	Address    string // host:port, or a URL with http, https or unix
 	Token      string
 	Datacenter string
+	// CAFile holds the certificates that Consul's must be signed by; CertFile and
+	// KeyFile are this client's own.
+	CAFile, CertFile, KeyFile string
 	// Prefix stands before every key in Consul, and is no part of the keys that
 	// callers see.
 	Prefix string
