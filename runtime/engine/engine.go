@@ -208,7 +208,7 @@ func (e *Engine) step(ctx context.Context) error {
 	e.mu.Lock()
 	actions := Converge(wanted, running, e.declared)
 	e.mu.Unlock()
-	e.view.setPending(actions.Pending)
+	e.view.setPending(actions.Pending, actions.Declare)
 	e.report.wakeUp()
 	take := map[spec.InstanceID]bool{}
 	for _, id := range e.build.exclusive {
