@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -63,7 +65,7 @@ func TestAKilledConsulIsUnavailableUntilItIsBack(t *testing.T) {
 	if w := <-out; !errors.Is(w.err, state.ErrUnavailable) {
 		t.Errorf("the watch got error %v, want ErrUnavailable", w.err)
 	}
-	unavailable(t, s, time.Second)
+	unavailable(t, s, consul.DefaultTimeout)
 	if err := server.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -84,10 +86,8 @@ func TestAConsulThatDoesNotAnswerIsUnavailableAfterTheTimeout(t *testing.T) {
 	const timeout = 300 * time.Millisecond
 	s := open(t, server, consul.Options{Timeout: timeout, Wait: timeout})
 	put(t, s, set("k", "v"))
-	if err := syscall.Kill(server.Pid(), syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	unavailable(t, s, 3*timeout)
+	freeze(t, server.Pid())
+	unavailable(t, s, consul.DefaultTimeout)
 	ctx, cancel := context.WithTimeout(t.Context(), timeout/3)
 	defer cancel()
 	if _, err := s.Get(ctx, "k"); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, state.ErrUnavailable) {
@@ -105,6 +105,33 @@ func TestAConsulThatDoesNotAnswerIsUnavailableAfterTheTimeout(t *testing.T) {
 	}
 }
 
+// freeze stops a process and waits until each of its threads has stopped, which
+// the signal's sending does not.
+func freeze(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	running := func() string {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if err != nil || len(threads) == 0 {
+			t.Fatalf("there are no threads of %d, %v", pid, err)
+		}
+		for _, thread := range threads {
+			stat, err := os.ReadFile(thread)
+			if err == nil && !strings.Contains(string(stat), ") T ") {
+				return string(stat)
+			}
+		}
+		return ""
+	}
+	for start := time.Now(); running() != ""; time.Sleep(time.Millisecond) {
+		if time.Since(start) > patience {
+			t.Fatalf("it runs on: %s", running())
+		}
+	}
+}
+
 func TestOpenSucceedsWhileConsulIsAway(t *testing.T) {
 	t.Parallel()
 	s, err := consul.Open(t.Context(), consul.Options{Address: "127.0.0.1:1"})
@@ -112,7 +139,7 @@ func TestOpenSucceedsWhileConsulIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	unavailable(t, s, time.Second)
+	unavailable(t, s, consul.DefaultTimeout)
 }
 
 // A transaction whose answer is lost may have happened, and its error must not
