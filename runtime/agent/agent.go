@@ -36,8 +36,8 @@ type Config struct {
 	// DataDir is an absolute path; it is made if it is missing.
 	DataDir string
 	// Node is the node's name; empty means the host's.
-	Node   string
-	Labels map[string]string
+	Node    string
+	Labels  map[string]string
 	Network Network
 	// Jobs are files and directories to apply and to watch.
 	Jobs    []string
