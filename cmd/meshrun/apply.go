@@ -63,7 +63,7 @@ func applyCommand(term *terminal) *cobra.Command {
 			return c.Run(cmd.Context())
 		},
 	}
-	c.place.flags(cmd)
+	c.place.remote(cmd)
 	c.sources.flags(cmd)
 	c.applying.flags(cmd)
 	return cmd

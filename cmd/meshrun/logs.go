@@ -36,7 +36,7 @@ func logsCommand(term *terminal) *cobra.Command {
 			return c.Run(cmd.Context())
 		},
 	}
-	c.place.flags(cmd)
+	c.place.remote(cmd)
 	cmd.Flags().BoolVarP(&c.follow, "follow", "f", false, "go on with what is printed from now on")
 	cmd.Flags().StringVar(&c.since, "since", "", "only what was printed since: \"5m\" ago, \"15:04\", or a date and time")
 	cmd.Flags().IntVarP(&c.last, "lines", "n", 0, "only the last `N` lines of each instance")
@@ -63,7 +63,7 @@ func (c *logs) Run(ctx context.Context) error {
 		print = func(line spec.LogLine) error { return c.term.jsonLine(line) }
 	}
 	if !c.follow {
-		return client.Logs(ctx, query, print)
+		return c.term.warnPartial(client.Logs(ctx, query, print))
 	}
 	err = followLogs(ctx, client, query, print)
 	if ctx.Err() != nil {

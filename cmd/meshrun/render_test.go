@@ -132,6 +132,49 @@ func TestAStatusReadsWell(t *testing.T) {
 	golden(t, "status-none", renderStatus(&statusView{Agent: api.Info{Node: "alpha", Version: "v1"}}, statusOptions{now: testNow()}))
 }
 
+func TestAStatusNamesTheNodesIfThereAreSeveral(t *testing.T) {
+	v := bigStatus()
+	for n := range v.Instances {
+		v.Instances[n].Node = []string{"alpha", "beta"}[n%2]
+	}
+	lost := seen("down", 0, spec.PhasePending)
+	lost.Node, lost.Reason = "gamma", "gamma is gone since 11:58:00Z; it was running there"
+	v.Instances = append(v.Instances, lost)
+	golden(t, "status-nodes", renderStatus(v, statusOptions{now: testNow()}))
+}
+
+// bigCluster has one of everything.
+func bigCluster() api.Cluster {
+	c := api.Cluster{
+		Nodes: []api.NodeStatus{
+			{Node: spec.Node{Name: "alpha", Address: "10.0.0.1:7450", Version: "v1.2.3", Labels: map[string]string{"zone": "a", "disk": "ssd"}, Since: testNow().Add(-50 * time.Hour)},
+				State: api.NodeReady, Instances: 12, Primary: true, ControlShards: []int{0, 1, 2, 4, 8}, Exclusive: []string{"web/app/0", "web/app/1"}},
+			{Node: spec.Node{Name: "beta", Address: "10.0.0.2:7450", Version: "v1.2.3", Draining: true}, State: api.NodeDraining, Instances: 1, ControlShards: []int{3}},
+			{Node: spec.Node{Name: "gamma"}, State: api.NodeGone, Instances: 3},
+		},
+		Primary: "alpha", ControlShards: make([]string, 16),
+	}
+	for _, n := range c.Nodes {
+		for _, k := range n.ControlShards {
+			c.ControlShards[k] = n.Name
+		}
+	}
+	return c
+}
+
+func TestTheClusterReadsWell(t *testing.T) {
+	c := bigCluster()
+	golden(t, "nodes", renderNodes(c.Nodes, style{}, testNow()))
+	one := []api.NodeStatus{{Node: spec.Node{Name: "alpha"}, State: api.NodeReady}}
+	golden(t, "nodes-one", renderNodes(one, style{}, testNow()))
+	golden(t, "leader", renderLeader(leaderView{c.Primary, c.ControlShards}, style{}))
+	golden(t, "engines", renderEngines([]api.EngineStatus{
+		{Engine: spec.Engine{Name: "render-1", Kind: "renderer", Address: "10.0.0.9:80", TTL: spec.DefaultEngineTTL, Capabilities: []string{"png", "svg"}},
+			Node: "alpha", Beat: testNow().Add(-4 * time.Second), Expires: testNow().Add(26 * time.Second)},
+		{Engine: spec.Engine{Name: "render-2", Kind: "renderer"}, Node: "gamma"},
+	}, style{}, testNow()))
+}
+
 func TestForeignTextCannotSteerTheTerminal(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain\ttext":               "plain\ttext",

@@ -36,7 +36,7 @@ func statusCommand(term *terminal) *cobra.Command {
 			return c.Run(cmd.Context())
 		},
 	}
-	c.place.flags(cmd)
+	c.place.remote(cmd)
 	cmd.Flags().BoolVar(&c.json, "json", false, "print as JSON")
 	cmd.Flags().BoolVarP(&c.watch, "watch", "w", false, "stay, and show every change")
 	cmd.Flags().BoolVarP(&c.all, "all", "a", false, "show every shard, also of processes with many")
