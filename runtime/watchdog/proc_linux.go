@@ -93,7 +93,7 @@ func readMarks(pid int) (m map[string]string) {
 		}
 		name, value, ok := strings.Cut(string(v), "=")
 		switch name {
-		case envInstance, envGeneration, envWatchdog, envUnrecorded:
+		case envInstance, envGeneration, envWatchdog, envUnrecorded, envLease:
 			if ok {
 				if m == nil {
 					m = make(map[string]string, 4)
@@ -162,7 +162,7 @@ func (k *linuxKernel) look(pid int, pipes map[string]spec.InstanceID) (sighting,
 		}
 		s.id = id
 		s.generation, s.nonce = parseGeneration(m[envGeneration])
-		s.unrecorded = m[envUnrecorded] != ""
+		s.unrecorded, s.lease = m[envUnrecorded] != "", m[envLease]
 	} else if m[envWatchdog] != "" {
 		return s, false // another watchdog's
 	} else if id, ok := pipeOwner(pid, pipes); ok {

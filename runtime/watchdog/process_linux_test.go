@@ -70,8 +70,10 @@ func TestKilledWatchdogLosesNothing(t *testing.T) {
 	if after.PID != before.PID || after.Generation != 1 {
 		t.Errorf("an untouched process is %+v, was %+v", after, before)
 	}
-	again := d.awaitPhase(dies.ID, spec.PhaseRunning)
-	if again.PID == victim.PID || again.Generation != 2 {
+	again := d.awaitInstance(dies.ID, "runs again", func(in spec.Instance) bool {
+		return in.Phase == spec.PhaseRunning && in.PID != victim.PID
+	})
+	if again.Generation != 2 {
 		t.Errorf("the one that died is %+v", again)
 	}
 	end := d.awaitPhase(codes.ID, spec.PhaseFailed)

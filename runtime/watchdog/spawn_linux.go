@@ -70,6 +70,9 @@ func (k *linuxKernel) expose(id spec.InstanceID, pid int) {
 // thread.
 func (k *linuxKernel) fork(st start, p prepared, notify bool) (int, error) {
 	l := st.launch
+	if !k.fence.allows(l.Lease) {
+		return 0, errFenced
+	}
 	files, err := k.files(l, p, notify)
 	defer func() {
 		for _, fd := range files {
@@ -189,8 +192,11 @@ func (k *linuxKernel) environment(l *spec.Launch, m marks) []string {
 	if l.Exclusive {
 		add = append(add, envLockFD+"="+strconv.Itoa(lockFD))
 	}
+	if l.Lease != "" {
+		add = append(add, envLease+"="+l.Lease)
+	}
 	own := map[string]bool{"NOTIFY_SOCKET": true, "WATCHDOG_USEC": true, "WATCHDOG_PID": true,
-		envInstance: true, envGeneration: true, envWatchdog: true, envUnrecorded: true, envLockFD: true}
+		envInstance: true, envGeneration: true, envWatchdog: true, envUnrecorded: true, envLockFD: true, envLease: true}
 	env := make([]string, 0, len(l.Env)+len(add))
 	for _, v := range l.Env {
 		if name, _, _ := strings.Cut(v, "="); !own[name] {
