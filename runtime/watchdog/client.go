@@ -72,12 +72,6 @@ func (c *Client) Signal(ctx context.Context, ids []spec.InstanceID, sig spec.Sig
 	return c.call(ctx, http.MethodPost, "/v1/signal", signalRequest{IDs: ids, Signal: sig}, nil)
 }
 
-// Renew says until when what lives under a lease may live. It is sent again
-// every second, so that a call in vain needn't be repeated.
-func (c *Client) Renew(ctx context.Context, l spec.Lease) error {
-	return c.call(ctx, http.MethodPut, "/v1/lease", l, nil)
-}
-
 // Health returns how the watchdog feels.
 func (c *Client) Health(ctx context.Context) (Health, error) {
 	var h Health
