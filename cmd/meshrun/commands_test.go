@@ -80,6 +80,27 @@ func TestASavedPlanIsAppliedAsItIs(t *testing.T) {
 	}
 }
 
+func TestWhoAgreesUnseenIsShownWhatWasDone(t *testing.T) {
+	calls := 0
+	b := &apitest.Backend{DoneFunc: func(context.Context, api.PlanRequest) (api.Done, error) {
+		calls++
+		return api.Done{Plan: changingPlan(), Result: api.ApplyResult{Index: 8, Applied: []string{"web"}}}, nil
+	}}
+	stdout, stderr, code := meshrun(t, b, "apply", "-yes", jobFile(t, webJob))
+	if code != 0 || calls != 1 || !strings.Contains(stdout, "web/app/1") || !strings.Contains(stderr, "Applied:") {
+		t.Errorf("exit %d after %d calls: %s%s", code, calls, stdout, stderr)
+	}
+	stdout, _, code = meshrun(t, b, "apply", "-yes", "-json", jobFile(t, webJob))
+	var result api.ApplyResult
+	if err := json.Unmarshal([]byte(stdout), &result); err != nil || code != 0 || result.Index != 8 {
+		t.Errorf("as JSON: exit %d, %v: %s", code, err, stdout)
+	}
+	b.DoneFunc = func(context.Context, api.PlanRequest) (api.Done, error) { return api.Done{}, api.ErrStale }
+	if _, stderr, code := meshrun(t, b, "apply", "-yes", jobFile(t, webJob)); code != 1 || !strings.Contains(stderr, "plan again") {
+		t.Errorf("a state that moved: exit %d, %s", code, stderr)
+	}
+}
+
 func TestApplyAsksOnlyATerminal(t *testing.T) {
 	applies := 0
 	b := &apitest.Backend{

@@ -70,6 +70,10 @@ func TestPlanAndApplyCrossTheSocketUnchanged(t *testing.T) {
 	if err != nil || result.Index != 43 || !reflect.DeepEqual(applied, plan) {
 		t.Errorf("apply: %+v, %v; backend got %+v", result, err, applied)
 	}
+	done, err := client.PlanAndApply(t.Context(), req)
+	if err != nil || done.Result.Index != 43 || !reflect.DeepEqual(done.Plan, plan) || asked.Who == "" {
+		t.Errorf("plan and apply: %+v, %v; asked by %q", done, err, asked.Who)
+	}
 }
 
 func TestErrorsKeepTheirMeaningAndWords(t *testing.T) {

@@ -49,7 +49,7 @@ type marks struct {
 // startBatch is how many forks are begun together: while the kernel works on
 // one, the others are prepared and the ones before looked at. In between, a
 // long queue of starts delays neither exits nor requests by more than that.
-const startBatch = 16
+const startBatch = 64
 
 // start is a launch to be forked now.
 type start struct {

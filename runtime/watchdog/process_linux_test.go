@@ -158,3 +158,24 @@ func TestUserGetsItsOwnProcessAndSocket(t *testing.T) {
 		t.Errorf("it said:\n%s", log)
 	}
 }
+
+func TestBirthIsKnownAsTheKernelTellsIt(t *testing.T) {
+	d := startDaemon(t, t.TempDir())
+	const n = 2*handOver + 3 // some are told of together, and some in the end
+	launches := make([]spec.Launch, n)
+	for i := range launches {
+		launches[i] = shell("sleeper", "exec sleep 1000")
+		launches[i].ID.Shard = i
+	}
+	d.declare(launches...)
+	for _, l := range launches {
+		in := d.awaitPhase(l.ID, spec.PhaseRunning)
+		st, err := readStat(in.PID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if in.StartTicks != st.startTicks {
+			t.Errorf("process %d is said to be born at %d, the kernel says %d", in.PID, in.StartTicks, st.startTicks)
+		}
+	}
+}

@@ -177,7 +177,7 @@ func (s *supervisor) fork(batch []*instance) {
 		starts[i] = start{launch: in.launch, marks: in.marks()}
 	}
 	// On disk before the fork, so that a successor looks for what was forked.
-	unrecorded := !s.journal.flush()
+	unrecorded := !s.journal.flush(true)
 	for i := range starts {
 		starts[i].marks.unrecorded = unrecorded
 	}

@@ -124,7 +124,7 @@ func (s *supervisor) handle(ctx context.Context) {
 
 // settle ends a turn: what happened is written and told.
 func (s *supervisor) settle() {
-	if !s.journal.flush() && s.retryAt.IsZero() {
+	if !s.journal.flush(len(s.queue) > 0) && s.retryAt.IsZero() {
 		s.retryAt = time.Now().Add(journalRetry)
 	}
 }
