@@ -522,3 +522,18 @@ func TestTheWatchdogIsToldItsAgent(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
+
+func TestStatusShowsWhatRunsWhileTheStoreIsAway(t *testing.T) {
+	b := &apitest.Backend{
+		InstancesFunc: func(context.Context, uint64) ([]spec.Instance, uint64, error) {
+			return []spec.Instance{{ID: spec.InstanceID{Job: "web", Process: "app"}, Phase: spec.PhaseRunning, PID: 4242}}, 1, nil
+		},
+		JobsFunc: func(context.Context) ([]spec.JobVersion, error) {
+			return nil, fmt.Errorf("read jobs: %w: connection refused", api.ErrUnavailable)
+		},
+	}
+	stdout, stderr, code := meshrun(t, b, "status")
+	if code != 0 || !strings.Contains(stdout, "4242") || !strings.Contains(stdout, "connection refused") {
+		t.Errorf("exit %d: %s%s", code, stdout, stderr)
+	}
+}

@@ -92,6 +92,11 @@ func (c *status) view(ctx context.Context, client *api.Client, target api.Target
 		return nil, err
 	}
 	jobs, err := client.Jobs(ctx)
+	if errors.Is(err, api.ErrUnavailable) {
+		// Just then people want to know what still runs.
+		info.Problems = append(info.Problems, fmt.Sprintf("what is wanted cannot be read now; this is what runs: %v", err))
+		err = nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -283,3 +283,12 @@ func TestTargetsAreReadStrictly(t *testing.T) {
 		}
 	}
 }
+
+func TestTheStoresFaultsCrossTheSocketByName(t *testing.T) {
+	for fault, want := range map[error]error{state.ErrUnavailable: ErrUnavailable, state.ErrDenied: ErrForbidden} {
+		wire, _ := wireError(fmt.Errorf("read jobs: %w", fault))
+		if !errors.Is(wire, want) {
+			t.Errorf("%v crosses as %q, want %v", fault, wire.Code, want)
+		}
+	}
+}
