@@ -531,6 +531,7 @@ func TestStatusShowsWhatRunsWhileTheStoreIsAway(t *testing.T) {
 		JobsFunc: func(context.Context) ([]spec.JobVersion, error) {
 			return nil, fmt.Errorf("read jobs: %w: connection refused", api.ErrUnavailable)
 		},
+		InfoFunc: func(context.Context) (api.Info, error) { return api.Info{Node: "a"}, nil },
 	}
 	stdout, stderr, code := meshrun(t, b, "status")
 	if code != 0 || !strings.Contains(stdout, "4242") || !strings.Contains(stdout, "connection refused") {

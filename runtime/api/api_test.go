@@ -18,6 +18,7 @@ import (
 
 	"github.com/synergymesh/meshrun/runtime/api"
 	"github.com/synergymesh/meshrun/runtime/api/apitest"
+	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -285,10 +286,11 @@ func TestTargetsAreReadStrictly(t *testing.T) {
 }
 
 func TestTheStoresFaultsCrossTheSocketByName(t *testing.T) {
-	for fault, want := range map[error]error{state.ErrUnavailable: ErrUnavailable, state.ErrDenied: ErrForbidden} {
-		wire, _ := wireError(fmt.Errorf("read jobs: %w", fault))
-		if !errors.Is(wire, want) {
-			t.Errorf("%v crosses as %q, want %v", fault, wire.Code, want)
+	for fault, want := range map[error]error{state.ErrUnavailable: api.ErrUnavailable, state.ErrDenied: api.ErrForbidden} {
+		b := &apitest.Backend{JobsFunc: func(context.Context) ([]spec.JobVersion, error) { return nil, fmt.Errorf("read jobs: %w", fault) }}
+		client := api.NewClient(filepath.Join(apitest.Serve(t, b), "agent.sock"))
+		if _, err := client.Jobs(t.Context()); !errors.Is(err, want) {
+			t.Errorf("%v comes as %v, want %v", fault, err, want)
 		}
 	}
 }
