@@ -534,7 +534,7 @@ func TestStatusShowsWhatRunsWhileTheStoreIsAway(t *testing.T) {
 		InfoFunc: func(context.Context) (api.Info, error) { return api.Info{Node: "a"}, nil },
 	}
 	stdout, stderr, code := meshrun(t, b, "status")
-	if code != 0 || !strings.Contains(stdout, "4242") || !strings.Contains(stdout, "connection refused") {
+	if code != 0 || !strings.Contains(stdout, "4242") || !strings.Contains(stdout, "connection refused") || strings.Contains(stdout, "removed") {
 		t.Errorf("exit %d: %s%s", code, stdout, stderr)
 	}
 }

@@ -154,10 +154,9 @@ func (m *membership) renew(ctx context.Context) error {
 	err := m.cfg.store.RenewSession(ctx, m.id)
 	if errors.Is(err, state.ErrSessionNotFound) {
 		m.lost(ctx)
-		return fmt.Errorf("renew session: %w", err)
 	}
 	if err != nil {
-		return fmt.Errorf("renew session: %w", err)
+		return err // it says what was tried
 	}
 	m.renewed = sent
 	if m.cfg.fence > 0 {
@@ -214,7 +213,7 @@ func (m *membership) create(ctx context.Context) error {
 	}
 	id, err := m.cfg.store.CreateSession(ctx, cfg)
 	if err != nil {
-		return fmt.Errorf("create session: %w", err)
+		return err
 	}
 	m.id = id
 	if m.cfg.fence == 0 {
