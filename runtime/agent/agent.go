@@ -94,7 +94,7 @@ func Run(ctx context.Context, cfg Config) error {
 	case failure = <-a.failed:
 	case a.ending = <-a.ends:
 	}
-	_ = notify("STOPPING=1")
+	_ = supervisor().Send("STOPPING=1")
 	timeout := stopTimeout
 	if a.leaving = a.leaves(); a.leaving {
 		timeout += leaveWait
@@ -203,7 +203,7 @@ func (a *agent) open(ctx context.Context) error {
 	if err := a.serve(); err != nil {
 		return err
 	}
-	if err := notify("READY=1\nSTATUS=node " + a.cfg.Node); err != nil {
+	if err := supervisor().Send("READY=1\nSTATUS=node " + a.cfg.Node); err != nil {
 		a.logger.Warn("tell the watchdog", "error", err)
 	}
 	a.logger.Info("ready", "node", a.cfg.Node, "data_dir", a.cfg.DataDir, "version", a.cfg.Version)
