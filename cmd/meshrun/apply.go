@@ -54,8 +54,8 @@ func applyCommand(term *terminal) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "apply [OPTIONS] PATH… | PLANFILE",
 		Short: "Make it so",
-		Long: "apply shows the plan, asks, and does it; with -yes it is shown once it is done. With a file that `meshrun plan -out` saved, it does exactly\n" +
-			"what that plan says, or refuses if anything has moved since.",
+		Long: "apply shows the plan, asks, and does it; with -yes it shows what was done. With a file that\n" +
+			"`meshrun plan -out` saved, it does exactly what that plan says, or refuses if anything has moved since.",
 		Example: "  meshrun apply jobs/\n  meshrun apply -yes -wait jobs/shop.hcl",
 		Args:    arguments(1, -1, "the files or directories to apply, or a saved plan"),
 		RunE: func(cmd *cobra.Command, args []string) error {

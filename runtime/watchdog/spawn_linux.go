@@ -19,7 +19,12 @@ const lockFD = 3
 
 // handOver is how many forks are told of together while more are to be done:
 // each time wakes a thread, on a processor that a fresh process could have.
-const handOver = 32
+// The last ones of a batch are told of at once, so that little is left to do
+// when they are forked.
+const (
+	handOver = 32
+	lastOnes = 4
+)
 
 // forked is what came of one fork.
 type forked struct {
@@ -33,8 +38,8 @@ type forked struct {
 // Start checks launches, forks them on the spawner's thread, and meanwhile
 // sees to those that are forked.
 func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
-	results := make(chan []forked, len(starts)/handOver+1) // the spawner never waits
-	var batch []forked                                     // the spawner's thread alone
+	results := make(chan []forked, len(starts)/handOver+lastOnes+1) // the spawner never waits
+	var batch []forked                                              // the spawner's thread alone
 	for i, st := range starts {
 		o, err := k.order(st)
 		if err != nil {
@@ -44,7 +49,7 @@ func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
 		k.spawner.post(func() {
 			f := forked{i: i}
 			f.pid, f.ticks, f.err = k.fork(o)
-			if batch = append(batch, f); len(batch) == handOver {
+			if batch = append(batch, f); len(batch) == handOver || i >= len(starts)-lastOnes {
 				results <- batch
 				batch = nil
 			}
