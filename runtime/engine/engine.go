@@ -203,6 +203,7 @@ func (e *Engine) step(ctx context.Context) error {
 	e.build.ports.adopt(e.view.ports())
 	e.build.ports.adopt(e.assignments.takePorts())
 	wanted := e.build.wanted(jobs, running)
+	e.view.setServices(servicesOf(jobs))
 	e.tellFaults(wanted)
 
 	e.mu.Lock()

@@ -219,7 +219,7 @@ func encode(seen *spec.Observed) ([]byte, error) {
 	if err == nil && len(b) > maxReport {
 		for i := range seen.Instances {
 			inst := &seen.Instances[i]
-			inst.Node, inst.BootID, inst.StartTicks, inst.Status, inst.ReloadHash = "", "", 0, "", ""
+			inst.Node, inst.BootID, inst.StartTicks, inst.Status, inst.ReloadHash, inst.Services = "", "", 0, "", "", nil
 		}
 		b, err = json.Marshal(seen)
 	}

@@ -17,11 +17,14 @@ type view struct {
 	mu      sync.Mutex // guards all below
 	jobs    map[string]map[spec.InstanceID]spec.Instance
 	pending map[string]map[spec.InstanceID]Pending
-	synced  bool // the mirror follows the watchdog now
-	version uint64
-	changed chan struct{}   // closed and replaced with every version
-	dirty   map[string]bool // jobs to be reported
-	all     []spec.Instance // of this version; nil until asked for
+	// services are those of assigned instances, and of what still ends.
+	services map[spec.InstanceID][]spec.Service
+	settled  bool // services is what is assigned
+	synced   bool // the mirror follows the watchdog now
+	version  uint64
+	changed  chan struct{}   // closed and replaced with every version
+	dirty    map[string]bool // jobs to be reported
+	all      []spec.Instance // of this version; nil until asked for
 }
 
 func newView(node string) *view {
@@ -162,6 +165,7 @@ func (v *view) ofJob(job string) []spec.Instance {
 		if p, ok := v.pending[job][id]; ok && p.Reason != "" && inst.Reason == "" {
 			inst.Reason = "kept as it is: " + p.Reason
 		}
+		inst.Services = inst.Endpoints(v.services[id])
 		out = append(out, inst)
 	}
 	for id, p := range v.pending[job] {
@@ -172,7 +176,9 @@ func (v *view) ofJob(job string) []spec.Instance {
 		if p.Failed {
 			phase = spec.PhaseFailed
 		}
-		out = append(out, spec.Instance{ID: id, Node: v.node, Phase: phase, Reason: p.Reason})
+		inst := spec.Instance{ID: id, Node: v.node, Phase: phase, Reason: p.Reason}
+		inst.Services = inst.Endpoints(v.services[id])
+		out = append(out, inst)
 	}
 	slices.SortFunc(out, func(a, b spec.Instance) int { return a.ID.Compare(b.ID) })
 	return out
@@ -270,13 +276,23 @@ func (v *view) has(id spec.InstanceID) bool {
 	return ok
 }
 
+// waitSettled blocks until setServices was called.
+func (v *view) waitSettled(ctx context.Context) error {
+	return v.waitFor(ctx, func() bool { return v.settled })
+}
+
 // waitSynced blocks until the mirror follows the watchdog.
 func (v *view) waitSynced(ctx context.Context) error {
+	return v.waitFor(ctx, func() bool { return v.synced })
+}
+
+// waitFor blocks until something holds, which is asked with v.mu held.
+func (v *view) waitFor(ctx context.Context, holds func() bool) error {
 	for {
 		v.mu.Lock()
-		synced, changed := v.synced, v.changed
+		done, changed := holds(), v.changed
 		v.mu.Unlock()
-		if synced {
+		if done {
 			return nil
 		}
 		select {

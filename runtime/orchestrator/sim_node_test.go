@@ -2,6 +2,7 @@ package orchestrator_test
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -18,10 +19,50 @@ import (
 // simFence is the lock delay of a node's session.
 const simFence = 5 * time.Second
 
+// meter counts what a node asks of the store.
+type meter struct {
+	state.Store
+	mu      sync.Mutex // guards both below
+	txns    int
+	blocked map[string]int // blocking queries under way, by prefix
+}
+
+func (m *meter) Txn(ctx context.Context, ops ...state.Op) (uint64, error) {
+	m.mu.Lock()
+	m.txns++
+	m.mu.Unlock()
+	return m.Store.Txn(ctx, ops...)
+}
+
+func (m *meter) Watch(ctx context.Context, prefix string, after uint64) ([]state.Entry, uint64, error) {
+	m.mu.Lock()
+	m.blocked[prefix]++
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.blocked[prefix]--; m.blocked[prefix] == 0 {
+			delete(m.blocked, prefix)
+		}
+	}()
+	return m.Store.Watch(ctx, prefix, after)
+}
+
+// read returns the transactions so far, and the blocking queries under way.
+func (m *meter) read() (txns, queries int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, n := range m.blocked {
+		queries += n
+	}
+	return m.txns, queries
+}
+
 // simNode is an agent: its real loops, and an engine that obeys with delays.
 type simNode struct {
 	sim   *sim
 	name  string
+	meter *meter
 	store state.Store
 	rng   *rand.Rand // the engine's
 	roles []interface {
@@ -37,6 +78,7 @@ type simNode struct {
 	draining bool
 	units    map[spec.InstanceID]*simUnit
 	orders   map[string]spec.Assignment
+	reported map[string]string // by job, within the session
 }
 
 type simUnit struct {
@@ -47,8 +89,9 @@ type simUnit struct {
 
 // join starts a node and lets it in.
 func (s *sim) join(name string) *simNode {
+	m := &meter{Store: s.store, blocked: map[string]int{}}
 	n := &simNode{
-		sim: s, name: name, store: follow.Share(s.store), rng: rand.New(rand.NewPCG(s.seed, uint64(len(s.nodes)))),
+		sim: s, name: name, meter: m, store: follow.Share(m), rng: rand.New(rand.NewPCG(s.seed, uint64(len(s.nodes)))),
 		poke: make(chan struct{}, 1), units: map[spec.InstanceID]*simUnit{}, orders: map[string]spec.Assignment{},
 	}
 	n.roles = append(n.roles, scheduler.New(n.store, name, n.Session, hclog.NewNullLogger()), orchestrator.New(n.store, name, n.Session, hclog.NewNullLogger()))
@@ -100,7 +143,7 @@ func (n *simNode) isDraining() bool {
 
 func (n *simNode) setSession(session string) {
 	n.mu.Lock()
-	n.session = session
+	n.session, n.reported = session, map[string]string{}
 	n.mu.Unlock()
 	for _, r := range n.roles {
 		r.Refresh()
@@ -217,7 +260,7 @@ func (n *simNode) follow(now time.Time) {
 	}
 }
 
-// reports returns what is seen of each job; mu is held.
+// reports returns what has changed of what is seen of each job; mu is held.
 func (n *simNode) reports() map[string]spec.Observed {
 	out := map[string]spec.Observed{}
 	for _, job := range n.sim.jobs {
@@ -228,8 +271,13 @@ func (n *simNode) reports() map[string]spec.Observed {
 		o.Instances = append(o.Instances, u.seen)
 		out[id.Job] = o
 	}
-	for _, o := range out {
+	for job, o := range out {
 		sortInstances(o.Instances)
+		if text := fmt.Sprint(o.Instances); n.reported[job] == text {
+			delete(out, job)
+		} else if n.session != "" {
+			n.reported[job] = text
+		}
 	}
 	return out
 }

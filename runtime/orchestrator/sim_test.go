@@ -281,6 +281,23 @@ func (s *sim) rest() {
 	s.checkLocks()
 	s.checkJobs()
 	s.checkNodes()
+	s.checkIdle()
+}
+
+// checkIdle demands that a cluster in which nothing changes costs the store
+// five blocking queries for each node, and nothing else.
+func (s *sim) checkIdle() {
+	before := map[string]int{}
+	for name, n := range s.nodes {
+		before[name], _ = n.meter.read()
+	}
+	time.Sleep(10 * time.Minute)
+	synctest.Wait()
+	for name, n := range s.nodes {
+		if txns, queries := n.meter.read(); txns != before[name] || queries > 5 {
+			s.t.Errorf("%s idles with %d transactions and %d blocking queries", name, txns-before[name], queries)
+		}
+	}
 }
 
 // checkLocks demands that every lock is held by a node that is there.
