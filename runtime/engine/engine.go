@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"sync"
 	"time"
@@ -189,6 +190,12 @@ func (e *Engine) Run(ctx context.Context) error {
 // step compares what is assigned with what runs and declares the difference.
 func (e *Engine) step(ctx context.Context) error {
 	jobs, read := e.assignments.current()
+	// Before the mirror: an event that comes in between takes an instance out of
+	// the mirror first, so that what has gone is not removed once more, which no
+	// event would ever answer.
+	e.mu.Lock()
+	declared := maps.Clone(e.declared)
+	e.mu.Unlock()
 	running, synced := e.view.running()
 	if !read || !synced {
 		return nil
@@ -198,9 +205,7 @@ func (e *Engine) step(ctx context.Context) error {
 	wanted := e.build.wanted(jobs, running)
 	e.tellFaults(wanted)
 
-	e.mu.Lock()
-	actions := Converge(wanted, running, e.declared)
-	e.mu.Unlock()
+	actions := Converge(wanted, running, declared)
 	e.view.setPending(actions.Pending)
 	e.report.wakeUp()
 	take := map[spec.InstanceID]bool{}
