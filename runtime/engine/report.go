@@ -89,7 +89,8 @@ func (r *reporter) run(ctx context.Context) {
 // step writes the jobs that are due and returns when the next one is; 0 if
 // none waits.
 func (r *reporter) step(ctx context.Context, now time.Time) (next time.Duration, err error) {
-	if !r.view.takeDirty(r.dirty) {
+	// The others' turn must not wait for a report: it comes at once.
+	if !r.view.takeDirty(r.dirty, func(job string) { delete(r.last, job) }) {
 		return 0, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
