@@ -339,6 +339,7 @@ func (m *membership) path(name string) string { return filepath.Join(m.cfg.dir, 
 func (m *membership) followRecord(ctx context.Context) {
 	key := state.NodeKey(m.cfg.node.Name)
 	var index uint64
+	others := 0
 	for ctx.Err() == nil {
 		entries, next, err := m.cfg.store.Watch(ctx, state.NodesPrefix, index)
 		if err != nil {
@@ -346,6 +347,10 @@ func (m *membership) followRecord(ctx context.Context) {
 			continue
 		}
 		index = next
+		if len(entries) != others {
+			others = len(entries)
+			m.cfg.changed() // the locks of one that has gone may be free
+		}
 		session, held := m.Session(), false
 		for _, e := range entries {
 			if e.Key != key || e.Session != session {
