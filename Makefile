@@ -9,7 +9,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.1
 FUZZTIME    ?= 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint unit fuzz fuzz-short bench compiler clean FORCE
+.PHONY: help build run test lint unit fuzz fuzz-short bench compiler consul clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ lint: ## gofmt, go vet, staticcheck
 	@echo "vetting"; $(GO) vet ./...
 	@echo "running staticcheck (the first time builds it: about a minute)"; $(GO) run $(STATICCHECK) ./...
 
-unit: compiler ## all tests under the race detector
+unit: compiler consul ## all tests under the race detector
 	$(GO) test -race -count=1 -timeout 15m ./...
 
 fuzz-short:
@@ -49,6 +49,18 @@ fuzz: ## run every fuzz target for FUZZTIME (60s)
 
 bench: build compiler ## the figures: start, recovery, memory, idle, edit, logs
 	$(GO) run ./integration/bench
+
+# Consul is a module of its own, so that what it needs is no part of meshrun.
+# The one in PATH does as well, unless there is ours.
+consul: ## build bin/consul, which the tests of the store need, unless there is one
+	@if [ -n "$$MESHRUN_TEST_CONSUL" ]; then echo "using $$MESHRUN_TEST_CONSUL, which MESHRUN_TEST_CONSUL names"; \
+	  elif [ ! -e $(BIN)/consul ] && command -v consul >/dev/null; then echo "using $$(command -v consul), $$(consul version | head -1)"; \
+	  else $(MAKE) --no-print-directory $(BIN)/consul; fi
+
+$(BIN)/consul: integration/consul/go.mod integration/consul/go.sum
+	@echo "building Consul from its module: several minutes once, then cached"
+	@cd integration/consul && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o ../../$@ github.com/hashicorp/consul
+	@touch $@
 
 # The race detector and the benchmark's bare loop need a C compiler.
 compiler:

@@ -15,23 +15,25 @@ const module = "github.com/synergymesh/meshrun/"
 // doors lists which rooms each room may import. A room is a directory with all
 // that is below it; a room may always import itself.
 var doors = map[string][]string{
-	"cmd":                  {"runtime/agent", "runtime/api", "runtime/plan", "schema", "spec"},
-	"spec":                 {},
-	"schema":               {"spec"},
-	"runtime/state":        {"spec"},
-	"runtime/watchdog":     {"spec", "runtime/state"},
-	"runtime/scheduler":    {"spec", "runtime/state"},
-	"runtime/orchestrator": {"spec", "runtime/state"},
-	"runtime/engine":       {"spec", "runtime/state"},
-	"runtime/monitor":      {"spec", "runtime/state"},
-	"runtime/api":          {"spec", "runtime/state"},
-	"runtime/plan":         {"spec", "runtime/state", "runtime/scheduler", "runtime/orchestrator"},
+	"cmd":           {"runtime/agent", "runtime/api", "runtime/plan", "schema", "spec"},
+	"spec":          {},
+	"schema":        {"spec"},
+	"runtime/state": {"spec"},
+	// It starts Consul servers for tests, and is no part of meshrun.
+	"runtime/state/consul/consultest": {},
+	"runtime/watchdog":                {"spec", "runtime/state"},
+	"runtime/scheduler":               {"spec", "runtime/state"},
+	"runtime/orchestrator":            {"spec", "runtime/state"},
+	"runtime/engine":                  {"spec", "runtime/state"},
+	"runtime/monitor":                 {"spec", "runtime/state"},
+	"runtime/api":                     {"spec", "runtime/state"},
+	"runtime/plan":                    {"spec", "runtime/state", "runtime/scheduler", "runtime/orchestrator"},
 	"runtime/agent": {
 		"spec", "schema", "runtime/state", "runtime/watchdog", "runtime/scheduler", "runtime/orchestrator",
 		"runtime/engine", "runtime/monitor", "runtime/api", "runtime/plan",
 	},
 	"examples":    {},
-	"integration": {"spec"},
+	"integration": {"spec", "runtime/state/consul/consultest"},
 }
 
 // implementations are the packages of runtime/state that only the agent may

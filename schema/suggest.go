@@ -18,6 +18,10 @@ func didYouMean(given string, known []string) string {
 	return ""
 }
 
+// Nearest returns the known name that the given one is probably a misspelling
+// of, or "".
+func Nearest(given string, known []string) string { return nearest(given, known) }
+
 // nearest returns the known name that the given one is probably a misspelling
 // of, or "". Case, and "-" for "_", do not count as differences.
 func nearest(given string, known []string) string {

@@ -109,41 +109,6 @@ var updateBlock = &Block{
 }`,
 }
 
-var placementBlock = &Block{
-	Name:  "placement",
-	Doc:   "Which nodes the shards may go to.",
-	Needs: `needs several nodes, which this version of meshrun cannot use yet; remove the block`,
-	Blocks: []*Block{
-		{
-			Name: "constraint", Repeat: true,
-			Doc: "Allows only nodes that carry a label with a value.",
-			Attrs: []Attr{
-				{Name: "label", Kind: KindString, Required: true, Doc: "The label."},
-				{Name: "is", Kind: KindString, Required: true, Doc: "Its value."},
-			},
-		},
-		{
-			Name: "spread", Repeat: true,
-			Doc: "Distributes the shards over the values of a label.",
-			Attrs: []Attr{
-				{Name: "label", Kind: KindString, Required: true, Doc: "The label."},
-			},
-		},
-	},
-	Example: `job "web" {
-  process "server" {
-    command = ["./server"]
-    placement {
-      constraint {
-        label = "disk"
-        is    = "ssd"
-      }
-      spread { label = "zone" }
-    }
-  }
-}`,
-}
-
 var scheduleBlock = &Block{
 	Name:  "schedule",
 	Doc:   "Starts the process at times.",

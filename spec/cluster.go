@@ -68,8 +68,28 @@ type Node struct {
 	// Weight is the node's share of the shards relative to the others'; 0
 	// means 1.
 	Weight float64 `json:"weight,omitempty"`
+	// Capacity is the most instances that the node is given; 0 means no bound.
+	Capacity int `json:"capacity,omitempty"`
 	// Version is meshrun's own on that node.
 	Version string `json:"version,omitempty"`
+	// Since is when the session was made that holds the record.
+	Since time.Time `json:"since,omitzero"`
+}
+
+// NodeState is what the cluster was last told of a node.
+type NodeState string
+
+// The states of a node in the roster.
+const (
+	NodeHere     NodeState = "here"
+	NodeDraining NodeState = "draining"
+	NodeDrained  NodeState = "drained" // draining, and nothing runs on it any more
+)
+
+// Roster lists the nodes whose coming was told, and whose going was not yet:
+// the value of roster. With it each is told once, whoever is the primary.
+type Roster struct {
+	Nodes map[string]NodeState `json:"nodes"`
 }
 
 // ShardSet is a sorted set of shard numbers; its text is ranges: "0-7,9".

@@ -26,7 +26,15 @@ const (
 	EventPlaced        EventType = "job.placed"
 	EventAssigned      EventType = "job.assigned"
 	EventSignalled     EventType = "instance.signalled"
+	EventNodeJoined    EventType = "node.joined"
+	EventNodeLeft      EventType = "node.left" // critical if shards were on it
+	EventNodeDrained   EventType = "node.drained"
 	EventStateRepaired EventType = "state.repaired"
+	EventStateRestored EventType = "state.restored" // from a snapshot
+	EventNodeDraining  EventType = "node.draining"  // an operator drains it, or ends that
+
+	EventEngineRegistered EventType = "engine.registered" // from outside, or with another record
+	EventEngineExpired    EventType = "engine.expired"    // its heartbeats stopped
 )
 
 // What instances do: journalled on their node.
@@ -41,7 +49,9 @@ const (
 	EventRecovered   EventType = "instance.recovered" // stayed up after a restart
 	EventExhausted   EventType = "instance.exhausted" // critical: attempts used up
 	EventStopping    EventType = "instance.stopping"
-	EventKilled      EventType = "instance.killed" // SIGKILL: stop timeout, missed watchdog
+	EventKilled      EventType = "instance.killed"  // SIGKILL: stop timeout, missed watchdog
+	EventFenced      EventType = "instance.fenced"  // critical: its lease was not renewed, so it has to end
+	EventWaiting     EventType = "instance.waiting" // down, and waits for its lease
 	EventReloaded    EventType = "instance.reloaded"
 	EventUpdated     EventType = "instance.updated" // live change, nothing touched
 	EventAdopted     EventType = "instance.adopted" // found alive by a new watchdog

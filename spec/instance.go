@@ -62,7 +62,7 @@ type Phase string
 
 // The phases of an instance.
 const (
-	PhasePending   Phase = "pending"   // assigned, held back (a dependency, a lock)
+	PhasePending   Phase = "pending"   // assigned, held back (a dependency, a lock, a lease)
 	PhaseStarting  Phase = "starting"  // forked, not ready yet
 	PhaseRunning   Phase = "running"   // ready
 	PhaseStopping  Phase = "stopping"  // asked to end, or being killed
@@ -111,7 +111,7 @@ func (e Exit) String() string {
 // Launch is all that the watchdog needs to start one instance and keep it
 // alive by itself: resolved, with no templates left. Declaring the same Launch
 // twice changes nothing. Of a Launch declared for a known instance, another
-// Hash or Epoch restarts it, another ReloadHash sends it its reload signal,
+// Hash, Epoch or Lease restarts it, another ReloadHash sends it its reload signal,
 // and everything else takes effect without touching it.
 type Launch struct {
 	ID InstanceID `json:"id"`
@@ -135,6 +135,10 @@ type Launch struct {
 	// refuses a second local copy.
 	Exclusive bool `json:"exclusive,omitempty"`
 	Critical  bool `json:"critical,omitempty"`
+	// Lease is the session under whose lease the instance lives: it is started
+	// only while that holds, and is killed at its end. Empty means that it lives
+	// under none. Another Lease restarts it, since it comes with another token.
+	Lease string `json:"lease,omitempty"`
 
 	Restart  Restart        `json:"restart"`
 	Stop     Stop           `json:"stop"`
@@ -143,6 +147,15 @@ type Launch struct {
 	Watchdog *Watchdog      `json:"watchdog,omitempty"`
 	Logs     Logs           `json:"logs"`
 	Ports    map[string]int `json:"ports,omitempty"`
+}
+
+// Lease lets the instances of a session live until a time, and no longer. The
+// agent renews it; the watchdog enforces it by itself.
+type Lease struct {
+	Session string `json:"session"`
+	// Until is in nanoseconds of CLOCK_BOOTTIME, which goes on while the machine
+	// sleeps. One that is over, such as 0, ends the lease at once.
+	Until int64 `json:"until"`
 }
 
 // Instance is what is seen of one instance on its node.
@@ -185,8 +198,10 @@ type Instance struct {
 type Table struct {
 	Seq uint64 `json:"seq"`
 	// PID and Version are the watchdog's own.
-	PID       int        `json:"pid"`
-	Version   string     `json:"version"`
+	PID     int    `json:"pid"`
+	Version string `json:"version"`
+	// Halting is set once everything is to end, the agent last.
+	Halting   bool       `json:"halting,omitempty"`
 	Instances []Instance `json:"instances"`
 }
 

@@ -77,6 +77,9 @@ func (p *Process) normalizeBlocks() {
 	if p.Placing != nil {
 		sortBy(&p.Placing.Constraints, func(v Constraint) string { return v.Label })
 		sortBy(&p.Placing.Spreads, func(v Spread) string { return v.Label })
+		if p.Placing.Constraints == nil && p.Placing.Spreads == nil {
+			p.Placing = nil // it demands nothing
+		}
 	}
 }
 

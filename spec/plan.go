@@ -61,6 +61,8 @@ type Plan struct {
 	// Format is PlanFormat; apply refuses another one.
 	Format  int       `json:"format"`
 	Created time.Time `json:"created"`
+	// Node is the node whose agent made the plan, and alone can apply it.
+	Node string `json:"node,omitempty"`
 	// Index is the state's index that the plan was computed at.
 	Index uint64    `json:"index"`
 	Jobs  []JobPlan `json:"jobs"`
@@ -96,8 +98,10 @@ type JobPlan struct {
 
 // InstancePlan is what an apply would do to one instance, and why.
 type InstancePlan struct {
-	ID     InstanceID     `json:"id"`
-	Node   string         `json:"node,omitempty"`
+	ID   InstanceID `json:"id"`
+	Node string     `json:"node,omitempty"`
+	// From is the node that the instance moves away from.
+	From   string         `json:"from,omitempty"`
 	Action InstanceAction `json:"action"`
 	Reason string         `json:"reason,omitempty"`
 }

@@ -125,6 +125,7 @@ func (v *validator) process(p *Process) {
 	v.signals(p)
 	v.limits(p)
 	v.ports(p)
+	v.placing(p)
 }
 
 func (v *validator) command(p *Process) {

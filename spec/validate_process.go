@@ -135,3 +135,39 @@ func (v *validator) limits(p *Process) {
 		v.add(p.Name, "logs.keep", fmt.Sprintf("%d files cannot be kept", p.Logs.Keep), fmt.Sprintf("Write a number from 0 to %d.", MaxFiles))
 	}
 }
+
+// placing refuses rules that no node can keep, or that say the same twice.
+func (v *validator) placing(p *Process) {
+	if p.Placing == nil {
+		return
+	}
+	demanded := map[string]string{}
+	for _, c := range p.Placing.Constraints {
+		path := "placement.constraint." + c.Label
+		is, twice := demanded[c.Label]
+		switch {
+		case c.Label == "":
+			v.add(p.Name, "placement.constraint", "The label of a constraint is empty", `Write the name of a node's label, such as "disk".`)
+		case twice && is == c.Is:
+			v.add(p.Name, path, fmt.Sprintf("The label %q is demanded twice", c.Label), "Remove one of the two constraints.")
+		case twice:
+			v.add(p.Name, path, fmt.Sprintf("No node has label %q with two values", c.Label),
+				fmt.Sprintf("The constraints demand %q and %q. Keep one of them, or give the nodes that are meant a label of their own.", is, c.Is))
+		}
+		demanded[c.Label] = c.Is
+	}
+	seen := map[string]bool{}
+	for _, s := range p.Placing.Spreads {
+		is, fixed := demanded[s.Label]
+		switch path := "placement.spread." + s.Label; {
+		case s.Label == "":
+			v.add(p.Name, "placement.spread", "The label of a spread is empty", `Write the name of a node's label, such as "zone".`)
+		case seen[s.Label]:
+			v.add(p.Name, path, fmt.Sprintf("The shards are spread over label %q twice", s.Label), "Remove one of the two spread blocks.")
+		case fixed:
+			v.add(p.Name, path, fmt.Sprintf("There is nothing to spread over: label %q has one value", s.Label),
+				fmt.Sprintf("A constraint demands %s = %q. Remove it, or the spread block.", s.Label, is))
+		}
+		seen[s.Label] = true
+	}
+}

@@ -2,18 +2,19 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/hcl/v2/hclsimple"
 	"github.com/spf13/cobra"
 
 	"github.com/synergymesh/meshrun/runtime/agent"
+	"github.com/synergymesh/meshrun/runtime/api"
 )
 
 // runAgent is `meshrun agent`.
@@ -38,6 +39,29 @@ type agentFile struct {
 	Jobs     []string          `hcl:"jobs,optional"`
 	LogLevel string            `hcl:"log_level,optional"`
 	Labels   map[string]string `hcl:"labels,optional"`
+	Weight   float64           `hcl:"weight,optional"`
+	Consul   *consulBlock      `hcl:"consul,block"`
+	Peers    *peersBlock       `hcl:"peers,block"`
+}
+
+// consulBlock makes the agent a member of the cluster on a Consul. What it
+// leaves out is read from the environment, as Consul's own tools do.
+type consulBlock struct {
+	Address    string `hcl:"address,optional"`
+	Token      string `hcl:"token,optional"`
+	Datacenter string `hcl:"datacenter,optional"`
+	CAFile     string `hcl:"ca_file,optional"`
+	CertFile   string `hcl:"cert_file,optional"`
+	KeyFile    string `hcl:"key_file,optional"`
+	Fence      string `hcl:"fence,optional"`
+}
+
+// peersBlock says how this agent and the others of its cluster talk.
+type peersBlock struct {
+	Listen   string `hcl:"listen,optional"`
+	CAFile   string `hcl:"ca_file,optional"`
+	CertFile string `hcl:"cert_file,optional"`
+	KeyFile  string `hcl:"key_file,optional"`
 }
 
 // fromUpFlag marks an agent that `meshrun up` has started, and that the last
@@ -51,8 +75,12 @@ func agentCommand(term *terminal) *cobra.Command {
 		Short: "Run a node: watchdog, store and API",
 		Long: "agent runs a node. It puts itself under a watchdog, and each of the two brings the other one back; what\n" +
 			"they run goes on whichever of them dies. With -jobs it applies a directory whenever a file in it is saved.\n\n" +
-			"A configuration file is HCL: node, data_dir, jobs (a list), log_level, labels (a map).",
-		Example: "  meshrun agent -jobs /etc/meshrun/jobs\n  meshrun agent -config /etc/meshrun/agent.hcl",
+			"With -consul, or a consul block in its configuration file, it is one of several nodes that share what is\n" +
+			"wanted: Consul holds their state and their locks.\n\n" +
+			"A configuration file is HCL: node, data_dir, jobs (a list), log_level, labels (a map), weight, and\n" +
+			"consul { address, token, datacenter, ca_file, cert_file, key_file, fence } and\n" +
+			"peers { listen, ca_file, cert_file, key_file }.",
+		Example: "  meshrun agent -jobs /etc/meshrun/jobs\n  meshrun agent -consul 127.0.0.1:8500\n  meshrun agent -config /etc/meshrun/agent.hcl",
 		Args:    arguments(0, 0, ""),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.Run(cmd.Context()) },
 	}
@@ -61,19 +89,14 @@ func agentCommand(term *terminal) *cobra.Command {
 	cmd.Flags().StringVar(&c.node, "node", "", "the node's `name`; else the host's")
 	cmd.Flags().StringArrayVar(&c.jobs, "jobs", nil, "a `directory` or file to apply and to watch; may be repeated")
 	cmd.Flags().StringVar(&c.logLevel, "log-level", "", "trace, debug, info, warn or error; else info")
-	cmd.Flags().StringVar(&c.consul, "consul", "", "the address of a Consul agent, for a cluster")
+	cmd.Flags().StringVar(&c.consul, "consul", "", "the `address` of this machine's Consul agent: makes the node one of a cluster")
 	cmd.Flags().BoolVar(&c.fromUp, fromUpFlag, false, "")
-	for _, hidden := range []string{"consul", fromUpFlag} {
-		cmd.Flags().Lookup(hidden).Hidden = true
-	}
+	cmd.Flags().Lookup(fromUpFlag).Hidden = true
 	return cmd
 }
 
 // Run runs the node until it is told to end.
 func (c *runAgent) Run(ctx context.Context) error {
-	if c.consul != "" {
-		return errors.New("-consul: clustering is not in this version yet: leave it out to run one machine, which needs no Consul")
-	}
 	cfg, err := c.resolve()
 	if err != nil {
 		return err
@@ -112,10 +135,49 @@ func (c *runAgent) resolve() (agent.Config, error) {
 	if len(cfg.Jobs) == 0 {
 		cfg.Jobs = file.Jobs
 	}
-	cfg.Node, cfg.Labels = firstOf(c.node, file.Node), maps.Clone(file.Labels)
+	cfg.Node, cfg.Labels, cfg.Weight = firstOf(c.node, file.Node), maps.Clone(file.Labels), file.Weight
+	if cfg.Weight < 0 {
+		return cfg, fmt.Errorf("read configuration %s: weight is %v: it must not be negative", c.config, cfg.Weight)
+	}
+	if cfg.Cluster, err = c.cluster(file.Consul); err != nil {
+		return cfg, err
+	}
+	if p := file.Peers; p != nil && cfg.Cluster != nil {
+		cfg.Cluster.Listen = p.Listen
+		cfg.Cluster.Certificates = api.CertificateFiles{CAFile: p.CAFile, CertFile: p.CertFile, KeyFile: p.KeyFile}
+	}
 	c.logLevel = firstOf(c.logLevel, file.LogLevel, "info")
 	cfg.Logger, err = newLogger(c.term, c.logLevel)
 	return cfg, err
+}
+
+// Bounds of a fence: Consul allows a lock delay of a minute at most, and below
+// three seconds a lost packet would end exclusive shards.
+const (
+	minFence = 3 * time.Second
+	maxFence = time.Minute
+)
+
+// cluster returns how Consul is reached; nil if the node is on its own.
+func (c *runAgent) cluster(file *consulBlock) (*agent.Cluster, error) {
+	if file == nil && c.consul == "" {
+		return nil, nil
+	}
+	if file == nil {
+		return &agent.Cluster{Address: c.consul}, nil
+	}
+	cluster := &agent.Cluster{
+		Address: firstOf(c.consul, file.Address), Token: file.Token, Datacenter: file.Datacenter,
+		CAFile: file.CAFile, CertFile: file.CertFile, KeyFile: file.KeyFile,
+	}
+	if file.Fence != "" {
+		fence, err := time.ParseDuration(file.Fence)
+		if err != nil || fence < minFence || fence > maxFence {
+			return nil, fmt.Errorf("read configuration %s: fence is %q: write a duration from %v to %v, such as \"5s\"", c.config, file.Fence, minFence, maxFence)
+		}
+		cluster.Fence = fence
+	}
+	return cluster, nil
 }
 
 // commandLine returns the arguments that mean this configuration in any
@@ -134,6 +196,9 @@ func (c *runAgent) commandLine(cfg *agent.Config) []string {
 		}
 	}
 	args = append(args, "-log-level", c.logLevel)
+	if c.consul != "" {
+		args = append(args, "-consul", c.consul)
+	}
 	if c.fromUp {
 		args = append(args, "-"+fromUpFlag)
 	}
@@ -163,6 +228,12 @@ func readAgentFile(path string) (agentFile, error) {
 		return filepath.Join(dir, p)
 	}
 	file.DataDir = absolute(file.DataDir)
+	if p := file.Peers; p != nil {
+		p.CAFile, p.CertFile, p.KeyFile = absolute(p.CAFile), absolute(p.CertFile), absolute(p.KeyFile)
+	}
+	if b := file.Consul; b != nil {
+		b.CAFile, b.CertFile, b.KeyFile = absolute(b.CAFile), absolute(b.CertFile), absolute(b.KeyFile)
+	}
 	for i, j := range file.Jobs {
 		file.Jobs[i] = absolute(j)
 	}

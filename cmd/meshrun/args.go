@@ -17,7 +17,7 @@ func normalizeArgs(root *cobra.Command, args []string) []string {
 		return append(append(args[:1:1], normalizeArgs(root, args[1:last])...), args[last])
 	}
 	cmd := root
-	if found, _, err := root.Find(firstWord(args)); err == nil {
+	if found, _, err := root.Find(firstWords(args)); err == nil {
 		cmd = found
 	}
 	cmd.InitDefaultHelpFlag()
@@ -39,14 +39,19 @@ func normalizeArgs(root *cobra.Command, args []string) []string {
 	return out
 }
 
-// firstWord returns the name of the command in args, if there is one.
-func firstWord(args []string) []string {
+// firstWords returns the words in args that may name the command: its name and
+// that of a command of it.
+func firstWords(args []string) []string {
+	var words []string
 	for _, a := range args {
 		if !strings.HasPrefix(a, "-") {
-			return []string{a}
+			words = append(words, a)
+		}
+		if len(words) == 2 {
+			break
 		}
 	}
-	return nil
+	return words
 }
 
 // normalizeArg doubles the dash of a long flag.

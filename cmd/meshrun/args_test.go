@@ -58,7 +58,6 @@ func TestACommandLineThatIsNotUnderstoodIsExplained(t *testing.T) {
 		"stop -purge web/app":  "whole jobs",
 		"rollback web first":   `"first" is not a version`,
 		"completion tcsh":      "bash, zsh and fish",
-		"agent -consul x:8500": "not in this version yet",
 		"agent -log-level hi":  "not a log level",
 	} {
 		_, stderr, code := meshrun(t, nil, strings.Fields(line)...)
@@ -73,10 +72,14 @@ func TestHelpIsDataAndTheInternalsAreNotInIt(t *testing.T) {
 	if code != 0 || !strings.Contains(stdout, "meshrun up PATH") {
 		t.Errorf("exit %d, %q", code, stdout)
 	}
-	for _, word := range []string{"watchdog COMMAND", "  watchdog", "no-help", "drain", "simulate"} {
+	for _, word := range []string{"watchdog COMMAND", "  watchdog", "no-help", "simulate"} {
 		if strings.Contains(stdout, word) {
 			t.Errorf("the help speaks of %q", word)
 		}
+	}
+	stdout, _, code = meshrun(t, nil, "snapshot", "-help")
+	if code != 0 || !strings.Contains(stdout, "\n  restore") || !strings.Contains(stdout, "`meshrun snapshot COMMAND -help`") {
+		t.Errorf("exit %d, %q", code, stdout)
 	}
 	stdout, _, code = meshrun(t, nil, "agent", "-help")
 	if code != 0 || strings.Contains(stdout, fromUpFlag) || strings.Contains(stdout, "--") {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +77,27 @@ func TestASavedPlanIsAppliedAsItIs(t *testing.T) {
 	}
 	if _, stderr, code := meshrun(t, b, "apply", "-yes", saved); code != 1 || !strings.Contains(stderr, "format 99") {
 		t.Errorf("a plan of another version: exit %d, %s", code, stderr)
+	}
+}
+
+func TestWhoAgreesUnseenIsShownWhatWasDone(t *testing.T) {
+	calls := 0
+	b := &apitest.Backend{DoneFunc: func(context.Context, api.PlanRequest) (api.Done, error) {
+		calls++
+		return api.Done{Plan: changingPlan(), Result: api.ApplyResult{Index: 8, Applied: []string{"web"}}}, nil
+	}}
+	stdout, stderr, code := meshrun(t, b, "apply", "-yes", jobFile(t, webJob))
+	if code != 0 || calls != 1 || !strings.Contains(stdout, "web/app/1") || !strings.Contains(stderr, "Applied:") {
+		t.Errorf("exit %d after %d calls: %s%s", code, calls, stdout, stderr)
+	}
+	stdout, _, code = meshrun(t, b, "apply", "-yes", "-json", jobFile(t, webJob))
+	var result api.ApplyResult
+	if err := json.Unmarshal([]byte(stdout), &result); err != nil || code != 0 || result.Index != 8 {
+		t.Errorf("as JSON: exit %d, %v: %s", code, err, stdout)
+	}
+	b.DoneFunc = func(context.Context, api.PlanRequest) (api.Done, error) { return api.Done{}, api.ErrStale }
+	if _, stderr, code := meshrun(t, b, "apply", "-yes", jobFile(t, webJob)); code != 1 || !strings.Contains(stderr, "plan again") {
+		t.Errorf("a state that moved: exit %d, %s", code, stderr)
 	}
 }
 
@@ -456,6 +478,41 @@ func TestTheAgentMeansTheSameFromEverywhere(t *testing.T) {
 	}
 }
 
+func TestAnAgentJoinsAClusterOnlyIfItIsTold(t *testing.T) {
+	term, _, _ := testTerm(nil)
+	config := filepath.Join(t.TempDir(), "agent.hcl")
+	resolve := func(text, flag string) (*agent.Cluster, []string, error) {
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := &runAgent{term: term, place: place{term: term, dir: "/d"}, config: config, consul: flag}
+		cfg, err := c.resolve()
+		return cfg.Cluster, c.commandLine(&cfg), err
+	}
+	if cluster, _, err := resolve("", ""); err != nil || cluster != nil {
+		t.Errorf("alone: %+v, %v", cluster, err)
+	}
+	cluster, _, err := resolve("consul {\n  address = \"10.0.0.1:8500\"\n  token = \"t\"\n  ca_file = \"ca.pem\"\n  fence = \"8s\"\n}\n", "")
+	want := agent.Cluster{Address: "10.0.0.1:8500", Token: "t", CAFile: filepath.Join(filepath.Dir(config), "ca.pem"), Fence: 8 * time.Second}
+	if err != nil || cluster == nil || *cluster != want {
+		t.Errorf("%+v, %v", cluster, err)
+	}
+	cluster, line, err := resolve("consul {}\n", "127.0.0.1:8501")
+	if err != nil || cluster == nil || cluster.Address != "127.0.0.1:8501" || !slices.Contains(line, "127.0.0.1:8501") {
+		t.Errorf("the option goes before the file: %+v, %q, %v", cluster, line, err)
+	}
+	for text, want := range map[string]string{
+		"consul { fence = \"1s\" }\n":   "3s",
+		"consul { fence = \"soon\" }\n": "duration",
+		"consul { adress = \"x\" }\n":   "adress",
+		"weight = -1\n":                 "negative",
+	} {
+		if _, _, err := resolve(text, ""); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
 func TestTheWatchdogIsToldItsAgent(t *testing.T) {
 	term, _, _ := testTerm(nil)
 	var got agent.WatchdogConfig
@@ -463,5 +520,21 @@ func TestTheWatchdogIsToldItsAgent(t *testing.T) {
 		run: func(_ context.Context, cfg agent.WatchdogConfig) error { got = cfg; return nil }}
 	if err := c.Run(t.Context()); err != nil || got.DataDir != "/d" || len(got.Agent) != 4 || got.Logger.GetLevel().String() != "error" {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestStatusShowsWhatRunsWhileTheStoreIsAway(t *testing.T) {
+	b := &apitest.Backend{
+		InstancesFunc: func(context.Context, uint64) ([]spec.Instance, uint64, error) {
+			return []spec.Instance{{ID: spec.InstanceID{Job: "web", Process: "app"}, Phase: spec.PhaseRunning, PID: 4242}}, 1, nil
+		},
+		JobsFunc: func(context.Context) ([]spec.JobVersion, error) {
+			return nil, fmt.Errorf("read jobs: %w: connection refused", api.ErrUnavailable)
+		},
+		InfoFunc: func(context.Context) (api.Info, error) { return api.Info{Node: "a"}, nil },
+	}
+	stdout, stderr, code := meshrun(t, b, "status")
+	if code != 0 || !strings.Contains(stdout, "4242") || !strings.Contains(stdout, "connection refused") || strings.Contains(stdout, "removed") {
+		t.Errorf("exit %d: %s%s", code, stdout, stderr)
 	}
 }

@@ -36,7 +36,7 @@ func eventsCommand(term *terminal) *cobra.Command {
 			return c.Run(cmd.Context())
 		},
 	}
-	c.place.flags(cmd)
+	c.place.remote(cmd)
 	cmd.Flags().BoolVarP(&c.follow, "follow", "f", false, "go on with what happens from now on")
 	cmd.Flags().StringVar(&c.since, "since", "", "only what happened since: \"5m\" ago, \"15:04\", or a date and time")
 	cmd.Flags().StringSliceVar(&c.types, "type", nil, "only events of these `types`; \"instance.\" means all that begin so")
@@ -65,7 +65,7 @@ func (c *events) Run(ctx context.Context) error {
 		print = func(ev spec.Event) error { return c.term.jsonLine(ev) }
 	}
 	if !c.follow {
-		return client.Events(ctx, query, print)
+		return c.term.warnPartial(client.Events(ctx, query, print))
 	}
 	err = followEvents(ctx, client, query, print)
 	if ctx.Err() != nil {

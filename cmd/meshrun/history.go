@@ -32,7 +32,7 @@ func historyCommand(term *terminal) *cobra.Command {
 			return c.Run(cmd.Context())
 		},
 	}
-	c.place.flags(cmd)
+	c.place.remote(cmd)
 	cmd.Flags().BoolVar(&c.json, "json", false, "print as JSON")
 	return cmd
 }

@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"strconv"
 	"sync"
-	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -37,7 +36,7 @@ func logsCommand(term *terminal) *cobra.Command {
 			return c.Run(cmd.Context())
 		},
 	}
-	c.place.flags(cmd)
+	c.place.remote(cmd)
 	cmd.Flags().BoolVarP(&c.follow, "follow", "f", false, "go on with what is printed from now on")
 	cmd.Flags().StringVar(&c.since, "since", "", "only what was printed since: \"5m\" ago, \"15:04\", or a date and time")
 	cmd.Flags().IntVarP(&c.last, "lines", "n", 0, "only the last `N` lines of each instance")
@@ -64,7 +63,7 @@ func (c *logs) Run(ctx context.Context) error {
 		print = func(line spec.LogLine) error { return c.term.jsonLine(line) }
 	}
 	if !c.follow {
-		return client.Logs(ctx, query, print)
+		return c.term.warnPartial(client.Logs(ctx, query, print))
 	}
 	err = followLogs(ctx, client, query, print)
 	if ctx.Err() != nil {
@@ -94,54 +93,25 @@ func (c *logs) query() (spec.LogQuery, error) {
 	}, nil
 }
 
-// followLogs follows output across restarts of the agent: each instance goes
-// on after the last line that was seen of it.
+// followLogs follows output across restarts of the agent.
 func followLogs(ctx context.Context, client *api.Client, query spec.LogQuery, each func(spec.LogLine) error) error {
-	seen := map[spec.InstanceID]position{}
-	var latest time.Time
+	var resume api.LogResume
 	var away absence
 	for {
-		skipped := map[spec.InstanceID]int{}
-		err := client.Logs(ctx, query, func(line spec.LogLine) error {
+		err := client.Logs(ctx, resume.Query(query), func(line spec.LogLine) error {
 			away.ended()
-			at := seen[line.ID]
-			switch {
-			case line.Time.Before(at.time):
+			if !resume.Fresh(&line) {
 				return nil
-			case line.Time.Equal(at.time) && skipped[line.ID] < at.lines && !query.Since.IsZero() && query.Since.Equal(latest):
-				skipped[line.ID]++
-				return nil
-			case line.Time.Equal(at.time):
-				at.lines++
-			default:
-				at = position{time: line.Time, lines: 1}
 			}
-			seen[line.ID] = at
 			return each(line)
 		})
 		if err == nil || !passing(err) {
 			return err
 		}
-		// The earliest of the last lines: an instance behind it misses nothing.
-		for _, at := range seen {
-			if latest.IsZero() || at.time.Before(latest) {
-				latest = at.time
-			}
-		}
-		if len(seen) > 0 {
-			query.Since, query.Last = latest, 0
-		}
 		if err := away.wait(ctx, err); err != nil {
 			return err
 		}
 	}
-}
-
-// position is how far an instance's output was seen: the time of the last line
-// and how many lines have that very time.
-type position struct {
-	time  time.Time
-	lines int
 }
 
 // logPrinter prints lines with the name of their instance before them, in the

@@ -37,7 +37,7 @@ func planCommand(term *terminal) *cobra.Command {
 			return c.Run(cmd.Context())
 		},
 	}
-	c.place.flags(cmd)
+	c.place.remote(cmd)
 	c.sources.flags(cmd)
 	cmd.Flags().StringVar(&c.out, "out", "", "save the plan to a `file` that apply takes")
 	cmd.Flags().BoolVar(&c.json, "json", false, "print the plan as JSON")

@@ -36,8 +36,10 @@ func nodesOf(p *spec.Plan) int {
 	nodes := map[string]bool{}
 	for _, j := range p.Jobs {
 		for _, i := range j.Instances {
-			if i.Node != "" {
-				nodes[i.Node] = true
+			for _, node := range []string{i.Node, i.From} {
+				if node != "" {
+					nodes[node] = true
+				}
 			}
 		}
 	}
@@ -180,6 +182,9 @@ func groupInstances(plans []spec.InstancePlan, nodes bool) []instanceGroup {
 		g := instanceGroup{job: p.ID.Job, process: p.ID.Process, reason: oneLine(p.Reason), action: p.Action}
 		if nodes {
 			g.node = p.Node
+		}
+		if p.From != "" {
+			g.node = p.From + " → " + p.Node
 		}
 		at := slices.IndexFunc(groups, func(o instanceGroup) bool {
 			return o.process == g.process && o.job == g.job && o.node == g.node && o.reason == g.reason && o.action == g.action

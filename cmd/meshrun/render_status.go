@@ -21,6 +21,8 @@ type statusOptions struct {
 	// target is what is shown, if known is set.
 	target api.Target
 	known  bool
+	// nodes shows which node each instance is on; renderStatus sets it.
+	nodes bool
 }
 
 // manyShards is from how many shards on those of a process that are alike
@@ -34,6 +36,7 @@ func renderStatus(v *statusView, o statusOptions) string {
 	for _, p := range v.Agent.Problems {
 		b.WriteString(o.style.red("! ") + oneLine(p) + "\n")
 	}
+	o.nodes = slices.ContainsFunc(v.Instances, func(i spec.Instance) bool { return i.Node != "" && i.Node != v.Agent.Node })
 	jobs := statusJobs(v)
 	if len(jobs) == 0 {
 		b.WriteString("\nNothing is applied yet. Begin with: meshrun apply PATH\n")
@@ -84,7 +87,10 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 		}
 	}
 	note := "removed; what is left is ending"
-	if job != nil {
+	switch {
+	case v.JobsUnknown:
+		note = "what is wanted of it is not known now"
+	case job != nil:
 		note = fmt.Sprintf("version %d, %s %s ago by %s", job.Version, whyText(job.Why), ago(o.now.Sub(job.When)), job.Who)
 	}
 	b.WriteString(s.bold(name) + s.dim("  "+note) + "  " + healthText(instances, s) + "\n")
@@ -96,14 +102,17 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	slices.SortStableFunc(rows, func(a, b statusRow) int {
 		return cmp.Or(strings.Compare(a.process, b.process), cmp.Compare(a.first, b.first))
 	})
-	ports := slices.ContainsFunc(rows, func(r statusRow) bool { return r.ports != "" })
-	titles := statusRow{name: "INSTANCE", shown: "PHASE", pid: "PID", up: "UP", restart: "RESTARTS", ports: "PORTS"}.cells(style{}, ports)
+	columns := statusColumns{
+		ports: slices.ContainsFunc(rows, func(r statusRow) bool { return r.ports != "" }),
+		nodes: o.nodes,
+	}
+	titles := statusRow{name: "INSTANCE", node: "NODE", shown: "PHASE", pid: "PID", up: "UP", restart: "RESTARTS", ports: "PORTS"}.cells(style{}, columns)
 	for i := range titles {
 		titles[i].paint = s.dim
 	}
 	t.add(titles...)
 	for _, r := range rows {
-		t.add(r.cells(s, ports)...)
+		t.add(r.cells(s, columns)...)
 	}
 	if len(rows) > 0 {
 		b.WriteString(t.String())
@@ -147,6 +156,7 @@ type statusRow struct {
 	process string
 	first   int // shard
 	name    string
+	node    string
 	phase   spec.Phase
 	shown   string // of the phase, if it isn't its name
 	pid     string
@@ -156,8 +166,11 @@ type statusRow struct {
 	what    string
 }
 
-// cells returns the row's cells, with a column of ports if there are any.
-func (r statusRow) cells(s style, ports bool) []cell {
+// statusColumns says which columns there are that not every table has.
+type statusColumns struct{ ports, nodes bool }
+
+// cells returns the row's cells.
+func (r statusRow) cells(s style, columns statusColumns) []cell {
 	shown := r.shown
 	if shown == "" {
 		shown = string(r.phase)
@@ -171,11 +184,15 @@ func (r statusRow) cells(s style, ports bool) []cell {
 	if r.restart != "0" && r.restart != "" {
 		restarts.paint = s.yellow
 	}
-	out := []cell{
-		{text: r.name}, {text: shown, paint: func(t string) string { return s.phase(r.phase, t) }},
-		{text: r.pid, right: true}, {text: r.up, right: true}, restarts,
+	out := []cell{{text: r.name}}
+	if columns.nodes {
+		out = append(out, cell{text: r.node})
 	}
-	if ports {
+	out = append(out, []cell{
+		{text: shown, paint: func(t string) string { return s.phase(r.phase, t) }},
+		{text: r.pid, right: true}, {text: r.up, right: true}, restarts,
+	}...)
+	if columns.ports {
 		out = append(out, cell{text: r.ports})
 	}
 	return append(out, cell{text: text, paint: paint})
@@ -203,7 +220,7 @@ func statusRows(instances []spec.Instance, o statusOptions) []statusRow {
 
 func instanceRow(i *spec.Instance, now time.Time) statusRow {
 	r := statusRow{
-		process: i.ID.Process, first: i.ID.Shard, name: i.ID.Process + "/" + strconv.Itoa(i.ID.Shard),
+		process: i.ID.Process, first: i.ID.Shard, name: i.ID.Process + "/" + strconv.Itoa(i.ID.Shard), node: i.Node,
 		phase: i.Phase, restart: strconv.Itoa(i.Restarts), ports: portsText(i.Ports), what: what(i, now),
 	}
 	if i.Phase.Alive() && i.PID > 0 {
@@ -215,16 +232,21 @@ func instanceRow(i *spec.Instance, now time.Time) statusRow {
 // alikeRows makes one row of all shards that are alike and have nothing to
 // tell, and a row each of the others.
 func alikeRows(list []spec.Instance, now time.Time) []statusRow {
-	alike := map[spec.Phase][]*spec.Instance{}
+	type kind struct {
+		phase spec.Phase
+		node  string
+	}
+	alike := map[kind][]*spec.Instance{}
 	var rows []statusRow
 	for i := range list {
 		if what(&list[i], now) == "" && list[i].Restarts == 0 {
-			alike[list[i].Phase] = append(alike[list[i].Phase], &list[i])
+			of := kind{list[i].Phase, list[i].Node}
+			alike[of] = append(alike[of], &list[i])
 		} else {
 			rows = append(rows, instanceRow(&list[i], now))
 		}
 	}
-	for phase, group := range alike {
+	for of, group := range alike {
 		if len(group) == 1 {
 			rows = append(rows, instanceRow(group[0], now))
 			continue
@@ -241,10 +263,10 @@ func alikeRows(list []spec.Instance, now time.Time) []statusRow {
 			}
 		}
 		r := statusRow{
-			process: group[0].ID.Process, first: shards[0], phase: phase, restart: "0",
-			name: group[0].ID.Process + "/" + spec.NewShardSet(shards...).String(), what: fmt.Sprintf("%d shards", len(group)),
+			process: group[0].ID.Process, first: shards[0], node: of.node, phase: of.phase, restart: "0",
+			name: group[0].ID.Process + "/" + shortSet(shards), what: fmt.Sprintf("%d shards", len(group)),
 		}
-		if phase.Alive() {
+		if of.phase.Alive() {
 			r.up = ago(now.Sub(oldest))
 			if least := ago(now.Sub(youngest)); least != r.up {
 				r.up = least + "–" + r.up
@@ -253,6 +275,19 @@ func alikeRows(list []spec.Instance, now time.Time) []statusRow {
 		rows = append(rows, r)
 	}
 	return rows
+}
+
+// maxSet is how many letters of a row's shard numbers are shown: those of a
+// node among several are scattered.
+const maxSet = 24
+
+// shortSet returns the numbers as ranges, or the first of them.
+func shortSet(shards []int) string {
+	text := spec.NewShardSet(shards...).String()
+	if len(text) <= maxSet {
+		return text
+	}
+	return text[:strings.LastIndexByte(text[:maxSet], ',')+1] + "…"
 }
 
 // absentRows makes rows of the shards that are wanted and not seen: stopped by

@@ -50,9 +50,33 @@ func bigPlan() *spec.Plan {
 	return p
 }
 
+// clusterPlan changes a job on several nodes.
+func clusterPlan() *spec.Plan {
+	do := func(process string, shard int, action spec.InstanceAction, from, node, reason string) spec.InstancePlan {
+		return spec.InstancePlan{ID: id(process, shard), Action: action, From: from, Node: node, Reason: reason}
+	}
+	return &spec.Plan{
+		Format: spec.PlanFormat, Index: 9,
+		Warnings: []string{`no node can take web/api/4: 3 of 3 nodes: full`},
+		Jobs: []spec.JobPlan{{
+			Job: "web", Action: spec.JobUpdate, From: 3, To: 4,
+			Changes: []spec.Change{{Process: "api", Path: "placement.constraint.disk.is", New: `"ssd"`, NewSet: true, Effect: spec.EffectLive}},
+			Instances: []spec.InstancePlan{
+				do("api", 0, spec.ActionKeep, "", "node-a", ""),
+				do("api", 1, spec.ActionMove, "node-b", "node-a", `node-b is without label disk = "ssd"`),
+				do("api", 2, spec.ActionMove, "node-b", "node-a", `node-b is without label disk = "ssd"`),
+				do("api", 3, spec.ActionMove, "node-c", "node-a", "node-c is draining"),
+				do("api", 4, spec.ActionRefuse, "", "", "3 of 3 nodes: full"),
+				do("api", 5, spec.ActionStart, "", "node-a", "new shard"),
+			},
+		}},
+	}
+}
+
 func TestAPlanReadsWell(t *testing.T) {
 	golden(t, "plan", renderPlan(bigPlan(), style{}))
 	golden(t, "plan-colour", renderPlan(bigPlan(), style{on: true}))
+	golden(t, "plan-nodes", renderPlan(clusterPlan(), style{}))
 	empty := emptyPlan()
 	golden(t, "plan-empty", renderPlan(&empty, style{}))
 }
@@ -106,6 +130,49 @@ func TestAStatusReadsWell(t *testing.T) {
 		t.Errorf("-all shows %d rows of work, want 100 and one for what is not started", n)
 	}
 	golden(t, "status-none", renderStatus(&statusView{Agent: api.Info{Node: "alpha", Version: "v1"}}, statusOptions{now: testNow()}))
+}
+
+func TestAStatusNamesTheNodesIfThereAreSeveral(t *testing.T) {
+	v := bigStatus()
+	for n := range v.Instances {
+		v.Instances[n].Node = []string{"alpha", "beta"}[n%2]
+	}
+	lost := seen("down", 0, spec.PhasePending)
+	lost.Node, lost.Reason = "gamma", "gamma is gone since 11:58:00Z; it was running there"
+	v.Instances = append(v.Instances, lost)
+	golden(t, "status-nodes", renderStatus(v, statusOptions{now: testNow()}))
+}
+
+// bigCluster has one of everything.
+func bigCluster() api.Cluster {
+	c := api.Cluster{
+		Nodes: []api.NodeStatus{
+			{Node: spec.Node{Name: "alpha", Address: "10.0.0.1:7450", Version: "v1.2.3", Labels: map[string]string{"zone": "a", "disk": "ssd"}, Since: testNow().Add(-50 * time.Hour)},
+				State: api.NodeReady, Instances: 12, Primary: true, ControlShards: []int{0, 1, 2, 4, 8}, Exclusive: []string{"web/app/0", "web/app/1"}},
+			{Node: spec.Node{Name: "beta", Address: "10.0.0.2:7450", Version: "v1.2.3", Draining: true}, State: api.NodeDraining, Instances: 1, ControlShards: []int{3}},
+			{Node: spec.Node{Name: "gamma"}, State: api.NodeGone, Instances: 3},
+		},
+		Primary: "alpha", ControlShards: make([]string, 16),
+	}
+	for _, n := range c.Nodes {
+		for _, k := range n.ControlShards {
+			c.ControlShards[k] = n.Name
+		}
+	}
+	return c
+}
+
+func TestTheClusterReadsWell(t *testing.T) {
+	c := bigCluster()
+	golden(t, "nodes", renderNodes(c.Nodes, style{}, testNow()))
+	one := []api.NodeStatus{{Node: spec.Node{Name: "alpha"}, State: api.NodeReady}}
+	golden(t, "nodes-one", renderNodes(one, style{}, testNow()))
+	golden(t, "leader", renderLeader(leaderView{c.Primary, c.ControlShards}, style{}))
+	golden(t, "engines", renderEngines([]api.EngineStatus{
+		{Engine: spec.Engine{Name: "render-1", Kind: "renderer", Address: "10.0.0.9:80", TTL: spec.DefaultEngineTTL, Capabilities: []string{"png", "svg"}},
+			Node: "alpha", Beat: testNow().Add(-4 * time.Second), Expires: testNow().Add(26 * time.Second)},
+		{Engine: spec.Engine{Name: "render-2", Kind: "renderer"}, Node: "gamma"},
+	}, style{}, testNow()))
 }
 
 func TestForeignTextCannotSteerTheTerminal(t *testing.T) {

@@ -25,7 +25,7 @@ func restartCommand(term *terminal) *cobra.Command {
 			return c.run(cmd.Context(), req)
 		},
 	}
-	c.place.flags(cmd)
+	c.place.remote(cmd)
 	c.waitFlags(cmd)
 	return cmd
 }

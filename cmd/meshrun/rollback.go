@@ -38,7 +38,7 @@ func rollbackCommand(term *terminal) *cobra.Command {
 			return c.Run(cmd.Context())
 		},
 	}
-	c.place.flags(cmd)
+	c.place.remote(cmd)
 	c.applying.flags(cmd)
 	return cmd
 }

@@ -16,6 +16,7 @@ const (
 	groupLook  = "look"
 	groupAct   = "act"
 	groupNode  = "node"
+	groupMesh  = "mesh"
 )
 
 // newRoot returns the command line of meshrun.
@@ -50,12 +51,14 @@ func newRoot(term *terminal) *cobra.Command {
 		&cobra.Group{ID: groupFiles, Title: "Work with job files:"},
 		&cobra.Group{ID: groupLook, Title: "Look at what runs:"},
 		&cobra.Group{ID: groupAct, Title: "Act on what runs:"},
+		&cobra.Group{ID: groupMesh, Title: "Work with several nodes:"},
 		&cobra.Group{ID: groupNode, Title: "Run a node:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
 		groupFiles: {upCommand(term), planCommand(term), applyCommand(term), validateCommand(term), fmtCommand(term), schemaCommand(term)},
 		groupLook:  {statusCommand(term), logsCommand(term), eventsCommand(term), historyCommand(term)},
 		groupAct:   {restartCommand(term), stopCommand(term), scaleCommand(term), signalCommand(term), rollbackCommand(term)},
+		groupMesh:  {nodesCommand(term), drainCommand(term), leaderCommand(term), enginesCommand(term), snapshotCommand(term)},
 		groupNode:  {agentCommand(term), upgradeCommand(term), versionCommand(term), completionCommand(term)},
 	} {
 		for _, c := range commands {
@@ -111,8 +114,14 @@ func usage(cmd *cobra.Command) error {
 			}
 		}
 	}
+	if len(cmd.Groups()) == 0 && cmd.HasAvailableSubCommands() {
+		b.WriteString("\nCommands:\n")
+		for _, c := range cmd.Commands() {
+			fmt.Fprintf(&b, "  %-*s %s\n", c.NamePadding(), c.Name(), c.Short)
+		}
+	}
 	if cmd.HasAvailableSubCommands() {
-		fmt.Fprintf(&b, "\n`%s COMMAND -help` tells more about a command.\n", cmd.Name())
+		fmt.Fprintf(&b, "\n`%s COMMAND -help` tells more about a command.\n", cmd.CommandPath())
 	} else {
 		b.WriteString("\nOptions (one dash or two):\n" + flagUsages(cmd))
 	}

@@ -33,7 +33,7 @@ func scaleCommand(term *terminal) *cobra.Command {
 			return c.Run(cmd.Context())
 		},
 	}
-	c.place.flags(cmd)
+	c.place.remote(cmd)
 	c.waitFlags(cmd)
 	return cmd
 }

@@ -37,7 +37,7 @@ func signalCommand(term *terminal) *cobra.Command {
 			return c.Run(cmd.Context())
 		},
 	}
-	c.place.flags(cmd)
+	c.place.remote(cmd)
 	cmd.Flags().BoolVar(&c.json, "json", false, "print the number of instances as JSON")
 	return cmd
 }

@@ -32,7 +32,7 @@ func stopCommand(term *terminal) *cobra.Command {
 			return c.Run(cmd.Context())
 		},
 	}
-	c.place.flags(cmd)
+	c.place.remote(cmd)
 	c.waitFlags(cmd)
 	cmd.Flags().BoolVar(&c.purge, "purge", false, "remove the job, and not only stop it")
 	return cmd

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/synergymesh/meshrun/runtime/api"
 	"github.com/synergymesh/meshrun/schema"
 )
 
@@ -68,6 +70,16 @@ func (t *terminal) say(format string, args ...any) {
 // errorf prints an error.
 func (t *terminal) errorf(format string, args ...any) {
 	t.say("%s %s", t.errStyle.red("Error:"), fmt.Sprintf(format, args...))
+}
+
+// warnPartial makes a warning of an error that says that what was printed is
+// not all, because some nodes did not answer.
+func (t *terminal) warnPartial(err error) error {
+	if !errors.Is(err, api.ErrPartial) {
+		return err
+	}
+	t.say("%s %v", t.errStyle.yellow("Warning:"), err)
+	return nil
 }
 
 // print prints data.

@@ -29,7 +29,7 @@ func upgradeCommand(term *terminal) *cobra.Command {
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.Run(cmd.Context()) },
 	}
-	c.place.flags(cmd)
+	c.place.remote(cmd)
 	return cmd
 }
 

@@ -25,7 +25,7 @@ import (
 	"github.com/synergymesh/meshrun/runtime/orchestrator"
 	"github.com/synergymesh/meshrun/runtime/scheduler"
 	"github.com/synergymesh/meshrun/runtime/state"
-	"github.com/synergymesh/meshrun/runtime/state/local"
+	"github.com/synergymesh/meshrun/runtime/state/consul"
 	"github.com/synergymesh/meshrun/runtime/watchdog"
 	"github.com/synergymesh/meshrun/schema"
 	"github.com/synergymesh/meshrun/spec"
@@ -38,6 +38,11 @@ type Config struct {
 	// Node is the node's name; empty means the host's.
 	Node   string
 	Labels map[string]string
+	// Weight is the node's share of the shards relative to the others'; 0 means 1.
+	Weight float64
+	// Cluster says how Consul is reached; nil for one machine, with the
+	// embedded store.
+	Cluster *Cluster
 	// Jobs are files and directories to apply and to watch.
 	Jobs    []string
 	Version string
@@ -89,8 +94,12 @@ func Run(ctx context.Context, cfg Config) error {
 	case failure = <-a.failed:
 	case a.ending = <-a.ends:
 	}
-	_ = notify("STOPPING=1")
-	return errors.Join(failure, a.life.stop(stopTimeout), a.halt())
+	_ = supervisor().Send("STOPPING=1")
+	timeout := stopTimeout
+	if a.leaving = a.leaves(); a.leaving {
+		timeout += leaveWait
+	}
+	return errors.Join(failure, a.life.stop(timeout), a.halt())
 }
 
 // nodeName makes a host's name usable as a part of keys.
@@ -107,15 +116,33 @@ type agent struct {
 	cfg     Config
 	logger  hclog.Logger
 	life    lifecycle
-	store   state.Store
-	session string
+	store   *janitor
+	member  *membership
 	client  *watchdog.Client
-	engine  *engine.Engine
 	backend *backend
+	server  *api.Server
+	parts
+	link
 	events  chan spec.Event // to be recorded; bounded
 	failed  chan error      // the first part that ended by itself
 	ends    chan ending     // the first ask to end
 	ending  ending          // what was asked; set before anything is stopped
+	leaving bool            // the node leaves its cluster; set at the same time
+}
+
+// parts are the agent's layers, each with a loop of its own.
+type parts struct {
+	engine       *engine.Engine
+	scheduler    *scheduler.Loop
+	orchestrator *orchestrator.Loop
+	registry     *registry
+}
+
+// link is what joins the agent to a cluster; empty on one machine.
+type link struct {
+	consul      *consul.Store
+	scoped      func(context.Context) state.Store // with the rights of who asks
+	credentials api.Credentials                   // for other agents
 }
 
 // open brings everything up, the lowest layer first.
@@ -136,19 +163,35 @@ func (a *agent) open(ctx context.Context) error {
 	}
 	a.engine = engine.New(engine.Config{
 		Store: a.store, Supervisor: a.client, Node: a.cfg.Node, Labels: a.cfg.Labels,
-		Session: func() string { return a.session }, Expand: schema.Expand, Logger: a.logger,
+		Session: a.sessionNow, Fenced: a.cfg.Cluster != nil, Expand: schema.Expand, Logger: a.logger,
 		HoldOutput: func(id spec.InstanceID) (io.Closer, error) { return watchdog.HoldOutput(a.cfg.DataDir, id) },
 		Refused:    func(err error) bool { return errors.Is(err, watchdog.ErrRefused) },
 		Emit:       a.emit,
 	})
+	a.registry = newRegistry(a.cfg.Node, a.store, a.sessionNow, a.logger)
 	a.backend = &backend{
 		node: a.cfg.Node, version: a.cfg.Version, dataDir: a.cfg.DataDir, started: time.Now(),
-		store: a.store, watchdog: a.client, engine: a.engine, sealer: seal, logger: a.logger,
+		store: a.store, scoped: a.scoped, watchdog: a.client, engine: a.engine, engines: a.registry, sealer: seal, logger: a.logger,
 		shutdown: func(stop bool) { a.end(ending{shutdown: true, stopInstances: stop}) },
 		restart:  func() { a.end(ending{}) },
 		problems: map[string]string{},
 	}
 	a.backend.problem("state", repaired)
+	a.server = api.NewServer(api.Config{Backend: a.answers(), Logger: a.logger, SocketPath: filepath.Join(a.cfg.DataDir, "agent.sock")})
+	a.life.onStop("API server", func(context.Context) error { return a.server.Close() })
+	address := ""
+	if a.cfg.Cluster != nil {
+		address = a.meet(ctx)
+	}
+	a.member = newMembership(a.memberConfig(address))
+	a.life.onStop("membership", a.depart)
+	a.scheduler = scheduler.New(a.store, a.cfg.Node, a.member.Session, a.logger)
+	a.orchestrator = orchestrator.New(a.store, a.cfg.Node, a.member.Session, a.logger)
+	// On one machine the session is there at once; a cluster may be away, and
+	// what runs here goes on without it.
+	if err := a.member.turn(ctx); err != nil && a.cfg.Cluster == nil {
+		return err
+	}
 	a.startLoops()
 	// Who asks at once shall see what runs; but a watchdog that is away must
 	// not keep the agent from answering.
@@ -160,43 +203,26 @@ func (a *agent) open(ctx context.Context) error {
 	if err := a.serve(); err != nil {
 		return err
 	}
-	if err := notify("READY=1\nSTATUS=node " + a.cfg.Node); err != nil {
+	if err := supervisor().Send("READY=1\nSTATUS=node " + a.cfg.Node); err != nil {
 		a.logger.Warn("tell the watchdog", "error", err)
 	}
 	a.logger.Info("ready", "node", a.cfg.Node, "data_dir", a.cfg.DataDir, "version", a.cfg.Version)
 	return nil
 }
 
-// openStore opens the embedded store and this node's session in it. It returns
-// a sentence about what was repaired, if anything was.
-func (a *agent) openStore(ctx context.Context) (repaired string, err error) {
-	store, err := local.Open(ctx, filepath.Join(a.cfg.DataDir, "state.db"), local.Options{Logger: a.logger})
-	if err != nil {
-		return "", err
-	}
-	a.store = store
-	a.life.onStop("store", func(context.Context) error { return store.Close() })
-	if report := store.Report(); report.Damaged() {
-		repaired = report.String()
-		a.logger.Error("state was damaged", "report", repaired)
-		a.record(ctx, spec.Event{Type: spec.EventStateRepaired, Severity: spec.Critical, Who: "agent", Message: repaired})
-	}
-	a.session, err = openSession(ctx, store, spec.Node{Name: a.cfg.Node, Labels: a.cfg.Labels, Version: a.cfg.Version})
-	return repaired, err
-}
-
 // startLoops starts the layers' loops: each watches, decides and acts by itself.
 func (a *agent) startLoops() {
 	ctx := context.Background() // ended by the lifecycle, in order
-	session := func() string { return a.session }
 	a.life.start(ctx, "guard", (&guard{
 		dataDir: a.cfg.DataDir, args: a.cfg.Args, client: a.client, logger: a.logger.Named("guard"), leave: underSystemd(),
 	}).run, a.failed)
-	a.life.start(ctx, "scheduler", scheduler.New(a.store, session, a.logger).Run, a.failed)
-	a.life.start(ctx, "orchestrator", orchestrator.New(a.store, session, a.logger).Run, a.failed)
+	a.life.start(ctx, "membership", a.member.run, a.failed)
+	a.life.start(ctx, "scheduler", a.scheduler.Run, a.failed)
+	a.life.start(ctx, "orchestrator", a.orchestrator.Run, a.failed)
 	a.life.start(ctx, "engine", a.engine.Run, a.failed)
+	a.life.start(ctx, "registry", a.registry.run, a.failed)
 	a.life.start(ctx, "recorder", a.recorder, a.failed)
-	a.life.start(ctx, "janitor", func(ctx context.Context) error { return janitor(ctx, a.store, a.logger) }, a.failed)
+	a.life.start(ctx, "janitor", a.store.run, a.failed)
 	a.life.start(ctx, "keep-alive", func(ctx context.Context) error {
 		return keepAlive(ctx, a.logger, a.healthy)
 	}, a.failed)
@@ -205,18 +231,35 @@ func (a *agent) startLoops() {
 	}
 }
 
+// answers is who answers what people ask: this node alone, or for all.
+func (a *agent) answers() api.Backend {
+	if a.cfg.Cluster == nil {
+		return a.backend
+	}
+	if a.identify(); a.credentials == nil {
+		return a.backend
+	}
+	return a.joinMesh()
+}
+
+// sessionNow returns the node's session; "" while it is no member.
+func (a *agent) sessionNow() string { return a.member.Session() }
+
 func (a *agent) serve() error {
-	server := api.NewServer(api.Config{Backend: a.backend, Logger: a.logger, SocketPath: filepath.Join(a.cfg.DataDir, "agent.sock")})
-	if err := server.Open(); err != nil {
+	if err := a.server.Open(); err != nil {
 		return err
 	}
-	a.life.start(context.Background(), "API", func(context.Context) error { return server.Serve() }, a.failed)
-	a.life.onStop("API server", func(context.Context) error { return server.Close() })
+	a.life.start(context.Background(), "API", func(context.Context) error { return a.server.Serve() }, a.failed)
+	a.life.onStop("API requests", func(context.Context) error { return a.server.Close() })
 	return nil
 }
 
-// healthy reports whether the agent can do its work: its store answers.
+// healthy reports whether the agent can do its work: its store answers. That
+// a cluster is away is no fault of the agent.
 func (a *agent) healthy(ctx context.Context) error {
+	if a.cfg.Cluster != nil {
+		return nil
+	}
 	_, err := a.store.Get(ctx, state.NodeKey(a.cfg.Node))
 	return err
 }

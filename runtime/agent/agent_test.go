@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/synergymesh/meshrun/runtime/api"
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/runtime/state/local"
 	"github.com/synergymesh/meshrun/spec"
@@ -50,6 +51,22 @@ func TestASealedPlanHidesItsSecretsAndComesBackWhole(t *testing.T) {
 	}
 	if got := p.Wanted.Job.Processes[0].Env["TOKEN"]; got != "hunter2" {
 		t.Errorf("TOKEN is %q after opening", got)
+	}
+}
+
+func TestAnAppliedPlanHoldsNoSecrets(t *testing.T) {
+	p := secretPlan()
+	whole := p.Wanted
+	leaveNames(&p)
+	shown := state.Encode(p)
+	if strings.Contains(string(shown), "hunter2") {
+		t.Errorf("what is shown is %s", shown)
+	}
+	if p.Wanted.Version != whole.Version || p.Wanted.Source != whole.Source || p.Wanted.Job.Name != whole.Job.Name {
+		t.Errorf("the version is no longer named: %+v", p.Wanted)
+	}
+	if len(whole.Job.Processes) == 0 {
+		t.Error("the version that is written has lost its job")
 	}
 }
 
@@ -177,39 +194,6 @@ func TestALoopThatEndsByItselfIsAFailure(t *testing.T) {
 	})
 }
 
-func TestARestartedAgentGoesOnWithItsSession(t *testing.T) {
-	ctx := t.Context()
-	store := local.OpenMemory(local.Options{})
-	defer store.Close()
-	node := spec.Node{Name: "a"}
-	first, err := openSession(ctx, store, node)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, before, err := store.List(ctx, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	second, err := openSession(ctx, store, node)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, after, _ := store.List(ctx, ""); second != first || after != before {
-		t.Errorf("session %s → %s, index %d → %d: want nothing to change", first, second, before, after)
-	}
-	if err := store.DestroySession(ctx, second); err != nil {
-		t.Fatal(err)
-	}
-	third, err := openSession(ctx, store, node)
-	if err != nil || third == first {
-		t.Errorf("after the session has ended: %q (%v), want a new one", third, err)
-	}
-	entry, err := store.Get(ctx, state.NodeKey("a"))
-	if err != nil || entry.Session != third {
-		t.Errorf("the node's record is held by %q (%v), want %q", entry.Session, err, third)
-	}
-}
-
 func TestAWatchdogOfTheAgentIsNotTakenForAnInstance(t *testing.T) {
 	env := cleanEnv([]string{
 		"PATH=/bin", "MESHRUN_DATA_DIR=/d", "MESHRUN_VAR_x=1", "MESHRUN_INSTANCE=meshrun/agent/0",
@@ -217,5 +201,27 @@ func TestAWatchdogOfTheAgentIsNotTakenForAnInstance(t *testing.T) {
 	})
 	if want := []string{"PATH=/bin", "MESHRUN_DATA_DIR=/d", "MESHRUN_VAR_x=1"}; !slices.Equal(env, want) {
 		t.Errorf("environment %v, want %v", env, want)
+	}
+}
+
+func TestWhatPeopleAskForIsDoneWithTheirRights(t *testing.T) {
+	own, theirs := local.OpenMemory(local.Options{}), local.OpenMemory(local.Options{})
+	defer own.Close()
+	defer theirs.Close()
+	b := &backend{store: own, scoped: func(ctx context.Context) state.Store {
+		if api.CallOf(ctx).Token == "theirs" {
+			return theirs
+		}
+		return own
+	}}
+	job := state.Encode(spec.JobVersion{Job: spec.Job{Name: "web"}, Version: 1})
+	if _, err := theirs.Txn(t.Context(), state.Op{Kind: state.OpSet, Key: state.JobKey("web"), Value: job}); err != nil {
+		t.Fatal(err)
+	}
+	if jobs, err := b.Jobs(t.Context()); err != nil || len(jobs) != 0 {
+		t.Errorf("the agent itself sees %v, %v", jobs, err)
+	}
+	if jobs, err := b.Jobs(api.WithCall(t.Context(), api.Call{Token: "theirs"})); err != nil || len(jobs) != 1 {
+		t.Errorf("they see %v, %v", jobs, err)
 	}
 }

@@ -23,9 +23,13 @@ var errEnough = errors.New("enough")
 // Events calls each with the events that the query selects, in order of time.
 func (b *backend) Events(ctx context.Context, q api.EventQuery, each func(spec.Event) error) error {
 	filter := eventFilter{q}
-	decided, index, err := b.decisions(ctx, 0)
-	if err != nil {
-		return err
+	var decided []spec.Event
+	var index uint64
+	var err error
+	if !isLocal(ctx) { // else whoever asks has them
+		if decided, index, err = b.decisions(ctx, 0); err != nil {
+			return err
+		}
 	}
 	happened, seq, err := b.journalled(ctx)
 	if err != nil {
@@ -60,7 +64,7 @@ func (b *backend) Events(ctx context.Context, q api.EventQuery, each func(spec.E
 
 // decisions returns the events of the store that came after an index.
 func (b *backend) decisions(ctx context.Context, after uint64) ([]spec.Event, uint64, error) {
-	entries, index, err := b.store.List(ctx, state.EventsPrefix)
+	entries, index, err := b.storeFor(ctx).List(ctx, state.EventsPrefix)
 	if err != nil {
 		return nil, 0, fmt.Errorf("read events: %w", err)
 	}
@@ -128,7 +132,9 @@ func (b *backend) followEvents(ctx context.Context, index, seq uint64, each func
 	done := make(chan struct{}, 2)
 	go func() {
 		defer func() { done <- struct{}{} }()
-		b.followDecisions(ctx, index, send)
+		if !isLocal(ctx) {
+			b.followDecisions(ctx, index, send)
+		}
 	}()
 	go func() {
 		defer func() { done <- struct{}{} }()
@@ -153,7 +159,7 @@ func (b *backend) followEvents(ctx context.Context, index, seq uint64, each func
 
 func (b *backend) followDecisions(ctx context.Context, index uint64, send func(spec.Event) error) {
 	for ctx.Err() == nil {
-		entries, next, err := b.store.Watch(ctx, state.EventsPrefix, index)
+		entries, next, err := b.storeFor(ctx).Watch(ctx, state.EventsPrefix, index)
 		if err != nil {
 			pause(ctx, time.Second)
 			continue

@@ -5,9 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/synergymesh/meshrun/runtime/engine"
+	"github.com/synergymesh/meshrun/spec"
 )
 
 // envWatchdogSocket tells an agent where its watchdog answers.
@@ -47,16 +51,75 @@ func becomeWatchdog(dataDir string, args []string) error {
 	return fmt.Errorf("become the watchdog: %w", err)
 }
 
+// leaveWait bounds how long the end of what runs here is waited for before the
+// node leaves its cluster; what takes longer keeps its locks until the session
+// ends by itself.
+const leaveWait = 30 * time.Second
+
+// leaves reports whether this node leaves its cluster with the agent: its
+// instances are stopped. An agent that only restarts stays a member.
+func (a *agent) leaves() bool {
+	if a.cfg.Cluster == nil {
+		return false
+	}
+	if a.ending.shutdown {
+		return a.ending.stopInstances
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaseTimeout)
+	defer cancel()
+	table, err := a.client.Table(ctx)
+	return err == nil && table.Halting
+}
+
 // halt ends the watchdog after the agent's own parts have ended, if that was
 // asked for; the watchdog stops the instances first, or leaves them running.
 func (a *agent) halt() error {
-	if !a.ending.shutdown {
+	if !a.ending.shutdown || a.leaving {
 		return nil
 	}
+	return a.endWatchdog()
+}
+
+func (a *agent) endWatchdog() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := a.client.Shutdown(ctx, a.ending.stopInstances); err != nil {
 		return fmt.Errorf("end the watchdog: %w", err)
 	}
 	return nil
+}
+
+// depart gives the node's locks back once nothing runs any more, if it leaves
+// its cluster. The agent's loops have ended; its store is still open.
+func (a *agent) depart(ctx context.Context) error {
+	if !a.leaving {
+		return nil
+	}
+	if a.ending.shutdown {
+		if err := a.endWatchdog(); err != nil {
+			return err
+		}
+	}
+	if err := a.waitAllEnded(ctx); err != nil {
+		return fmt.Errorf("leave the cluster: %w", err)
+	}
+	return a.member.leave()
+}
+
+// waitAllEnded waits until no instance is alive on this node.
+func (a *agent) waitAllEnded(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, leaveWait)
+	defer cancel()
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		table, err := a.client.Table(ctx)
+		if err != nil {
+			return fmt.Errorf("ask the watchdog what still runs: %w", err)
+		}
+		if !slices.ContainsFunc(table.Instances, func(i spec.Instance) bool {
+			return i.ID.Job != engine.ReservedJob && i.Phase.Alive()
+		}) {
+			return nil
+		}
+		pause(ctx, wait)
+	}
 }

@@ -41,7 +41,7 @@ func (b *backend) Signal(ctx context.Context, target string, signal spec.Signal)
 	if err != nil {
 		return 0, err
 	}
-	if _, err := b.store.Txn(ctx, op); err != nil {
+	if _, err := b.storeFor(ctx).Txn(ctx, op); err != nil {
 		return 0, fmt.Errorf("record signal: %w", err)
 	}
 	if err := b.watchdog.Signal(ctx, ids, signal); err != nil {

@@ -16,7 +16,51 @@ import (
 
 // Plan says what an apply of the request would do.
 func (b *backend) Plan(ctx context.Context, req api.PlanRequest) (spec.Plan, error) {
-	snapshot, err := plan.Load(ctx, b.store, b.node)
+	p, err := b.compute(ctx, req)
+	if err != nil {
+		return spec.Plan{}, err
+	}
+	for i := range p.Jobs {
+		if err := b.sealer.seal(&p.Jobs[i]); err != nil {
+			return spec.Plan{}, err
+		}
+	}
+	return p, nil
+}
+
+// PlanAndApply does what Plan would say of the request.
+func (b *backend) PlanAndApply(ctx context.Context, req api.PlanRequest) (api.Done, error) {
+	p, err := b.compute(ctx, req)
+	if err != nil {
+		return api.Done{}, err
+	}
+	done := api.Done{Plan: p, Result: api.ApplyResult{Index: p.Index, Applied: []string{}}}
+	if p.Empty() {
+		return done, nil
+	}
+	if done.Result, err = b.commit(ctx, p); err != nil {
+		return api.Done{}, err
+	}
+	for i := range p.Jobs {
+		leaveNames(&p.Jobs[i])
+	}
+	return done, nil
+}
+
+// leaveNames leaves of the version in a plan what names it: the job, with its
+// sensitive values, has been written and needs no showing.
+func leaveNames(p *spec.JobPlan) {
+	if p.Wanted == nil {
+		return
+	}
+	named := *p.Wanted
+	named.Job = spec.Job{Name: named.Job.Name}
+	p.Wanted = &named
+}
+
+// compute makes a plan that is not sealed.
+func (b *backend) compute(ctx context.Context, req api.PlanRequest) (spec.Plan, error) {
+	snapshot, err := plan.Load(ctx, b.storeFor(ctx), b.node)
 	if err != nil {
 		return spec.Plan{}, fmt.Errorf("read state: %w", err)
 	}
@@ -31,11 +75,7 @@ func (b *backend) Plan(ctx context.Context, req api.PlanRequest) (spec.Plan, err
 	if err != nil {
 		return spec.Plan{}, planError(err)
 	}
-	for i := range p.Jobs {
-		if err := b.sealer.seal(&p.Jobs[i]); err != nil {
-			return spec.Plan{}, err
-		}
-	}
+	p.Node = b.node
 	return p, nil
 }
 
@@ -124,7 +164,7 @@ func (b *backend) rollback(ctx context.Context, s *plan.Snapshot, r api.Rollback
 		}
 		version = current.Value.Version - 1
 	}
-	entry, err := b.store.Get(ctx, state.HistoryKey(r.Job, version))
+	entry, err := b.storeFor(ctx).Get(ctx, state.HistoryKey(r.Job, version))
 	if errors.Is(err, state.ErrNotFound) {
 		return plan.Wanted{}, api.Errorf(api.ErrNotFound, "job %q has no version %d: `meshrun history %s` lists them", r.Job, version, r.Job)
 	}
@@ -140,21 +180,28 @@ func (b *backend) rollback(ctx context.Context, s *plan.Snapshot, r api.Rollback
 
 // Apply does what a plan of this agent says.
 func (b *backend) Apply(ctx context.Context, p spec.Plan) (api.ApplyResult, error) {
-	var result api.ApplyResult
 	if p.Format != spec.PlanFormat {
-		return result, fmt.Errorf("the plan has format %d, this agent reads %d: plan again: %w", p.Format, spec.PlanFormat, api.ErrInvalid)
+		return api.ApplyResult{}, fmt.Errorf("the plan has format %d, this agent reads %d: plan again: %w", p.Format, spec.PlanFormat, api.ErrInvalid)
 	}
 	for i := range p.Jobs {
 		if err := b.sealer.open(&p.Jobs[i]); err != nil {
-			return result, fmt.Errorf("%w: %w", api.ErrInvalid, err)
+			if p.Node != "" && p.Node != b.node {
+				err = fmt.Errorf("the plan was made by the agent of node %s, and this is %s: apply it there, or plan again", p.Node, b.node)
+			}
+			return api.ApplyResult{}, fmt.Errorf("%w: %w", api.ErrInvalid, err)
 		}
 	}
+	return b.commit(ctx, p)
+}
+
+// commit writes what a plan with whole versions says.
+func (b *backend) commit(ctx context.Context, p spec.Plan) (result api.ApplyResult, err error) {
 	txns, err := plan.Ops(p, api.Who(ctx), time.Now())
 	if err != nil {
 		return result, planError(err)
 	}
 	for i, ops := range txns {
-		result.Index, err = b.store.Txn(ctx, ops...)
+		result.Index, err = b.storeFor(ctx).Txn(ctx, ops...)
 		if errors.Is(err, state.ErrConflict) {
 			return result, stale(err, i, len(txns))
 		}

@@ -22,13 +22,17 @@ import (
 
 // backend answers what people ask through the API.
 type backend struct {
-	node     string
-	version  string
-	dataDir  string
-	started  time.Time
-	store    state.Store
+	node    string
+	version string
+	dataDir string
+	started time.Time
+	store   state.Store
+	// scoped returns the store with the rights of who asks (api.CallOf); nil
+	// where there are no rights to tell apart. See storeFor.
+	scoped   func(context.Context) state.Store
 	watchdog *watchdog.Client
 	engine   *engine.Engine
+	engines  *registry
 	sealer   *sealer
 	logger   hclog.Logger
 	// shutdown ends agent and watchdog; restart ends the agent, which the
@@ -38,6 +42,16 @@ type backend struct {
 
 	mu       sync.Mutex // guards problems
 	problems map[string]string
+}
+
+// storeFor returns the store as the one may use it for whom the context's
+// request is made: what people ask for is done with their rights, and what the
+// agent does by itself, which is no request, with its own.
+func (b *backend) storeFor(ctx context.Context) state.Store {
+	if b.scoped == nil {
+		return b.store
+	}
+	return b.scoped(ctx)
 }
 
 // problem notes something that is wrong with the node under a name, or that
@@ -84,7 +98,7 @@ func (b *backend) Jobs(ctx context.Context) ([]spec.JobVersion, error) {
 
 // Job returns what is wanted of one job.
 func (b *backend) Job(ctx context.Context, name string) (spec.JobVersion, error) {
-	entry, err := b.store.Get(ctx, state.JobKey(name))
+	entry, err := b.storeFor(ctx).Get(ctx, state.JobKey(name))
 	if errors.Is(err, state.ErrNotFound) {
 		return spec.JobVersion{}, api.Errorf(api.ErrNotFound, "there is no job %q: `meshrun status` shows what there is", name)
 	}
@@ -108,7 +122,7 @@ func (b *backend) History(ctx context.Context, name string) ([]spec.JobVersion, 
 }
 
 func (b *backend) versions(ctx context.Context, prefix string) ([]spec.JobVersion, error) {
-	entries, _, err := b.store.List(ctx, prefix)
+	entries, _, err := b.storeFor(ctx).List(ctx, prefix)
 	if err != nil {
 		return nil, fmt.Errorf("read jobs: %w", err)
 	}

@@ -24,6 +24,10 @@ type Backend interface {
 	// state has moved since and ErrInvalid if the plan was altered. When it
 	// returns nil, the change is durable; the instances follow.
 	Apply(ctx context.Context, plan spec.Plan) (ApplyResult, error)
+	// PlanAndApply does both for who agrees unseen, and returns what was done.
+	// The plan is only to be shown: it can't be applied again, and of the
+	// versions it has what names them, not the jobs. Errors are those of both.
+	PlanAndApply(ctx context.Context, req PlanRequest) (Done, error)
 
 	// Jobs returns what is wanted now, ordered by name.
 	Jobs(ctx context.Context) ([]spec.JobVersion, error)
@@ -41,16 +45,20 @@ type Backend interface {
 	Instances(ctx context.Context, after uint64) ([]spec.Instance, uint64, error)
 	// Logs calls each with the lines that the query selects, in order of
 	// time, until there are no more; with Follow until the context ends. It
-	// returns each's error, and ErrNotFound if nothing of that name ever ran.
+	// returns each's error, ErrNotFound if nothing of that name ever ran, and
+	// ErrPartial, after all that there is, if a node's lines are missing.
 	Logs(ctx context.Context, query spec.LogQuery, each func(spec.LogLine) error) error
 	// Events calls each with the events that the query selects, in order of
 	// time, decisions and what instances did alike; with Follow until the
-	// context ends. It returns each's error.
+	// context ends. It returns each's error, and ErrPartial, after all that
+	// there is, if what a node's instances did is missing. In a call that is
+	// Local there are no decisions, which are the same on every node.
 	Events(ctx context.Context, query EventQuery, each func(spec.Event) error) error
 
 	// Signal sends a signal to the live instances of a target (see
 	// ParseTarget) and returns how many got it; ErrNotFound if the target
-	// names nothing.
+	// names nothing, and ErrPartial, with what was done in words, if some
+	// nodes could not be reached.
 	Signal(ctx context.Context, target string, signal spec.Signal) (int, error)
 	// Info says who the agent is and what is wrong with it.
 	Info(ctx context.Context) (Info, error)
@@ -63,6 +71,8 @@ type Backend interface {
 	// the running watchdog and agent, and returns at once. No instance is
 	// touched.
 	Upgrade(ctx context.Context) error
+
+	ClusterBackend
 }
 
 // PlanRequest says what is wanted; the plan is the difference to what is.
@@ -112,6 +122,13 @@ type ApplyResult struct {
 	Index uint64 `json:"index"`
 	// Applied names the jobs that were written or removed.
 	Applied []string `json:"applied"`
+}
+
+// Done is a plan that was applied, and what came of it. A plan that was empty
+// has a result with its index.
+type Done struct {
+	Plan   spec.Plan   `json:"plan"`
+	Result ApplyResult `json:"result"`
 }
 
 // EventQuery selects events.

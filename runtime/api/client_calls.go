@@ -44,6 +44,11 @@ func (c *Client) Apply(ctx context.Context, plan spec.Plan) (ApplyResult, error)
 	return call[ApplyResult](ctx, c, http.MethodPost, "/v1/apply", plan)
 }
 
+// PlanAndApply implements Backend.
+func (c *Client) PlanAndApply(ctx context.Context, req PlanRequest) (Done, error) {
+	return call[Done](ctx, c, http.MethodPost, "/v1/plan/apply", req)
+}
+
 // Jobs implements Backend.
 func (c *Client) Jobs(ctx context.Context) ([]spec.JobVersion, error) {
 	return call[[]spec.JobVersion](ctx, c, http.MethodGet, "/v1/jobs", nil)
@@ -128,14 +133,20 @@ func follow[T any](ctx context.Context, c *Client, path string, query any, each 
 			return err
 		}
 	}
-	if text := res.Trailer.Get(errorTrailer); text != "" {
-		wire := new(Error)
-		if err := json.Unmarshal([]byte(text), wire); err != nil {
-			return fmt.Errorf("the stream ended with an unreadable error: %.200s", text)
-		}
-		return wire
+	return trailerError(res)
+}
+
+// trailerError returns the error that ended a stream; its body was read.
+func trailerError(res *http.Response) error {
+	text := res.Trailer.Get(errorTrailer)
+	if text == "" {
+		return nil
 	}
-	return nil
+	wire := new(Error)
+	if err := json.Unmarshal([]byte(text), wire); err != nil {
+		return fmt.Errorf("the stream ended with an unreadable error: %.200s", text)
+	}
+	return wire
 }
 
 // Signal implements Backend.

@@ -6,6 +6,11 @@
 // Client, which is a Backend, too. Whoever connects must be the user that the
 // agent runs as, or root: the kernel says who it is.
 //
+// Other agents come over TCP, by the same routes and with mutual TLS
+// (Credentials). They ask in the name of a person: X-Meshrun-Who, and the
+// person's token in X-Consul-Token. With local=1 the agent answers for its
+// node alone.
+//
 //	GET  /healthz                 the agent is there
 //	GET  /ready                   the agent is able to work
 //	GET  /v1/info                 Info
@@ -20,4 +25,11 @@
 //	POST /v1/signal               Signal → Signalled
 //	POST /v1/shutdown             Shutdown
 //	POST /v1/upgrade
+//	GET  /v1/cluster              Cluster
+//	POST /v1/drain                Drain → Drained
+//	GET  /v1/snapshot             the state as portable text
+//	PUT  /v1/snapshot             the same, into a state without jobs
+//	GET  /v1/engines              []EngineStatus
+//	GET  /v1/engines/{name}       EngineStatus
+//	PUT  /v1/engines/{name}       spec.Engine → EngineStatus; its heartbeat, too
 package api

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+
+	"github.com/synergymesh/meshrun/runtime/state"
 )
 
 // Sentinels. Backends wrap them, or return an *Error to add a hint; on the
@@ -19,6 +21,9 @@ var (
 	ErrForbidden = errors.New("permission denied")
 	// ErrUnavailable: the agent cannot do it now; trying again may help.
 	ErrUnavailable = errors.New("not available now")
+	// ErrPartial: a part of what was asked for is missing in what was answered,
+	// or was not done, because some nodes could not be asked.
+	ErrPartial = errors.New("not all nodes have answered")
 	// ErrNoAgent: nobody answers on the socket. Only clients return it.
 	ErrNoAgent = errors.New("no agent answers")
 )
@@ -28,7 +33,7 @@ type Error struct {
 	// Message says what is wrong, in full.
 	Message string `json:"error"`
 	// Code names the sentinel: stale, not_found, invalid, forbidden,
-	// unavailable; internal for all others.
+	// unavailable, partial; internal for all others.
 	Code string `json:"code"`
 	// Hint says what to do next, if the message doesn't.
 	Hint string `json:"hint,omitempty"`
@@ -69,17 +74,19 @@ type kind struct {
 	sentinel error
 	code     string
 	status   int
+	store    error // the store's own word for the same; nil if it has none
 }
 
 const codeInternal = "internal"
 
 func kinds() []kind {
 	return []kind{
-		{ErrStale, "stale", http.StatusConflict},
-		{ErrNotFound, "not_found", http.StatusNotFound},
-		{ErrInvalid, "invalid", http.StatusBadRequest},
-		{ErrForbidden, "forbidden", http.StatusForbidden},
-		{ErrUnavailable, "unavailable", http.StatusServiceUnavailable},
+		{ErrPartial, "partial", http.StatusBadGateway, nil}, // before what kept the other nodes from answering
+		{ErrStale, "stale", http.StatusConflict, nil},
+		{ErrNotFound, "not_found", http.StatusNotFound, nil},
+		{ErrInvalid, "invalid", http.StatusBadRequest, nil},
+		{ErrForbidden, "forbidden", http.StatusForbidden, state.ErrDenied},
+		{ErrUnavailable, "unavailable", http.StatusServiceUnavailable, state.ErrUnavailable},
 	}
 }
 
@@ -90,7 +97,7 @@ func wireError(err error) (*Error, int) {
 		out.Message, out.Hint = given.Message, given.Hint
 	}
 	for _, k := range kinds() {
-		if errors.Is(err, k.sentinel) {
+		if errors.Is(err, k.sentinel) || (k.store != nil && errors.Is(err, k.store)) {
 			out.Code = k.code
 			return out, k.status
 		}

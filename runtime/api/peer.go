@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/user"
 	"strconv"
@@ -12,10 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peer is who is at the other end of a connection, by the kernel's word.
+// peer is who is at the other end of a connection: a user, by the kernel's
+// word, or another agent, by its certificate.
 type peer struct {
-	uid uint32
-	err error // set if the kernel did not tell
+	uid   uint32
+	name  string
+	agent bool
+	err   error // set if the kernel did not tell
 }
 
 type peerKey struct{}
@@ -47,15 +51,30 @@ func peerOf(conn net.Conn) peer {
 	if err != nil {
 		return peer{err: fmt.Errorf("read peer credentials: %w", err)}
 	}
-	return peer{uid: cred.Uid}
+	return peer{uid: cred.Uid, name: userName(cred.Uid)}
 }
 
-// check returns ErrForbidden unless the peer is the user that the agent runs
-// as, or root.
+// peerOfRequest returns who sends a request. On TLS the handshake has let in
+// nobody but who has a good certificate.
+func peerOfRequest(r *http.Request) peer {
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		return peer{agent: true, name: cleanName(CertificateName(r.TLS.PeerCertificates[0]))}
+	}
+	p, known := r.Context().Value(peerKey{}).(peer)
+	if !known {
+		p.err = errNoPeer
+	}
+	return p
+}
+
+// check returns ErrForbidden unless the peer is another agent, or the user that
+// the agent runs as, or root.
 func (p peer) check(own uint32) error {
 	switch {
 	case p.err != nil:
 		return fmt.Errorf("%w: %w", ErrForbidden, p.err)
+	case p.agent:
+		return nil
 	case p.uid != own && p.uid != 0:
 		return &Error{
 			Message: fmt.Sprintf("permission denied: this agent belongs to %s, and you are %s", userName(own), userName(p.uid)),
@@ -72,16 +91,6 @@ func orRoot(owner string) string {
 		return owner
 	}
 	return owner + " or root"
-}
-
-// Who returns the name of the user who asks, in the context of a Backend's
-// method, or "" outside of one.
-func Who(ctx context.Context) string {
-	p, ok := ctx.Value(peerKey{}).(peer)
-	if !ok || p.err != nil {
-		return ""
-	}
-	return userName(p.uid)
 }
 
 // userName returns a user's name, or "uid N" for one that has none.

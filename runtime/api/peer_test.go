@@ -43,3 +43,14 @@ func TestAConnectionThatIsNoUnixSocketIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestANameFromOutsideIsMadeSafe(t *testing.T) {
+	for in, want := range map[string]string{
+		"alice": "alice", "Jürgen ": "Jürgen", "al\x1b[2Jice\n": "al[2Jice", "": "",
+		strings.Repeat("ü", 100): strings.Repeat("ü", 64), "x" + strings.Repeat("ü", 100): "x" + strings.Repeat("ü", 63),
+	} {
+		if got := cleanName(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}

@@ -43,7 +43,8 @@ type Config struct {
 	SocketPath string
 }
 
-// Server serves a Backend on a unix socket.
+// Server serves a Backend on a unix socket and, if it is told to, to other
+// agents on TCP.
 type Server struct {
 	cfg      Config
 	logger   hclog.Logger
@@ -52,7 +53,8 @@ type Server struct {
 	ctx      context.Context // of all requests; done when the server closes
 	cancel   context.CancelCauseFunc
 	listener *net.UnixListener
-	inode    os.FileInfo // of the socket, to remove no other one
+	network  net.Listener // for other agents; nil without
+	inode    os.FileInfo  // of the socket, to remove no other one
 	closing  sync.Once
 }
 
@@ -130,13 +132,46 @@ func checkReplaceable(path string) error {
 	return nil
 }
 
+// Listen lets other agents in, too: on a host:port, with mutual TLS. It may be
+// called once, between Open and Serve. Without credentials it is ErrInvalid.
+func (s *Server) Listen(ctx context.Context, addr string, cred Credentials) error {
+	l, err := listenTCP(ctx, addr, cred, s.logger)
+	if err != nil {
+		return err
+	}
+	s.network = l
+	return nil
+}
+
+// Address returns the host:port at which other agents are let in; "" if none are.
+func (s *Server) Address() string {
+	if s.network == nil {
+		return ""
+	}
+	return s.network.Addr().String()
+}
+
 // Serve answers requests until Close. Open must have succeeded.
 func (s *Server) Serve() error {
-	err := s.http.Serve(s.listener)
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
+	listeners := []net.Listener{s.listener}
+	if s.network != nil {
+		listeners = append(listeners, s.network)
 	}
-	return fmt.Errorf("serve API: %w", err)
+	ended := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { ended <- s.http.Serve(l) }()
+	}
+	var failure error
+	for range listeners {
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			failure = errors.Join(failure, err)
+			_ = s.http.Close() // ends the others, whose error is told
+		}
+	}
+	if failure != nil {
+		return fmt.Errorf("serve API: %w", failure)
+	}
+	return nil
 }
 
 // Close stops listening, ends streams and blocked queries, lets short requests
@@ -159,6 +194,9 @@ func (s *Server) Close() error {
 		if s.listener != nil {
 			_ = s.listener.Close() // if Serve never ran, nobody else does it
 		}
+		if s.network != nil {
+			_ = s.network.Close()
+		}
 	})
 	if err != nil {
 		return fmt.Errorf("close API: %w", err)
@@ -170,12 +208,9 @@ func (s *Server) Close() error {
 func (s *Server) admit(next http.Handler) http.Handler {
 	own := ownUID()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p, known := r.Context().Value(peerKey{}).(peer)
-		if !known {
-			p.err = errNoPeer
-		}
+		p := peerOfRequest(r)
 		if err := p.check(own); err != nil {
-			s.logger.Warn("refused a connection", "uid", p.uid, "error", err)
+			s.logger.Warn("refused a request", "uid", p.uid, "error", err)
 			s.fail(w, r, err)
 			return
 		}
@@ -189,8 +224,9 @@ func (s *Server) admit(next http.Handler) http.Handler {
 			})
 			return
 		}
-		s.logger.Trace("request", "method", r.Method, "path", r.URL.Path, "uid", p.uid)
-		next.ServeHTTP(w, r)
+		call := callOf(r, &p)
+		s.logger.Trace("request", "method", r.Method, "path", r.URL.Path, "who", call.Who)
+		next.ServeHTTP(w, r.WithContext(WithCall(r.Context(), call)))
 	})
 }
 

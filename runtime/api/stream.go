@@ -54,9 +54,14 @@ func stream[T any](s *Server, w http.ResponseWriter, r *http.Request, query any,
 	}
 	if err != nil {
 		wire, _ := wireError(err)
-		text, _ := json.Marshal(wire)
-		w.Header().Set(errorTrailer, string(text))
+		w.Header().Set(errorTrailer, trailerText(wire))
 	}
+}
+
+// trailerText is an error as a trailer carries it.
+func trailerText(wire *Error) string {
+	text, _ := json.Marshal(wire) // strings always can be
+	return string(text)
 }
 
 // lineWriter writes values as lines. Lines that come fast share a write; none

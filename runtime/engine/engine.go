@@ -48,6 +48,10 @@ type Config struct {
 	// Session returns the agent's session, which holds the locks of exclusive
 	// shards; "" while there is none. Call Refresh when its answer changes.
 	Session func() string
+	// Fenced is set where the session can be lost, and others may then have
+	// this node's shards: while there is none, the node goes on with what it was
+	// last assigned, and reports nothing.
+	Fenced bool
 	// Expand fills in a template with what is known on the node.
 	Expand func(spec.Template, spec.Runtime) (string, error)
 	// HoldOutput opens an instance's pipes, so that what is in them survives
@@ -79,6 +83,7 @@ type Engine struct {
 	view        *view
 	locks       *locks
 	files       *files
+	joined      chan struct{} // the session may be another one; for watchAssignments
 	report      *reporter
 	outputs     *outputs
 	kick        chan struct{} // something that step looks at has changed
@@ -112,7 +117,7 @@ func New(cfg Config) *Engine {
 	e := &Engine{
 		cfg: cfg, logger: cfg.Logger,
 		host: Host{Node: cfg.Node, Labels: cfg.Labels, Environ: cfg.Environ, Account: cfg.Account, Expand: cfg.Expand},
-		view: newView(cfg.Node), kick: make(chan struct{}, 1),
+		view: newView(cfg.Node), kick: make(chan struct{}, 1), joined: make(chan struct{}, 1),
 		declared: map[spec.InstanceID]Declared{},
 	}
 	e.assignments = newAssignments(cfg.Node, cfg.Logger)
@@ -128,7 +133,9 @@ func New(cfg Config) *Engine {
 // Session's answer has changed.
 func (e *Engine) Refresh() {
 	signal(e.kick)
+	signal(e.joined)
 	signal(e.locks.wake)
+	e.report.wakeUp()
 }
 
 // Instances returns all that runs or is assigned on the node, sorted by ID.
@@ -201,7 +208,7 @@ func (e *Engine) step(ctx context.Context) error {
 	e.mu.Lock()
 	actions := Converge(wanted, running, e.declared)
 	e.mu.Unlock()
-	e.view.setPending(actions.Pending)
+	e.view.setPending(actions.Pending, actions.Declare)
 	e.report.wakeUp()
 	take := map[spec.InstanceID]bool{}
 	for _, id := range e.build.exclusive {

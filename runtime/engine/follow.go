@@ -14,7 +14,14 @@ func (e *Engine) watchAssignments(ctx context.Context) {
 	retry := newBackoff(e.logger)
 	var after uint64
 	for ctx.Err() == nil {
+		if !e.member(ctx) {
+			after = 0
+			continue
+		}
 		entries, index, err := e.readAssignments(ctx, after)
+		if err == nil && e.cfg.Fenced && e.cfg.Session() == "" {
+			continue // what changes while others count this node as gone is no order
+		}
 		if err != nil {
 			if ctx.Err() != nil {
 				return
@@ -27,6 +34,19 @@ func (e *Engine) watchAssignments(ctx context.Context) {
 		e.assignments.update(entries)
 		signal(e.kick)
 	}
+}
+
+// member reports whether the node may be given orders: it has a session, or
+// needs none. Otherwise it waits until that may have changed.
+func (e *Engine) member(ctx context.Context) bool {
+	if !e.cfg.Fenced || e.cfg.Session() != "" {
+		return true
+	}
+	select {
+	case <-ctx.Done():
+	case <-e.joined:
+	}
+	return false
 }
 
 // readAssignments waits for assignments after the index. The first time it

@@ -181,3 +181,28 @@ func TestAccounts(t *testing.T) {
 		t.Errorf("userName: %q", got)
 	}
 }
+
+func TestWhatIsDeclaredAfterItHadToWaitIsNeverGone(t *testing.T) {
+	id := spec.InstanceID{Job: "j", Process: "p"}
+	v := newView("n")
+	v.reset(nil)
+	phase := func() spec.Phase {
+		list, _, err := v.wait(t.Context(), 0)
+		if err != nil || len(list) != 1 {
+			t.Fatalf("seen: %v, %v", list, err)
+		}
+		return list[0].Phase
+	}
+	v.setPending(map[spec.InstanceID]Pending{id: {Reason: "waits for its shard's lock"}}, nil)
+	if got := phase(); got != spec.PhasePending {
+		t.Errorf("while it waits it is %s", got)
+	}
+	v.setPending(nil, []Wanted{{ID: id, Launch: &spec.Launch{ID: id}}})
+	if got := phase(); got != spec.PhasePending {
+		t.Errorf("declared, and not told of yet, it is %s", got)
+	}
+	v.apply(&spec.Event{Type: spec.EventStarted, Instance: &spec.Instance{ID: id, Phase: spec.PhaseRunning}})
+	if got := phase(); got != spec.PhaseRunning {
+		t.Errorf("started, it is %s", got)
+	}
+}

@@ -32,15 +32,18 @@ const (
 // reporter writes what is seen to the store, a job at a time: at once when it
 // begins to move, then every reportEvery, and only what differs.
 type reporter struct {
-	store  state.Store
-	node   string
-	view   *view
-	logger hclog.Logger
-	wake   chan struct{}
-	seed   maphash.Seed
+	store   state.Store
+	node    string
+	session func() string
+	fenced  bool
+	view    *view
+	logger  hclog.Logger
+	wake    chan struct{}
+	seed    maphash.Seed
 
 	// What follows belongs to run's goroutine.
 	listed  bool              // the store's values are known
+	under   string            // the session at that time
 	written map[string]uint64 // job → digest of its value in the store
 	last    map[string]time.Time
 	dirty   map[string]bool
@@ -49,7 +52,7 @@ type reporter struct {
 
 func newReporter(cfg *Config, v *view) *reporter {
 	return &reporter{
-		store: cfg.Store, node: cfg.Node, view: v, logger: cfg.Logger.Named("report"),
+		store: cfg.Store, node: cfg.Node, session: cfg.Session, fenced: cfg.Fenced, view: v, logger: cfg.Logger.Named("report"),
 		wake: make(chan struct{}, 1), seed: maphash.MakeSeed(),
 		written: map[string]uint64{}, last: map[string]time.Time{}, dirty: map[string]bool{}, pause: reportEvery,
 	}
@@ -89,6 +92,15 @@ func (r *reporter) run(ctx context.Context) {
 // step writes the jobs that are due and returns when the next one is; 0 if
 // none waits.
 func (r *reporter) step(ctx context.Context, now time.Time) (next time.Duration, err error) {
+	session := r.session()
+	if r.fenced && session == "" {
+		return 0, nil // told once the node is a member again
+	}
+	if r.under != session {
+		// While the node was away, others may have removed what it had reported.
+		r.under, r.listed = session, false
+		r.view.soil()
+	}
 	if !r.view.takeDirty(r.dirty) {
 		return 0, nil
 	}
@@ -125,6 +137,7 @@ func (r *reporter) list(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list reports: %w", err)
 	}
+	clear(r.written)
 	for _, e := range entries {
 		job := strings.TrimPrefix(e.Key, prefix)
 		r.written[job] = maphash.Bytes(r.seed, e.Value)

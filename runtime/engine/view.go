@@ -120,16 +120,26 @@ func (v *view) running() ([]spec.Instance, bool) {
 	return out, true
 }
 
-// setPending replaces what could not be declared and why.
-func (v *view) setPending(pending map[spec.InstanceID]Pending) {
+// setPending replaces what could not be declared and why. What could not until
+// now, and is declared, stays pending until the watchdog tells of it: it isn't
+// gone in between.
+func (v *view) setPending(pending map[spec.InstanceID]Pending, declared []Wanted) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	next := map[string]map[spec.InstanceID]Pending{}
-	for id, p := range pending {
+	add := func(id spec.InstanceID, p Pending) {
 		if next[id.Job] == nil {
 			next[id.Job] = map[spec.InstanceID]Pending{}
 		}
 		next[id.Job][id] = p
+	}
+	for id, p := range pending {
+		add(id, p)
+	}
+	for _, w := range declared {
+		if _, waited := v.pending[w.ID.Job][w.ID]; waited {
+			add(w.ID, Pending{})
+		}
 	}
 	same := true
 	for _, jobs := range []map[string]map[spec.InstanceID]Pending{v.pending, next} {
@@ -149,7 +159,7 @@ func (v *view) setPending(pending map[spec.InstanceID]Pending) {
 func (v *view) ofJob(job string) []spec.Instance {
 	out := make([]spec.Instance, 0, len(v.jobs[job])+len(v.pending[job]))
 	for id, inst := range v.jobs[job] {
-		if p, ok := v.pending[job][id]; ok && inst.Reason == "" {
+		if p, ok := v.pending[job][id]; ok && p.Reason != "" && inst.Reason == "" {
 			inst.Reason = "kept as it is: " + p.Reason
 		}
 		out = append(out, inst)
@@ -179,6 +189,18 @@ func (v *view) takeDirty(into map[string]bool) bool {
 	maps.Copy(into, v.dirty)
 	clear(v.dirty)
 	return true
+}
+
+// soil makes every job one to be reported.
+func (v *view) soil() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for job := range v.jobs {
+		v.dirty[job] = true
+	}
+	for job := range v.pending {
+		v.dirty[job] = true
+	}
 }
 
 // observed returns what is to be reported of a job.

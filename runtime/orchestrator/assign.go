@@ -22,7 +22,7 @@ func (r *rollout) leave() {
 	assigned := map[string][]spot{} // by process: assigned, and shall not be
 	ending := map[string]bool{}     // unassigned by now, but not gone yet
 	for where := range r.current {
-		if !r.wanted[where] {
+		if !r.wanted[where] && !r.staying[where] {
 			assigned[where.process] = append(assigned[where.process], where)
 		}
 	}
@@ -57,10 +57,13 @@ func (r *rollout) leave() {
 	r.remember(blocked, leaves)
 }
 
-// entries returns the entries of all current assignments.
+// entries returns the entries of all current assignments of nodes that are there.
 func (r *rollout) entries() []group {
 	var out []group
 	for node, a := range r.Current {
+		if !r.Live[node] {
+			continue
+		}
 		for i := range a.Processes {
 			out = append(out, group{node: node, process: a.Processes[i].Process.Name, old: &a.Processes[i]})
 		}
@@ -106,7 +109,8 @@ func (r *rollout) group(g group) *spec.AssignedProcess {
 // assign writes the assignments.
 func (r *rollout) assign() {
 	for where := range r.wanted {
-		if old := r.elsewhere(where); old != "" {
+		// Where it is assigned already it stays: only its start waits.
+		if old := r.elsewhere(where); old != "" && r.current[where] == nil {
 			r.settled = false
 			r.reasons[r.id(where.process, where.shard)] = fmt.Sprintf("moves to %s once it has ended on %s", where.node, old)
 			continue
@@ -119,6 +123,11 @@ func (r *rollout) assign() {
 		a.Shards = append(a.Shards, where.shard)
 		if epoch := old.Epochs[where.shard]; epoch != 0 {
 			set(&a.Epochs, where.shard, epoch)
+		}
+		if held := old.Held[where.shard]; held != "" {
+			set(&a.Held, where.shard, held)
+		} else if other := r.elsewhere(where); other != "" && r.seen[where] == nil {
+			set(&a.Held, where.shard, endsOn(other))
 		}
 	}
 	for g, a := range r.groups {
@@ -141,19 +150,32 @@ func (r *rollout) put(a *spec.AssignedProcess, where spot) {
 	if epoch := r.Job.Order(where.process, where.shard).Epoch; epoch != 0 {
 		set(&a.Epochs, where.shard, epoch)
 	}
+	in := r.seen[where]
+	if old := r.elsewhere(where); old != "" {
+		r.settled = false
+		if in == nil {
+			r.hold(a, where, endsOn(old))
+			return
+		}
+	}
 	def := r.defs[where.process]
 	if len(def.process.DependsOn) == 0 {
 		return
 	}
 	r.settled = false
-	in := r.seen[where]
 	if in != nil && in.Phase != spec.PhasePending && !r.behind(def, in) {
 		return
 	}
 	if waits := r.waitsFor(def); waits != "" {
-		set(&a.Held, where.shard, waits)
-		r.reasons[r.id(where.process, where.shard)] = waits
+		r.hold(a, where, waits)
 	}
+}
+
+func endsOn(node string) string { return "waits until it has ended on " + node }
+
+func (r *rollout) hold(a *spec.AssignedProcess, where spot, why string) {
+	set(&a.Held, where.shard, why)
+	r.reasons[r.id(where.process, where.shard)] = why
 }
 
 // elsewhere returns another node at which the shard is still assigned or may

@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"hash/fnv"
 	"maps"
 	"slices"
@@ -19,8 +20,14 @@ import (
 // who signs the orchestrators' decisions.
 const who = "orchestrator"
 
-// retryDelay is how long a job waits whose assignments could not be written.
-const retryDelay = time.Second
+const (
+	// retryDelay is how long a job waits whose assignments could not be written.
+	retryDelay = time.Second
+	// maxSteps bounds what is done to one job before it is the next one's turn.
+	maxSteps = 8
+	// storeTimeout ends every call of the store.
+	storeTimeout = 10 * time.Second
+)
 
 // ControlShard is the control shard that a job belongs to, of
 // state.ControlShards.
@@ -30,62 +37,69 @@ func ControlShard(job string) int {
 	return int(h.Sum32() % state.ControlShards)
 }
 
-// Loop keeps the assignments of every job what Rollout says, while it holds
-// the locks of the control shards.
-type Loop struct {
-	store  state.Store
-	logger hclog.Logger
-	role   follow.Role
+// Loop keeps the assignments of jobs what Rollout says. The nodes divide the
+// control shards among them; each works on the jobs of those whose locks it
+// holds, and hands a control shard over between two steps.
+type Loop struct{ *follow.Role }
+
+// New returns the loop of a node's agent. Session and Refresh are as a
+// follow.Role wants them.
+func New(store state.Store, node string, session func() string, logger hclog.Logger) *Loop {
+	logger = logger.Named("orchestrator")
+	prefixes := []string{state.JobsPrefix, state.NodesPrefix, state.PlacementsPrefix, state.ObservedPrefix}
+	return &Loop{follow.NewRole(follow.RoleConfig{
+		Store: store, Node: node, Session: session, Locks: state.OrchestratorLocksPrefix, May: owners,
+		Prefixes: prefixes, Work: newDesk(store, logger), Logger: logger,
+	})}
 }
 
-// New returns a loop for an agent. Session returns the agent's session, or "" while it has none; the loop holds its locks with it.
-func New(store state.Store, session func() string, logger hclog.Logger) *Loop {
-	logger = logger.Named("orchestrator")
+// owners divides the control shards among the nodes.
+func owners(nodes []spec.Node) map[string][]string {
 	locks := make([]string, state.ControlShards)
 	for n := range locks {
 		locks[n] = state.OrchestratorLock(n)
 	}
-	return &Loop{
-		store: store, logger: logger,
-		role: follow.Role{Store: store, Locks: locks, Session: session, Logger: logger},
+	out := map[string][]string{}
+	for lock, node := range follow.Divide(locks, follow.Available(nodes)) {
+		out[lock] = []string{node}
 	}
+	return out
 }
 
-// Run works whenever it holds the locks, until ctx ends; then it gives them
-// back. It returns an error only if the store was closed.
-func (l *Loop) Run(ctx context.Context) error { return l.role.Run(ctx, l.lead) }
-
-func (l *Loop) lead(ctx context.Context, session string) error {
-	d := &desk{
-		Loop: l, session: session,
-		jobs:        follow.NewView[spec.JobVersion](state.JobsPrefix),
-		placements:  follow.NewView[spec.Placement](state.PlacementsPrefix),
-		assignments: newPerNode[spec.Assignment](state.AssignmentsPrefix),
-		observed:    newPerNode[spec.Observed](state.ObservedPrefix),
-		dirty:       map[string]bool{}, settled: map[string]bool{}, wakes: map[string]time.Time{},
-	}
-	prefixes := []string{state.JobsPrefix, state.PlacementsPrefix, state.AssignmentsPrefix, state.ObservedPrefix}
-	return follow.Loop(ctx, l.store, prefixes, l.logger, d.step)
-}
-
-// desk is what the holder of the locks has before it. Only the loop's
-// goroutine touches it.
+// desk is what an orchestrator has before it.
 type desk struct {
-	*Loop
-	session     string
+	store       state.Store
+	logger      hclog.Logger
 	jobs        *follow.View[spec.JobVersion]
+	nodes       *follow.View[spec.Node]
 	placements  *follow.View[spec.Placement]
 	assignments *perNode[spec.Assignment]
 	observed    *perNode[spec.Observed]
 
+	// loaded are the control shards whose assignments are known, by lock, with
+	// the index of its taking. Nobody else writes those while it is held.
+	loaded  map[string]uint64
 	dirty   map[string]bool      // jobs to look at
 	settled map[string]bool      // jobs that nothing observed can change
 	wakes   map[string]time.Time // when to look again though nothing has changed
 }
 
-func (d *desk) step(ctx context.Context, updates []follow.Update) (time.Time, error) {
-	for _, u := range updates {
-		d.take(u)
+func newDesk(store state.Store, logger hclog.Logger) *desk {
+	return &desk{
+		store: store, logger: logger,
+		jobs:        follow.NewView[spec.JobVersion](state.JobsPrefix),
+		nodes:       follow.NewView[spec.Node](state.NodesPrefix),
+		placements:  follow.NewView[spec.Placement](state.PlacementsPrefix),
+		assignments: newPerNode[spec.Assignment](state.AssignmentsPrefix),
+		observed:    newPerNode[spec.Observed](state.ObservedPrefix),
+		loaded:      map[string]uint64{}, dirty: map[string]bool{}, settled: map[string]bool{}, wakes: map[string]time.Time{},
+	}
+}
+
+// Act rolls the jobs out that something has changed for.
+func (d *desk) Act(ctx context.Context, term *follow.Term) (time.Time, error) {
+	if err := d.load(ctx, term); err != nil {
+		return time.Time{}, err
 	}
 	now := time.Now()
 	for job, at := range d.wakes {
@@ -95,15 +109,23 @@ func (d *desk) step(ctx context.Context, updates []follow.Update) (time.Time, er
 		}
 	}
 	for _, job := range slices.Sorted(maps.Keys(d.dirty)) {
-		err := d.rollOut(ctx, job, now)
-		switch {
-		case err == nil:
+		lock := state.OrchestratorLock(ControlShard(job))
+		if term.Locks[lock] == 0 {
+			delete(d.dirty, job) // another's
+			delete(d.wakes, job)
+			continue
+		}
+		err := d.rollOutAll(ctx, term, job, now)
+		if err == nil {
 			delete(d.dirty, job)
 			continue
-		case ctx.Err() != nil:
-			return time.Time{}, nil
-		case follow.Lost(err):
-			return time.Time{}, follow.ErrDeposed
+		}
+		if doubtful(err) {
+			delete(d.loaded, lock)
+		}
+		switch {
+		case ctx.Err() != nil || follow.Lost(err) || errors.Is(err, state.ErrClosed):
+			return time.Time{}, err
 		case errors.Is(err, state.ErrConflict): // what moved is on its way here
 		default:
 			d.logger.Error("cannot assign job, trying again", "job", job, "retry_in", retryDelay, "error", err)
@@ -111,6 +133,59 @@ func (d *desk) step(ctx context.Context, updates []follow.Update) (time.Time, er
 		d.wakes[job] = now.Add(retryDelay)
 	}
 	return d.nextWake(), nil
+}
+
+// load reads what is assigned and observed of the control shards that are new
+// to this node. What was observed is on its way here too, but could be older
+// than the assignments: a shard would look gone that is only just starting.
+func (d *desk) load(ctx context.Context, term *follow.Term) error {
+	fresh := map[string]bool{}
+	for lock, at := range term.Locks {
+		if d.loaded[lock] != at {
+			fresh[lock] = true
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	mine := func(job string) bool { return fresh[state.OrchestratorLock(ControlShard(job))] }
+	if err := d.assignments.load(ctx, d.store, mine); err != nil {
+		return err
+	}
+	if err := d.observed.load(ctx, d.store, mine); err != nil {
+		return err
+	}
+	for lock := range fresh {
+		d.loaded[lock] = term.Locks[lock]
+	}
+	d.markAll(mine)
+	return nil
+}
+
+// rollOutAll rolls a job out until nothing is left to be written: what was
+// taken from a node may be what its next one waited for.
+func (d *desk) rollOutAll(ctx context.Context, term *follow.Term, job string, now time.Time) error {
+	for range maxSteps {
+		if wrote, err := d.rollOut(ctx, term, job, now); err != nil || !wrote {
+			return err
+		}
+	}
+	d.wakes[job] = now.Add(retryDelay)
+	return nil
+}
+
+// doubtful reports whether an error leaves it open what is assigned: somebody
+// else wrote it, or it isn't known what was written.
+func doubtful(err error) bool {
+	var conflict *state.TxnError
+	if errors.As(err, &conflict) {
+		return slices.ContainsFunc(conflict.Failures, func(f state.OpFailure) bool {
+			return strings.HasPrefix(f.Op.Key, state.AssignmentsPrefix)
+		})
+	}
+	return !errors.Is(err, state.ErrTooLarge) && !errors.Is(err, state.ErrInvalid)
 }
 
 func (d *desk) nextWake() time.Time {
@@ -123,16 +198,33 @@ func (d *desk) nextWake() time.Time {
 	return wake
 }
 
-func (d *desk) take(u follow.Update) {
+// Take takes over what has changed.
+func (d *desk) Take(u follow.Update) {
 	switch u.Prefix {
 	case state.JobsPrefix:
 		d.mark(d.jobs.Apply(u))
 	case state.PlacementsPrefix:
 		d.mark(d.placements.Apply(u))
-	case state.AssignmentsPrefix:
-		d.mark(d.assignments.apply(u))
+	case state.NodesPrefix:
+		d.takeNodes(u)
 	case state.ObservedPrefix:
 		d.mark(slices.DeleteFunc(d.observed.apply(u), func(job string) bool { return d.settled[job] }))
+	}
+}
+
+// takeNodes marks all jobs if a node has come or gone.
+func (d *desk) takeNodes(u follow.Update) {
+	before := d.nodes.Names()
+	d.nodes.Apply(u)
+	if !slices.Equal(before, d.nodes.Names()) {
+		d.markAll(func(string) bool { return true })
+	}
+}
+
+// markAll marks the jobs that there are, or of which anything is left.
+func (d *desk) markAll(of func(job string) bool) {
+	for _, names := range [][]string{d.jobs.Names(), d.placements.Names(), slices.Collect(maps.Keys(d.assignments.nodes))} {
+		d.mark(slices.DeleteFunc(names, func(job string) bool { return !of(job) }))
 	}
 }
 
@@ -144,12 +236,13 @@ func (d *desk) mark(jobs []string) {
 
 // perNode is a view of <node>/<job> that finds the nodes of a job.
 type perNode[T any] struct {
-	view  *follow.View[T]
-	nodes map[string]map[string]bool // job → nodes
+	prefix string
+	view   *follow.View[T]
+	nodes  map[string]map[string]bool // job → nodes
 }
 
 func newPerNode[T any](prefix string) *perNode[T] {
-	return &perNode[T]{view: follow.NewView[T](prefix), nodes: map[string]map[string]bool{}}
+	return &perNode[T]{prefix: prefix, view: follow.NewView[T](prefix), nodes: map[string]map[string]bool{}}
 }
 
 // apply takes an update over and returns the jobs that it concerns.
@@ -166,9 +259,36 @@ func (p *perNode[T]) apply(u follow.Update) []string {
 	return jobs
 }
 
-// put records what the loop itself wrote.
+// load reads the values of some jobs from the store.
+func (p *perNode[T]) load(ctx context.Context, store state.Store, of func(job string) bool) error {
+	entries, index, err := store.List(ctx, p.prefix)
+	if err != nil {
+		return fmt.Errorf("load %s: %w", p.prefix, err)
+	}
+	u := follow.Update{Prefix: p.prefix, Index: index}
+	there := map[string]bool{}
+	for _, e := range entries {
+		if _, job, _ := strings.Cut(follow.Name(p.prefix, e.Key), "/"); of(job) {
+			u.Changed = append(u.Changed, e)
+			there[e.Key] = true
+		}
+	}
+	for job, nodes := range p.nodes {
+		for node := range nodes {
+			if key := p.prefix + node + "/" + job; of(job) && !there[key] {
+				u.Removed = append(u.Removed, key)
+			}
+		}
+	}
+	p.apply(u)
+	return nil
+}
+
+// put records what the loop itself wrote. No update comes after it that could
+// be older, as nobody watches.
 func (p *perNode[T]) put(node, job string, value *T, index uint64) {
 	p.view.Put(node+"/"+job, value, index)
+	p.view.Apply(follow.Update{Prefix: p.prefix, Index: index})
 	p.note(node, job)
 }
 

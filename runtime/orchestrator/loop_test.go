@@ -2,6 +2,8 @@ package orchestrator
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,9 +27,10 @@ func start(t *testing.T) *started {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.set(state.NodeKey("a"), state.Encode(spec.Node{Name: "a"}))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- New(s.store, func() string { return session }, hclog.NewNullLogger()).Run(ctx) }()
+	go func() { done <- New(s.store, "a", func() string { return session }, hclog.NewNullLogger()).Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -128,17 +131,39 @@ func TestAJobThatCannotBeReadIsNotAJobThatWasRemoved(t *testing.T) {
 	})
 }
 
-func TestAnAssignmentThatSomebodyChangedIsMended(t *testing.T) {
+func TestAnAssignmentThatSomebodyChangedIsMendedByTheNextDecision(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t)
 		s.want(version(1, process("p")))
-		for _, broken := range []string{"{", `{"job": "j", "node": "a", "processes": []}`} {
+		for n, broken := range []string{"{", `{"job": "j", "node": "a", "processes": []}`} {
 			s.set(state.AssignmentKey("a", "j"), []byte(broken))
+			edited := process("p")
+			edited.Dir = spec.Template(fmt.Sprint("/", n))
+			s.want(version(uint64(n)+2, edited))
 			time.Sleep(2 * retryDelay) // virtual
 			synctest.Wait()
-			if a, _, err := state.GetAs[spec.Assignment](t.Context(), s.store, state.AssignmentKey("a", "j")); err != nil || len(a.Processes) != 1 {
+			a, _, err := state.GetAs[spec.Assignment](t.Context(), s.store, state.AssignmentKey("a", "j"))
+			if err != nil || len(a.Processes) != 1 || a.Processes[0].Version != uint64(n)+2 {
 				t.Fatalf("%s became %+v, %v", broken, a, err)
 			}
+		}
+	})
+}
+
+// Nothing tells the loop of its own write.
+func TestWhatWasNeverSeenOnItsNodeMovesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t)
+		s.set(state.NodeKey("b"), state.Encode(spec.Node{Name: "b", Draining: true})) // it decides nothing
+		v := version(1, process("p"))
+		s.want(v)
+		s.set(state.PlacementKey("j"), state.Encode(onNode(v, "b")))
+		synctest.Wait()
+		if _, err := s.store.Get(t.Context(), state.AssignmentKey("b", "j")); err != nil {
+			t.Errorf("it is placed on b: %v", err)
+		}
+		if _, err := s.store.Get(t.Context(), state.AssignmentKey("a", "j")); !errors.Is(err, state.ErrNotFound) {
+			t.Errorf("a has it still: %v", err)
 		}
 	})
 }

@@ -4,6 +4,7 @@
 package orchestrator
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/synergymesh/meshrun/spec"
@@ -15,6 +16,8 @@ type Snapshot struct {
 	Job *spec.JobVersion
 	// Placement says where its shards belong; nil if there is none (yet).
 	Placement *spec.Placement
+	// Live are the nodes that are there.
+	Live map[string]bool
 	// Current are the job's assignments as they stand, by node.
 	Current map[string]spec.Assignment
 	// Observed is what the nodes saw of the job's instances, by node.
@@ -45,6 +48,9 @@ type Decision struct {
 //   - A shard that moves is not assigned to its new node before it is gone from
 //     its old one. So each shard is assigned at most once.
 //   - While the placement is not yet the one of this version, all stays.
+//   - What is assigned or was seen on a node that isn't there counts as gone as
+//     soon as it is placed elsewhere; until then it stays as it is assigned, so
+//     that nothing has changed for a node that comes back.
 //
 // A process whose definition hasn't changed keeps the version that it is
 // assigned with, so that its instances see nothing of an edit of others.
@@ -130,6 +136,9 @@ func (r *rollout) index() {
 	}
 	for node, a := range r.Current {
 		r.job = a.Job
+		if !r.Live[node] {
+			continue
+		}
 		for i := range a.Processes {
 			for _, shard := range a.Processes[i].Shards {
 				where := spot{node, a.Processes[i].Process.Name, shard}
@@ -140,6 +149,9 @@ func (r *rollout) index() {
 	}
 	for node, o := range r.Observed {
 		r.job = o.Job
+		if !r.Live[node] {
+			continue
+		}
 		for i := range o.Instances {
 			where := spot{node, o.Instances[i].ID.Process, o.Instances[i].ID.Shard}
 			r.seen[where] = &o.Instances[i]
@@ -175,6 +187,8 @@ func (r *rollout) want() {
 				case shard >= p.Shards:
 				case r.Job.Order(p.Name, shard).Stopped:
 					r.reasons[r.id(p.Name, shard)] = "stopped by an operator"
+				case !r.Live[node]:
+					r.abide(spot{node, p.Name, shard})
 				default:
 					r.wanted[spot{node, p.Name, shard}] = true
 				}
@@ -183,6 +197,20 @@ func (r *rollout) want() {
 	}
 	for _, u := range r.Placement.Unplaced {
 		r.reasons[r.id(u.Process, u.Shard)] = u.Reason
+	}
+}
+
+// abide leaves a shard assigned to a node that isn't there, as long as it has
+// no other place.
+func (r *rollout) abide(where spot) {
+	r.settled = false
+	r.reasons[r.id(where.process, where.shard)] = fmt.Sprintf("waits for another place: %s is gone", where.node)
+	for i := range r.Current[where.node].Processes {
+		if p := &r.Current[where.node].Processes[i]; p.Process.Name == where.process && p.Shards.Contains(where.shard) {
+			r.current[where] = p
+			r.staying[where] = true
+			r.at[instanceKey{where.process, where.shard}] = append(r.at[instanceKey{where.process, where.shard}], where.node)
+		}
 	}
 }
 

@@ -46,7 +46,7 @@ type world struct {
 }
 
 func newWorld() *world {
-	return &world{Snapshot: Snapshot{Current: map[string]spec.Assignment{}, Observed: map[string]spec.Observed{}}}
+	return &world{Snapshot: Snapshot{Live: map[string]bool{"a": true, "b": true, "c": true}, Current: map[string]spec.Assignment{}, Observed: map[string]spec.Observed{}}}
 }
 
 // want puts a version in place, all on node a.
@@ -77,7 +77,10 @@ func (w *world) instance(node, process string, shard int) *spec.Instance {
 // instances in between: starting, or stopping.
 func (w *world) act(slow func() bool) bool {
 	acted := false
-	for _, node := range []string{"a", "b"} {
+	for _, node := range []string{"a", "b", "c"} {
+		if !w.Live[node] {
+			continue // nobody hears of it
+		}
 		told := map[spec.InstanceID]bool{}
 		for _, p := range w.Current[node].Processes {
 			for _, shard := range p.Shards {

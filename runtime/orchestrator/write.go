@@ -9,20 +9,22 @@ import (
 	"time"
 
 	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/runtime/state/follow"
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// rollOut writes the assignments of a job that are not what Rollout says.
-func (d *desk) rollOut(ctx context.Context, name string, now time.Time) error {
+// rollOut writes the assignments of a job that are not what Rollout says, and
+// reports whether there were any.
+func (d *desk) rollOut(ctx context.Context, term *follow.Term, name string, now time.Time) (bool, error) {
 	job, jobIndex, err := d.jobs.Get(name)
 	if err != nil {
 		// A job that can't be read is not a job that was removed.
 		d.logger.Error("cannot read job, what runs of it stays as it is; apply it again", "job", name, "error", err)
-		return nil
+		return false, nil
 	}
 	placement, placementIndex, err := d.placements.Get(name)
 	if err != nil {
-		return nil // the scheduler is about to write a new one
+		return false, nil // the scheduler is about to write a new one
 	}
 	current, err := d.assignments.of(name)
 	if err != nil {
@@ -32,7 +34,7 @@ func (d *desk) rollOut(ctx context.Context, name string, now time.Time) error {
 	if err != nil {
 		d.logger.Warn("cannot read what a node observed, it counts as nothing", "job", name, "error", err)
 	}
-	decision := Rollout(Snapshot{Job: job, Placement: placement, Current: current, Observed: observed}, now)
+	decision := Rollout(Snapshot{Job: job, Placement: placement, Live: d.live(), Current: current, Observed: observed}, now)
 	if job == nil {
 		delete(d.settled, name)
 	} else {
@@ -42,11 +44,21 @@ func (d *desk) rollOut(ctx context.Context, name string, now time.Time) error {
 		d.wakes[name] = decision.NextWake
 	}
 	checks := []state.Op{
-		{Kind: state.OpCheckSession, Key: state.OrchestratorLock(ControlShard(name)), Session: d.session},
+		term.Check(state.OrchestratorLock(ControlShard(name))),
 		check(state.JobKey(name), jobIndex),
 		check(state.PlacementKey(name), placementIndex),
 	}
-	return d.write(ctx, name, checks, d.changes(name, job, current, decision))
+	changes := d.changes(name, job, current, decision)
+	return len(changes) > 0, d.write(ctx, name, checks, changes)
+}
+
+// live returns the nodes that are there.
+func (d *desk) live() map[string]bool {
+	live := map[string]bool{}
+	for _, node := range d.nodes.Names() {
+		live[node] = true
+	}
+	return live
 }
 
 // check demands that a key is as it was read.
@@ -127,6 +139,8 @@ func describe(a *spec.Assignment) string {
 // write does the changes in as few transactions as the limits allow, each with
 // all the checks.
 func (d *desk) write(ctx context.Context, job string, checks []state.Op, changes []change) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
 	for len(changes) > 0 {
 		ops, n := checks, 0
 		for n < len(changes) {

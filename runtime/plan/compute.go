@@ -19,67 +19,98 @@ import (
 // wraps ErrUnknown or ErrInvalid.
 func Compute(s Snapshot, wanted []Wanted, now time.Time) (spec.Plan, error) {
 	p := spec.Plan{Format: spec.PlanFormat, Created: now.UTC(), Index: s.Index, Jobs: make([]spec.JobPlan, len(wanted))}
+	parts := make([]part, len(wanted))
 	seen := map[string]bool{}
-	var work errgroup.Group // jobs don't look at each other
-	work.SetLimit(runtime.GOMAXPROCS(0))
-	errs := make([]error, len(wanted))
 	for i, w := range wanted {
 		if seen[w.Job] {
-			errs[i] = fmt.Errorf("job %q is to be changed twice in one plan: %w", w.Job, ErrInvalid)
-			break
+			return spec.Plan{}, fmt.Errorf("job %q is to be changed twice in one plan: %w", w.Job, ErrInvalid)
 		}
 		seen[w.Job] = true
+		parts[i].wanted = w
+	}
+	if err := each(parts, func(j *part) error { return j.version(&s, now) }); err != nil {
+		return spec.Plan{}, err
+	}
+	p.Warnings = place(&s, parts)
+	_ = each(parts, func(j *part) error { // jobs don't look at each other any more
+		j.plan = j.compute(&s, now)
+		return nil
+	})
+	slices.SortFunc(parts, func(a, b part) int { return strings.Compare(a.wanted.Job, b.wanted.Job) })
+	for i := range parts {
+		p.Jobs[i] = parts[i].plan
+		p.Warnings = append(p.Warnings, warnings(&s, &parts[i])...)
+	}
+	return p, nil
+}
+
+// part is one job's part of a plan.
+type part struct {
+	wanted        Wanted
+	current, next *spec.JobVersion
+	placement     *spec.Placement // of next
+	plan          spec.JobPlan
+}
+
+// each does the same to all parts, side by side, and returns the first error in
+// their order.
+func each(parts []part, do func(*part) error) error {
+	var work errgroup.Group
+	work.SetLimit(runtime.GOMAXPROCS(0))
+	errs := make([]error, len(parts))
+	for i := range parts {
 		work.Go(func() error {
-			p.Jobs[i], errs[i] = computeJob(&s, w, now)
+			errs[i] = do(&parts[i])
 			return nil
 		})
 	}
 	_ = work.Wait()
-	for _, err := range errs { // the first in the order of what is wanted, always
+	for _, err := range errs {
 		if err != nil {
-			return spec.Plan{}, err
+			return err
 		}
 	}
-	slices.SortFunc(p.Jobs, func(a, b spec.JobPlan) int { return strings.Compare(a.Job, b.Job) })
-	return p, nil
+	return nil
 }
 
-func computeJob(s *Snapshot, w Wanted, now time.Time) (spec.JobPlan, error) {
-	var current *spec.JobVersion
-	stored, exists := s.Jobs[w.Job]
+// version finds the job's version before and after.
+func (j *part) version(s *Snapshot, now time.Time) (err error) {
+	stored, exists := s.Jobs[j.wanted.Job]
 	if exists {
-		current = &stored.Value
+		j.current = &stored.Value
 	}
-	if w.Remove && !exists {
-		return spec.JobPlan{}, fmt.Errorf("there is no job %q to remove: %w", w.Job, ErrUnknown)
+	if j.wanted.Remove && !exists {
+		return fmt.Errorf("there is no job %q to remove: %w", j.wanted.Job, ErrUnknown)
 	}
-	next, err := Next(current, s.Latest[w.Job], w, now)
-	if err != nil {
-		return spec.JobPlan{}, err
+	j.next, err = Next(j.current, s.Latest[j.wanted.Job], j.wanted, now)
+	return err
+}
+
+func (j *part) compute(s *Snapshot, now time.Time) spec.JobPlan {
+	name := j.wanted.Job
+	job := spec.JobPlan{Job: name, Base: s.Jobs[name].Index, Placed: s.Placements[name].Index}
+	if j.current != nil {
+		job.From = j.current.Version
 	}
-	job := spec.JobPlan{Job: w.Job, Base: stored.Index, Placed: s.Placements[w.Job].Index}
-	if current != nil {
-		job.From = current.Version
-	}
-	if next != nil {
-		job.To = next.Version
+	if j.next != nil {
+		job.To = j.next.Version
 	}
 	switch {
-	case next == nil:
+	case j.next == nil:
 		job.Action = spec.JobRemove
-	case current == nil:
+	case j.current == nil:
 		job.Action = spec.JobCreate
-	case next == current:
+	case j.next == j.current:
 		job.Action = spec.JobKeep
 	default:
 		job.Action = spec.JobUpdate
 	}
-	if job.Action != spec.JobKeep && next != nil {
-		job.Wanted = next
+	if job.Action != spec.JobKeep && j.next != nil {
+		job.Wanted = j.next
 	}
-	job.Changes = jobChanges(current, next)
-	job.Instances = instances(s, w.Job, current, next, now)
-	return job, nil
+	job.Changes = jobChanges(j.current, j.next)
+	job.Instances = instances(s, j, now)
+	return job
 }
 
 // jobChanges returns what differs, with the file that the job comes from.

@@ -2,7 +2,6 @@ package plan_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -28,29 +27,36 @@ type cluster struct {
 	seen  map[string]map[spec.InstanceID]*spec.Instance // by node
 	did   map[spec.InstanceID]spec.InstanceAction
 	on    map[spec.InstanceID]string
+	from  map[spec.InstanceID]string
 	ends  map[spec.InstanceID]bool // instances that may complete
 }
 
 // newCluster starts a cluster of the given nodes in a bubble of virtual time.
 // The function that it returns ends it.
-func newCluster(t *rapid.T, nodes []string) (*cluster, func()) {
+func newCluster(t *rapid.T, nodes []spec.Node) (*cluster, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &cluster{t: t, store: local.OpenMemory(local.Options{}), seen: map[string]map[spec.InstanceID]*spec.Instance{}, ends: map[spec.InstanceID]bool{}}
-	session, err := c.store.CreateSession(ctx, state.SessionConfig{Name: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	done := make(chan error, 2*len(nodes))
 	for _, n := range nodes {
-		c.seen[n] = map[spec.InstanceID]*spec.Instance{}
-		c.txn(state.Op{Kind: state.OpSet, Key: state.NodeKey(n), Value: state.Encode(spec.Node{Name: n})})
+		session, err := c.store.CreateSession(ctx, state.SessionConfig{Name: "test", Node: n.Name, Behavior: state.BehaviorDelete})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.seen[n.Name] = map[spec.InstanceID]*spec.Instance{}
+		c.txn(state.Op{Kind: state.OpLock, Key: state.NodeKey(n.Name), Session: session, Value: state.Encode(n)})
+		me := func() string { return session }
+		go func() { done <- scheduler.New(c.store, n.Name, me, hclog.NewNullLogger()).Run(ctx) }()
+		go func() { done <- orchestrator.New(c.store, n.Name, me, hclog.NewNullLogger()).Run(ctx) }()
 	}
-	done := make(chan error, 2)
-	me := func() string { return session }
-	go func() { done <- scheduler.New(c.store, me, hclog.NewNullLogger()).Run(ctx) }()
-	go func() { done <- orchestrator.New(c.store, me, hclog.NewNullLogger()).Run(ctx) }()
+	time.Sleep(time.Minute) // virtual: until every lock is where it belongs
 	return c, func() {
 		cancel()
-		if err := errors.Join(<-done, <-done, c.store.Close()); err != nil {
+		for range 2 * len(nodes) {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if err := c.store.Close(); err != nil {
 			t.Error(err)
 		}
 	}
@@ -70,9 +76,9 @@ func (c *cluster) snapshot() plan.Snapshot {
 	return s
 }
 
-// apply plans and applies a change and lets the cluster come to rest.
-func (c *cluster) apply(w plan.Wanted) spec.Plan {
-	p, err := plan.Compute(c.snapshot(), []plan.Wanted{w}, time.Now())
+// apply plans and applies changes and lets the cluster come to rest.
+func (c *cluster) apply(wanted []plan.Wanted) spec.Plan {
+	p, err := plan.Compute(c.snapshot(), wanted, time.Now())
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -80,12 +86,29 @@ func (c *cluster) apply(w plan.Wanted) spec.Plan {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.did, c.on = map[spec.InstanceID]spec.InstanceAction{}, map[spec.InstanceID]string{}
+	c.watch()
 	for _, ops := range txns {
 		c.txn(ops...)
 	}
 	c.rest()
 	return p
+}
+
+// watch begins to note what happens.
+func (c *cluster) watch() {
+	c.did, c.on, c.from = map[spec.InstanceID]spec.InstanceAction{}, map[spec.InstanceID]string{}, map[spec.InstanceID]string{}
+}
+
+// drain changes whether a node is draining, and lets the cluster come to rest.
+func (c *cluster) drain(node string, draining bool) {
+	n, _, err := state.GetAs[spec.Node](context.Background(), c.store, state.NodeKey(node))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	n.Draining = draining
+	c.watch()
+	c.txn(state.Op{Kind: state.OpSet, Key: state.NodeKey(node), Value: state.Encode(n)})
+	c.rest()
 }
 
 // rest lets scheduler, orchestrator and nodes act until nothing moves.
@@ -159,10 +182,13 @@ func (c *cluster) declare(node string, id spec.InstanceID, p *spec.AssignedProce
 }
 
 func (c *cluster) note(node string, id spec.InstanceID, a spec.InstanceAction) {
-	was := c.did[id]
+	was, at := c.did[id], c.on[id]
 	c.did[id], c.on[id] = a, node
-	if was == spec.ActionStop && a == spec.ActionStart {
-		c.did[id] = spec.ActionMove
+	switch {
+	case was == spec.ActionStop && a == spec.ActionStart:
+		c.did[id], c.from[id] = spec.ActionMove, at
+	case was == spec.ActionStart && a == spec.ActionStop && at != node: // it had ended there
+		c.did[id], c.on[id], c.from[id] = spec.ActionMove, at, node
 	}
 }
 
@@ -228,6 +254,7 @@ func drawJob(t *rapid.T, name string) *spec.Job {
 		p.Shards = rapid.IntRange(1, 3).Draw(t, "shards")
 		p.Restart.Delay = spec.Duration(rapid.IntRange(0, 1).Draw(t, "delay")) * spec.Duration(time.Second)
 		p.Restart.Policy = rapid.SampledFrom([]spec.RestartPolicy{spec.RestartAlways, spec.RestartOnFailure}).Draw(t, "policy")
+		p.Placing = drawPlacing(t)
 		for _, on := range j.Processes {
 			switch rapid.IntRange(0, 3).Draw(t, "depends") {
 			case 0:
@@ -244,12 +271,35 @@ func drawJob(t *rapid.T, name string) *spec.Job {
 	return j
 }
 
-// drawChange draws a change of the job as it stands.
-func drawChange(t *rapid.T, s plan.Snapshot) plan.Wanted {
-	w := plan.Wanted{Job: "j", Who: "root"}
-	current, exists := s.Jobs["j"]
+func drawPlacing(t *rapid.T) *spec.Placing {
+	switch rapid.IntRange(0, 5).Draw(t, "placing") {
+	case 4:
+		return &spec.Placing{Constraints: []spec.Constraint{{Label: "disk", Is: "ssd"}}}
+	case 5:
+		return &spec.Placing{Spreads: []spec.Spread{{Label: "disk"}}}
+	}
+	return nil
+}
+
+func drawNodes(t *rapid.T) []spec.Node {
+	var nodes []spec.Node
+	bounded := rapid.IntRange(0, 2).Draw(t, "bounded") == 2
+	for _, name := range []string{"a", "b", "c", "d"}[:rapid.IntRange(1, 4).Draw(t, "nodes")] {
+		n := spec.Node{Name: name, Labels: map[string]string{"disk": rapid.SampledFrom([]string{"ssd", "hdd"}).Draw(t, "disk")}}
+		if bounded {
+			n.Capacity = rapid.IntRange(0, 5).Draw(t, "capacity")
+		}
+		nodes = append(nodes, n)
+	}
+	return nodes
+}
+
+// drawChange draws a change of a job as it stands.
+func drawChange(t *rapid.T, s plan.Snapshot, name string) plan.Wanted {
+	w := plan.Wanted{Job: name, Who: "root"}
+	current, exists := s.Jobs[name]
 	if !exists || rapid.Bool().Draw(t, "apply") {
-		w.Apply = drawJob(t, "j")
+		w.Apply = drawJob(t, name)
 		return w
 	}
 	if rapid.IntRange(0, 5).Draw(t, "remove") == 0 {
@@ -276,19 +326,30 @@ func TestApplyDoesWhatThePlanSays(t *testing.T) {
 }
 
 func planHolds(t *rapid.T) {
-	c, end := newCluster(t, rapid.SampledFrom([][]string{{"a"}, {"a", "b", "c"}}).Draw(t, "nodes"))
+	nodes := drawNodes(t)
+	c, end := newCluster(t, nodes)
 	defer end()
 	for range rapid.IntRange(1, 5).Draw(t, "changes") {
-		w := drawChange(t, c.snapshot())
-		p := c.apply(w)
-		compare(t, c, p.Jobs[0])
+		if rapid.IntRange(0, 3).Draw(t, "drain") == 3 {
+			c.drain(rapid.SampledFrom(nodes).Draw(t, "node").Name, rapid.Bool().Draw(t, "draining"))
+		}
+		var wanted []plan.Wanted
+		for _, name := range rapid.SampledFrom([][]string{{"j"}, {"j"}, {"k", "j"}}).Draw(t, "jobs") {
+			wanted = append(wanted, drawChange(t, c.snapshot(), name))
+		}
+		p := c.apply(wanted)
+		for _, j := range p.Jobs {
+			compare(t, c, j)
+		}
 		if t.Failed() {
-			t.Logf("change %+v\nplan %+v", w, p.Jobs[0])
+			t.Logf("changes %+v\nplan %+v", wanted, p.Jobs)
 			return
 		}
-		again, err := plan.Compute(c.snapshot(), []plan.Wanted{w}, time.Now())
-		if w.Apply != nil && (err != nil || !again.Empty()) {
-			t.Fatalf("the same apply again is not empty: %v %+v", err, again)
+		for _, w := range wanted {
+			again, err := plan.Compute(c.snapshot(), []plan.Wanted{w}, time.Now())
+			if w.Apply != nil && (err != nil || !again.Empty()) {
+				t.Fatalf("the same apply again is not empty: %v %+v", err, again)
+			}
 		}
 	}
 }
@@ -305,12 +366,12 @@ func compare(t *rapid.T, c *cluster, p spec.JobPlan) {
 			continue
 		}
 		said[i.ID] = i.Action
-		if c.did[i.ID] != i.Action || c.on[i.ID] != i.Node {
-			t.Errorf("%s: planned %q on %s, happened %q on %s", i.ID, i.Action, i.Node, c.did[i.ID], c.on[i.ID])
+		if c.did[i.ID] != i.Action || c.on[i.ID] != i.Node || c.from[i.ID] != i.From {
+			t.Errorf("%s: planned %q from %q on %s, happened %q from %q on %s", i.ID, i.Action, i.From, i.Node, c.did[i.ID], c.from[i.ID], c.on[i.ID])
 		}
 	}
 	for id, did := range c.did {
-		if said[id] != did {
+		if id.Job == p.Job && said[id] != did {
 			t.Errorf("%s: planned %q, happened %q", id, said[id], did)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/synergymesh/meshrun/runtime/orchestrator"
-	"github.com/synergymesh/meshrun/runtime/scheduler"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -45,10 +44,13 @@ type model struct {
 	job       string
 	next      *spec.JobVersion
 	nodes     []spec.Node
+	live      map[string]bool
 	placement *spec.Placement
 	assigned  map[string]spec.Assignment
 	units     map[spot]*unit
 	reasons   map[spec.InstanceID]string
+
+	lost map[spec.InstanceID]string // nodes that are gone with an instance
 
 	deeds  map[spot]*deed
 	held   map[spot]string // what each was first held for
@@ -56,21 +58,26 @@ type model struct {
 	now    time.Time
 }
 
-// newModel puts the next version of a job in the place of the present one.
-func newModel(s *Snapshot, job string, next *spec.JobVersion, now time.Time) *model {
-	m := &model{
-		job: job, next: next, nodes: s.Nodes, assigned: maps.Clone(s.Assignments[job]), units: map[spot]*unit{},
-		deeds: map[spot]*deed{}, held: map[spot]string{}, hashes: map[definition]string{}, now: now,
+// live returns the nodes that are there.
+func (s *Snapshot) live() map[string]bool {
+	live := make(map[string]bool, len(s.Nodes))
+	for _, n := range s.Nodes {
+		live[n.Name] = true
 	}
-	if next != nil {
-		var previous *spec.Placement
-		if stored, ok := s.Placements[job]; ok {
-			previous = &stored.Value
-		}
-		placement := scheduler.Place(next, s.Nodes, previous)
-		m.placement = &placement
+	return live
+}
+
+// newModel puts the next version of a job in the place of the present one.
+func newModel(s *Snapshot, j *part, now time.Time) *model {
+	job := j.wanted.Job
+	m := &model{
+		job: job, next: j.next, nodes: s.Nodes, live: s.live(), placement: j.placement, assigned: maps.Clone(s.Assignments[job]), units: map[spot]*unit{},
+		lost: map[spec.InstanceID]string{}, deeds: map[spot]*deed{}, held: map[spot]string{}, hashes: map[definition]string{}, now: now,
 	}
 	for node, o := range s.Observed[job] {
+		if !m.live[node] {
+			continue
+		}
 		for _, in := range o.Instances {
 			if in.Phase == spec.PhasePending {
 				continue // nothing was ever started
@@ -86,6 +93,9 @@ func newModel(s *Snapshot, job string, next *spec.JobVersion, now time.Time) *mo
 		for i := range a.Processes {
 			p := &a.Processes[i]
 			for _, shard := range p.Shards {
+				if !m.live[node] {
+					m.lost[m.id(p.Process.Name, shard)] = node
+				}
 				if u := m.units[spot{node, m.id(p.Process.Name, shard)}]; u != nil {
 					u.def = &p.Process
 				}
@@ -107,7 +117,7 @@ func (m *model) run() {
 	// Each turn starts, ends or completes something, and nothing does so twice.
 	for range 4*len(m.units) + 4*m.wantedShards() + 8 {
 		decision := orchestrator.Rollout(orchestrator.Snapshot{
-			Job: m.next, Placement: m.placement, Current: m.assigned, Observed: m.observed(),
+			Job: m.next, Placement: m.placement, Live: m.live, Current: m.assigned, Observed: m.observed(),
 		}, m.now)
 		m.reasons = decision.Reasons
 		moved := len(m.assigned) != len(decision.Assignments) || !reflect.DeepEqual(m.assigned, decision.Assignments)
@@ -144,6 +154,9 @@ func (m *model) act() bool {
 	acted := false
 	told := map[spot]bool{}
 	for node, a := range m.assigned {
+		if !m.live[node] {
+			continue
+		}
 		for i := range a.Processes {
 			p := &a.Processes[i]
 			for _, shard := range p.Shards {
@@ -216,10 +229,10 @@ func (m *model) change(where spot, u *unit, p *spec.AssignedProcess, epoch uint6
 }
 
 // touches reports whether changes matter to an instance that goes on: the
-// number of shards, and what it would wait for, do not.
+// number of shards, what it would wait for and where it might be do not.
 func touches(changes []spec.Change) bool {
 	return slices.ContainsFunc(changes, func(c spec.Change) bool {
-		return c.Path != "shards" && !strings.HasPrefix(c.Path, "depends_on.")
+		return c.Path != "shards" && !strings.HasPrefix(c.Path, "depends_on.") && !strings.HasPrefix(c.Path, "placement.")
 	})
 }
 

@@ -6,18 +6,19 @@ import (
 	"strings"
 	"time"
 
+	"github.com/synergymesh/meshrun/runtime/scheduler"
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// instances tells what happens to each instance of a job when next takes the
-// place of current.
-func instances(s *Snapshot, job string, current, next *spec.JobVersion, now time.Time) []spec.InstancePlan {
-	if current == next {
-		return kept(s, job)
+// instances tells what happens to each instance of a job when its next version
+// takes the place of the current one.
+func instances(s *Snapshot, j *part, now time.Time) []spec.InstancePlan {
+	if j.current == j.next && j.placement == nil { // what is placed anew was given room
+		return kept(s, j.wanted.Job)
 	}
-	m := newModel(s, job, next, now)
+	m := newModel(s, j, now)
 	m.run()
-	t := &teller{model: m, current: current}
+	t := &teller{model: m, current: j.current}
 	byID := map[spec.InstanceID][]spot{}
 	for where := range m.deeds {
 		byID[where.id] = append(byID[where.id], where)
@@ -43,7 +44,11 @@ func instances(s *Snapshot, job string, current, next *spec.JobVersion, now time
 // kept lists the instances of a job that nothing is done to.
 func kept(s *Snapshot, job string) []spec.InstancePlan {
 	var out []spec.InstancePlan
+	live := s.live()
 	for node, a := range s.Assignments[job] {
+		if !live[node] {
+			continue // told as wherever it is placed next
+		}
 		for _, p := range a.Processes {
 			for _, shard := range p.Shards {
 				id := spec.InstanceID{Job: job, Process: p.Process.Name, Shard: shard}
@@ -74,8 +79,8 @@ func (t *teller) tell(id spec.InstanceID, spots []spot) spec.InstancePlan {
 	}
 	switch {
 	case stop != nil && other != nil:
-		out.Node, out.Action = other.node, spec.ActionMove
-		out.Reason = fmt.Sprintf("from %s: %s", stop.node, t.whyNot(stop.node))
+		out.Node, out.From, out.Action = other.node, stop.node, spec.ActionMove
+		out.Reason = t.whyNot(id, stop.node)
 	case stop != nil:
 		out.Node, out.Action, out.Reason = stop.node, spec.ActionStop, t.whyStop(id)
 	case other == nil:
@@ -108,17 +113,16 @@ func (t *teller) absent(id spec.InstanceID) spec.InstanceAction {
 	return spec.ActionWait
 }
 
-// whyNot says why a shard can't stay on a node.
-func (t *teller) whyNot(node string) string {
+// whyNot says why a shard can't stay on a node that is there.
+func (t *teller) whyNot(id spec.InstanceID, node string) string {
 	for _, n := range t.nodes {
-		if n.Name == node {
-			if n.Draining {
-				return "it is draining"
+		if p := process(t.next, id.Process); n.Name == node && p != nil {
+			if why := scheduler.Refusal(p, n); why != "" {
+				return node + " is " + why
 			}
-			return "the shards are distributed anew"
 		}
 	}
-	return "it is gone"
+	return "the shards are distributed anew"
 }
 
 func (t *teller) whyStop(id spec.InstanceID) string {
@@ -169,6 +173,8 @@ func (t *teller) whyStart(id spec.InstanceID, d *deed) string {
 		return d.failed + "; " + by("started again", t.next.Who)
 	case d.failed != "":
 		return d.failed + "; the new version starts it again"
+	case t.lost[id] != "":
+		return t.lost[id] + " is gone"
 	case t.current == nil:
 		return "new job"
 	case was == nil:

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -30,8 +31,11 @@ type Snapshot struct {
 	Jobs  map[string]Stored[spec.JobVersion]
 	// Latest is the highest version that each job ever had, also of jobs that
 	// were removed.
-	Latest     map[string]uint64
-	Nodes      []spec.Node
+	Latest map[string]uint64
+	Nodes  []spec.Node
+	// Grace is how long an exclusive process has to stop by itself when its
+	// node loses the cluster; 0 if there is none to lose. Load leaves it alone.
+	Grace      time.Duration
 	Placements map[string]Stored[spec.Placement]
 	// Assignments and Observed are by job and node.
 	Assignments map[string]map[string]spec.Assignment

@@ -20,78 +20,120 @@ import (
 // who signs the scheduler's decisions.
 const who = "scheduler"
 
-// retryDelay is how long a job waits whose placement could not be written.
-const retryDelay = time.Second
+const (
+	// retryDelay is how long a job waits whose placement could not be written.
+	retryDelay = time.Second
+	// storeTimeout ends every call of the store.
+	storeTimeout = 10 * time.Second
+)
 
 // Loop keeps every job's placement what Place says. Of all loops on one store,
-// the one that holds the scheduler's lock works.
-type Loop struct {
-	store  state.Store
-	logger hclog.Logger
-	role   follow.Role
-}
+// the one that holds the scheduler's lock works; the others follow the store as
+// it does, and the next of them goes on at once when it is gone.
+type Loop struct{ *follow.Role }
 
-// New returns a loop for an agent. Session returns the agent's session, or "" while it has none; the loop holds its lock with it.
-func New(store state.Store, session func() string, logger hclog.Logger) *Loop {
+// New returns the loop of a node's agent. Session and Refresh are as a
+// follow.Role wants them.
+func New(store state.Store, node string, session func() string, logger hclog.Logger) *Loop {
 	logger = logger.Named("scheduler")
-	return &Loop{
-		store: store, logger: logger,
-		role: follow.Role{Store: store, Locks: []string{state.SchedulerLock}, Session: session, Logger: logger},
-	}
+	prefixes := []string{state.JobsPrefix, state.NodesPrefix, state.PlacementsPrefix, state.ObservedPrefix}
+	return &Loop{follow.NewRole(follow.RoleConfig{
+		Store: store, Node: node, Session: session, Locks: state.SchedulerLock, May: mayLead,
+		Prefixes: prefixes, Work: newDesk(store, logger), Logger: logger,
+	})}
 }
 
-// Run works whenever it holds the lock, until ctx ends; then it gives the lock
-// back. It returns an error only if the store was closed.
-func (l *Loop) Run(ctx context.Context) error { return l.role.Run(ctx, l.lead) }
-
-// lead is the work of the primary.
-func (l *Loop) lead(ctx context.Context, session string) error {
-	d := &desk{
-		Loop: l, session: session,
-		jobs:       follow.NewView[spec.JobVersion](state.JobsPrefix),
-		nodes:      follow.NewView[spec.Node](state.NodesPrefix),
-		placements: follow.NewView[spec.Placement](state.PlacementsPrefix),
-		dirty:      map[string]bool{},
-	}
-	prefixes := []string{state.JobsPrefix, state.NodesPrefix, state.PlacementsPrefix}
-	return follow.Loop(ctx, l.store, prefixes, l.logger, d.step)
+// mayLead lets every node be the primary that may be given work.
+func mayLead(nodes []spec.Node) map[string][]string {
+	return map[string][]string{state.SchedulerLock: follow.Available(nodes)}
 }
 
-// desk is what the primary has before it. Only the loop's goroutine touches it.
+// desk is what the primary, and who stands by, has before it.
 type desk struct {
-	*Loop
-	session    string
+	store      state.Store
+	logger     hclog.Logger
 	jobs       *follow.View[spec.JobVersion]
 	nodes      *follow.View[spec.Node]
 	placements *follow.View[spec.Placement]
-	dirty      map[string]bool // jobs to look at
+	seen       map[string]map[string]bool // node → jobs that it observes
+
+	roster roster
+	since  uint64          // the index at which the lock was taken that dirty is of
+	dirty  map[string]bool // jobs to look at
 }
 
-func (d *desk) step(ctx context.Context, updates []follow.Update) (time.Time, error) {
-	for _, u := range updates {
-		d.take(u)
+func newDesk(store state.Store, logger hclog.Logger) *desk {
+	return &desk{
+		store: store, logger: logger,
+		jobs:       follow.NewView[spec.JobVersion](state.JobsPrefix),
+		nodes:      follow.NewView[spec.Node](state.NodesPrefix),
+		placements: follow.NewView[spec.Placement](state.PlacementsPrefix),
+		seen:       map[string]map[string]bool{}, dirty: map[string]bool{},
 	}
-	var wake time.Time
-	for _, job := range slices.Sorted(maps.Keys(d.dirty)) {
-		err := d.place(ctx, job)
-		switch {
-		case err == nil:
-			delete(d.dirty, job)
-		case ctx.Err() != nil:
-			return wake, nil
-		case follow.Lost(err):
-			return wake, follow.ErrDeposed
-		case errors.Is(err, state.ErrConflict):
-			wake = time.Now().Add(retryDelay) // what moved is on its way here
-		default:
-			d.logger.Error("cannot place job, trying again", "job", job, "retry_in", retryDelay, "error", err)
-			wake = time.Now().Add(retryDelay)
+}
+
+// Act tells of nodes that have come or gone, places the jobs that something
+// has changed for, and forgets nodes that nothing belongs on any more.
+func (d *desk) Act(ctx context.Context, term *follow.Term) (time.Time, error) {
+	if at := term.Locks[state.SchedulerLock]; at != d.since {
+		d.since = at // what the primary before left undone is not known
+		d.roster = roster{}
+		d.mark(d.jobs.Names())
+		d.mark(d.placements.Names())
+	}
+	now := time.Now()
+	wake, err := d.callRoll(ctx, term, now)
+	if err != nil {
+		if wake, err = now.Add(retryDelay), d.tolerate(ctx, "tell of nodes", err); err != nil {
+			return wake, err
 		}
+	}
+	for range maxRounds { // what moved may have made room for others
+		retry, err := d.placeDirty(ctx, term)
+		if err != nil || !retry.IsZero() {
+			return retry, err
+		}
+		if len(d.dirty) == 0 {
+			break
+		}
+	}
+	if err := d.forgetGone(ctx, term); err != nil {
+		return now.Add(retryDelay), d.tolerate(ctx, "forget a node", err)
 	}
 	return wake, nil
 }
 
-func (d *desk) take(u follow.Update) {
+// tolerate returns an error that ends the turn, and logs any other.
+func (d *desk) tolerate(ctx context.Context, what string, err error) error {
+	switch {
+	case ctx.Err() != nil || follow.Lost(err) || errors.Is(err, state.ErrClosed):
+		return err
+	case !errors.Is(err, state.ErrConflict): // what moved is on its way here
+		d.logger.Error("cannot "+what+", trying again", "retry_in", retryDelay, "error", err)
+	}
+	return nil
+}
+
+// placeDirty places the jobs that are to be looked at, first those that make
+// room, and returns when to try again what could not be written.
+func (d *desk) placeDirty(ctx context.Context, term *follow.Term) (retry time.Time, err error) {
+	jobs := slices.Collect(maps.Keys(d.dirty))
+	SortTurns(jobs, func(job string) bool { return !d.jobs.Has(job) })
+	for _, job := range jobs {
+		delete(d.dirty, job)
+		if err := d.place(ctx, term, job); err != nil {
+			d.dirty[job] = true
+			if err := d.tolerate(ctx, "place job "+job, err); err != nil {
+				return time.Time{}, err
+			}
+			retry = time.Now().Add(retryDelay)
+		}
+	}
+	return retry, nil
+}
+
+// Take takes over what has changed.
+func (d *desk) Take(u follow.Update) {
 	switch u.Prefix {
 	case state.JobsPrefix:
 		d.mark(d.jobs.Apply(u))
@@ -99,7 +141,27 @@ func (d *desk) take(u follow.Update) {
 		d.mark(d.placements.Apply(u))
 	case state.NodesPrefix:
 		if len(d.nodes.Apply(u)) > 0 {
+			d.roster.moved = true
 			d.mark(d.jobs.Names())
+		}
+	case state.ObservedPrefix:
+		d.see(u)
+	}
+}
+
+// see notes which nodes observe anything.
+func (d *desk) see(u follow.Update) {
+	for _, e := range u.Changed {
+		node, job, _ := strings.Cut(follow.Name(u.Prefix, e.Key), "/")
+		if d.seen[node] == nil {
+			d.seen[node] = map[string]bool{}
+		}
+		d.seen[node][job] = true
+	}
+	for _, key := range u.Removed {
+		node, job, _ := strings.Cut(follow.Name(u.Prefix, key), "/")
+		if delete(d.seen[node], job); len(d.seen[node]) == 0 {
+			delete(d.seen, node)
 		}
 	}
 }
@@ -111,7 +173,7 @@ func (d *desk) mark(jobs []string) {
 }
 
 // place writes a job's placement if it is not what Place says.
-func (d *desk) place(ctx context.Context, name string) error {
+func (d *desk) place(ctx context.Context, term *follow.Term, name string) error {
 	job, jobIndex, err := d.jobs.Get(name)
 	if err != nil {
 		// A job that can't be read is not a job that was removed.
@@ -124,39 +186,49 @@ func (d *desk) place(ctx context.Context, name string) error {
 		previous = nil
 	}
 	if job == nil {
-		return d.remove(ctx, name, index)
+		return d.remove(ctx, term, name, index)
 	}
 	nodes, err := d.allNodes()
 	if err != nil {
 		return err
 	}
-	wanted := Place(job, nodes, previous)
+	if d.roster.awaits(previous) {
+		return nil // its nodes may be back before long
+	}
+	var taken map[string]int
+	if Bounded(nodes) {
+		taken = d.counts(name)
+	}
+	wanted := Place(job, nodes, taken, previous)
 	if previous != nil && reflect.DeepEqual(*previous, wanted) {
 		return nil
 	}
 	ops := []state.Op{
-		{Kind: state.OpCheckSession, Key: state.SchedulerLock, Session: d.session},
+		term.Check(state.SchedulerLock),
 		{Kind: state.OpCheckIndex, Key: state.JobKey(name), Index: jobIndex},
 		{Kind: state.OpCAS, Key: state.PlacementKey(name), Index: index, Value: state.Encode(wanted)},
 	}
 	if ops, err = d.tell(ops, name, &wanted, describe(previous, &wanted)); err != nil {
 		return err
 	}
-	at, err := d.store.Txn(ctx, ops...)
+	at, err := d.txn(ctx, ops)
 	if err != nil {
 		return fmt.Errorf("write placement: %w", err)
 	}
 	d.placements.Put(name, &wanted, at)
+	if taken != nil && previous != nil && MadeRoom(previous, &wanted) {
+		d.markUnplaced()
+	}
 	return nil
 }
 
 // remove deletes the placement of a job that is gone.
-func (d *desk) remove(ctx context.Context, name string, index uint64) error {
+func (d *desk) remove(ctx context.Context, term *follow.Term, name string, index uint64) error {
 	if index == 0 {
 		return nil
 	}
 	ops := []state.Op{
-		{Kind: state.OpCheckSession, Key: state.SchedulerLock, Session: d.session},
+		term.Check(state.SchedulerLock),
 		{Kind: state.OpCheckMissing, Key: state.JobKey(name)},
 		{Kind: state.OpDeleteCAS, Key: state.PlacementKey(name), Index: index},
 	}
@@ -164,12 +236,39 @@ func (d *desk) remove(ctx context.Context, name string, index uint64) error {
 	if err != nil {
 		return err
 	}
-	at, err := d.store.Txn(ctx, ops...)
+	at, err := d.txn(ctx, ops)
 	if err != nil {
 		return fmt.Errorf("delete placement: %w", err)
 	}
 	d.placements.Put(name, nil, at)
+	d.markUnplaced()
 	return nil
+}
+
+func (d *desk) txn(ctx context.Context, ops []state.Op) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	return d.store.Txn(ctx, ops...)
+}
+
+// markUnplaced marks the jobs that could use room.
+func (d *desk) markUnplaced() {
+	for _, name := range d.placements.Names() {
+		if p, _, err := d.placements.Get(name); err == nil && len(p.Unplaced) > 0 {
+			d.dirty[name] = true
+		}
+	}
+}
+
+// counts returns how many shards of all jobs but one belong on each node.
+func (d *desk) counts(without string) map[string]int {
+	counts := map[string]int{}
+	for _, name := range d.placements.Names() {
+		if p, _, err := d.placements.Get(name); err == nil && name != without {
+			add(counts, p)
+		}
+	}
+	return counts
 }
 
 // tell adds the event of a decision to its transaction; a nil placement is its
@@ -216,12 +315,7 @@ func describe(previous, p *spec.Placement) string {
 	if previous != nil && samePlaces(*previous, *p) {
 		return fmt.Sprintf("every shard of version %d stays where it is", p.Version)
 	}
-	counts := map[string]int{}
-	for _, nodes := range p.Processes {
-		for node, shards := range nodes {
-			counts[node] += len(shards)
-		}
-	}
+	counts := Count(p)
 	var parts []string
 	for _, node := range slices.Sorted(maps.Keys(counts)) {
 		parts = append(parts, fmt.Sprintf("%d on %s", counts[node], node))

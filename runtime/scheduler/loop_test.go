@@ -13,16 +13,20 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// start runs a loop on a store, in a bubble of virtual time.
-func start(t *testing.T) state.Store {
+// start runs a loop on a store that holds something, in a bubble of virtual time.
+func start(t *testing.T, before ...state.Op) state.Store {
 	store := local.OpenMemory(local.Options{})
+	for _, op := range before {
+		write(t, store, op)
+	}
 	session, err := store.CreateSession(t.Context(), state.SessionConfig{Name: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	write(t, store, set(state.NodeKey("me"), spec.Node{Name: "me"}))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- New(store, func() string { return session }, hclog.NewNullLogger()).Run(ctx) }()
+	go func() { done <- New(store, "me", func() string { return session }, hclog.NewNullLogger()).Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -45,12 +49,22 @@ func set(key string, v any) state.Op {
 	return state.Op{Kind: state.OpSet, Key: key, Value: state.Encode(v)}
 }
 
+// worker returns a node that may have what processes of workers run.
+func worker(name string) spec.Node {
+	return spec.Node{Name: name, Labels: map[string]string{"work": "yes"}}
+}
+
+// forWorkers returns version 1 of job j, of one process that only workers may have.
+func forWorkers(shards int) spec.JobVersion {
+	p := spec.DefaultProcess("p")
+	p.Shards, p.Placing = shards, &spec.Placing{Constraints: []spec.Constraint{{Label: "work", Is: "yes"}}}
+	return spec.JobVersion{Version: 1, Job: spec.Job{Name: "j", Processes: []spec.Process{p}}}
+}
+
 func TestTheLoopPlacesMovesAndForgetsJobs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := start(t)
-		p := spec.DefaultProcess("p")
-		p.Shards = 2
-		write(t, store, set(state.JobKey("j"), spec.JobVersion{Version: 1, Job: spec.Job{Name: "j", Processes: []spec.Process{p}}}))
+		write(t, store, set(state.JobKey("j"), forWorkers(2)))
 		placed := func() spec.Placement {
 			t.Helper()
 			p, _, err := state.GetAs[spec.Placement](t.Context(), store, state.PlacementKey("j"))
@@ -59,15 +73,17 @@ func TestTheLoopPlacesMovesAndForgetsJobs(t *testing.T) {
 			}
 			return p
 		}
-		if got := placed(); len(got.Unplaced) != 2 || got.Unplaced[0].Reason != "there is no node" {
+		if got := placed(); len(got.Unplaced) != 2 || got.Unplaced[0].Reason != `1 of 1 nodes: without label work = "yes"` {
 			t.Errorf("without nodes: %+v", got)
 		}
-		write(t, store, set(state.NodeKey("a"), spec.Node{Name: "a"}))
+		write(t, store, set(state.NodeKey("a"), worker("a")))
 		if got := placed(); got.Processes["p"]["a"].String() != "0-1" || len(got.Unplaced) != 0 {
 			t.Errorf("with node a: %+v", got)
 		}
-		write(t, store, set(state.NodeKey("b"), spec.Node{Name: "b"}))
-		write(t, store, set(state.NodeKey("a"), spec.Node{Name: "a", Draining: true}))
+		write(t, store, set(state.NodeKey("b"), worker("b")))
+		draining := worker("a")
+		draining.Draining = true
+		write(t, store, set(state.NodeKey("a"), draining))
 		if got := placed(); got.Processes["p"]["b"].String() != "0-1" {
 			t.Errorf("with a draining: %+v", got)
 		}
@@ -85,14 +101,19 @@ func TestTheLoopPlacesMovesAndForgetsJobs(t *testing.T) {
 func TestAPlacementAndItsEventAreOneTransaction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := start(t)
-		write(t, store, set(state.JobKey("j"), spec.JobVersion{Version: 1, Job: spec.Job{Name: "j", Processes: []spec.Process{spec.DefaultProcess("p")}}}))
+		write(t, store, set(state.JobKey("j"), forWorkers(1)))
 		placement, err := store.Get(t.Context(), state.PlacementKey("j"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		events, _, err := store.List(t.Context(), state.EventsPrefix)
-		if err != nil || len(events) != 1 || events[0].CreateIndex != placement.ModifyIndex {
-			t.Fatalf("events %v, %v; the placement is of %d", events, err, placement.ModifyIndex)
+		entries, _, err := store.List(t.Context(), state.EventsPrefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if ev, err := state.Decode[spec.Event](e); err != nil || (ev.Type == spec.EventPlaced) != (e.CreateIndex == placement.ModifyIndex) {
+				t.Errorf("event %+v, %v, is of %d; the placement is of %d", ev, err, e.CreateIndex, placement.ModifyIndex)
+			}
 		}
 	})
 }
@@ -100,8 +121,8 @@ func TestAPlacementAndItsEventAreOneTransaction(t *testing.T) {
 func TestAJobThatCannotBeReadKeepsItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := start(t)
-		write(t, store, set(state.NodeKey("a"), spec.Node{Name: "a"}))
-		write(t, store, set(state.JobKey("j"), spec.JobVersion{Version: 1, Job: spec.Job{Name: "j", Processes: []spec.Process{spec.DefaultProcess("p")}}}))
+		write(t, store, set(state.NodeKey("a"), worker("a")))
+		write(t, store, set(state.JobKey("j"), forWorkers(1)))
 		before, err := store.Get(t.Context(), state.PlacementKey("j"))
 		if err != nil {
 			t.Fatal(err)

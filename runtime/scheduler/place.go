@@ -1,6 +1,3 @@
-// Package scheduler decides where shards belong (layer L-B). Place is the
-// decision, a pure function; Loop watches jobs and nodes, asks Place, and
-// writes the placements.
 package scheduler
 
 import (
@@ -8,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"strconv"
 
@@ -19,33 +17,73 @@ import (
 // even out a difference of one or two.
 const Slack = 0.25
 
+// maxRounds bounds how often a placement is made again because what moved made
+// room for others.
+const maxRounds = 8
+
 // Place says where every shard of a job belongs. A shard stays where previous
 // (nil: nothing is known) has it as long as that node may have it; any other
 // one goes to the node that weighted rendezvous hashing gives it, among those
 // that may take it. A node may take a shard if it isn't draining, has the
 // labels that the process demands, has no shard yet that listens on the same
-// static port, and is below its Bound.
+// static port, has room left within its capacity, and is below its Bound. taken
+// counts the instances of other jobs by node; it matters only where a node has
+// a capacity.
+//
+// A process that is spread over a label has as many shards on the nodes of one
+// value as on those of any other, give or take one, as far as there is room;
+// the nodes without the label count as one value more. Bounds hold among the
+// nodes of a value. Of several labels, the one with the fewest values is
+// divided first, and the others within each of its values.
 //
 // So a leaving node moves its own shards only, and a new node only what is
 // above the others' new bounds. Same input, same answer, whatever the order of
 // the nodes. What no node can take is listed as unplaced, with the reason.
-func Place(v *spec.JobVersion, nodes []spec.Node, previous *spec.Placement) spec.Placement {
+func Place(v *spec.JobVersion, nodes []spec.Node, taken map[string]int, previous *spec.Placement) spec.Placement {
+	placed := place(v, nodes, taken, previous)
+	for range maxRounds {
+		if !Bounded(nodes) {
+			break
+		}
+		again := place(v, nodes, taken, &placed)
+		if reflect.DeepEqual(again, placed) {
+			break
+		}
+		placed = again
+	}
+	return placed
+}
+
+// Bound is the largest number of a process's shards that a node of the given
+// weight may have, where total is the weight of all nodes that may have any. It
+// is higher if others have no room for their part.
+func Bound(shards int, weight, total float64) int {
+	return int(math.Ceil(float64(shards) * (1 + Slack) * weight / total))
+}
+
+func place(v *spec.JobVersion, nodes []spec.Node, taken map[string]int, previous *spec.Placement) spec.Placement {
 	p := &placer{
-		job:    v.Job.Name,
-		nodes:  slices.SortedFunc(slices.Values(nodes), func(a, b spec.Node) int { return cmp.Compare(a.Name, b.Name) }),
-		ports:  map[string]map[int]string{},
+		job:   v.Job.Name,
+		nodes: slices.SortedFunc(slices.Values(nodes), func(a, b spec.Node) int { return cmp.Compare(a.Name, b.Name) }),
+		ports: map[string]map[int]string{}, used: maps.Clone(taken), reserved: map[string]int{},
 		result: spec.Placement{Job: v.Job.Name, Version: v.Version, Processes: map[string]map[string]spec.ShardSet{}},
+	}
+	if p.used == nil {
+		p.used = map[string]int{}
 	}
 	processes := make([]*process, 0, len(v.Job.Processes))
 	for i := range v.Job.Processes {
-		processes = append(processes, p.prepare(&v.Job.Processes[i]))
+		s := &v.Job.Processes[i]
+		var had map[string]spec.ShardSet
+		if previous != nil {
+			had = previous.Processes[s.Name]
+		}
+		processes = append(processes, p.prepare(s, had))
 	}
 	slices.SortFunc(processes, func(a, b *process) int { return cmp.Compare(a.spec.Name, b.spec.Name) })
-	// All that stays goes first, so that nothing new takes its port.
+	// All that stays goes first, so that nothing new takes its port or its room.
 	for _, proc := range processes {
-		if previous != nil {
-			p.keep(proc, previous.Processes[proc.spec.Name])
-		}
+		p.keep(proc)
 	}
 	for _, proc := range processes {
 		p.fill(proc)
@@ -54,56 +92,59 @@ func Place(v *spec.JobVersion, nodes []spec.Node, previous *spec.Placement) spec
 	return p.result
 }
 
-// Bound is the largest number of a process's shards that a node of the given
-// weight may have, where total is the weight of all nodes that may have any.
-func Bound(shards int, weight, total float64) int {
-	return int(math.Ceil(float64(shards) * (1 + Slack) * weight / total))
-}
-
 // placer is one run of Place.
 type placer struct {
 	job   string
 	nodes []spec.Node
 	// ports maps node → static port → the shard that listens there.
-	ports  map[string]map[int]string
-	result spec.Placement
+	ports map[string]map[int]string
+	// used counts the instances that a node has by now, of all jobs; reserved
+	// those that processes whose turn is to come had there before.
+	used, reserved map[string]int
+	result         spec.Placement
 }
 
 // process is a process while its shards are being placed.
 type process struct {
 	spec *spec.Process
-	// eligible are the nodes that may have shards of it, bounds how many.
-	eligible []spec.Node
-	bounds   map[string]int
+	// root is the tree of the nodes that may have shards of it, leaves are these.
+	root   *branch
+	leaves []*branch
 	// refused counts the other nodes by reason.
 	refused map[string]int
-	placed  map[string][]int
 	// done marks the shards that have a node.
 	done []bool
+	// score is a node's claim on a shard.
+	score func(shard int, n *spec.Node) float64
 }
 
-func (p *placer) prepare(s *spec.Process) *process {
-	proc := &process{
-		spec: s, bounds: map[string]int{}, refused: map[string]int{}, placed: map[string][]int{},
-		done: make([]bool, max(s.Shards, 0)),
-	}
-	var total float64
-	for _, n := range p.nodes {
-		if reason := refusal(s, n); reason != "" {
+// prepare finds the nodes that may have shards of a process, and which of those
+// that they had before could stay.
+func (p *placer) prepare(s *spec.Process, had map[string]spec.ShardSet) *process {
+	proc := &process{spec: s, refused: map[string]int{}, done: make([]bool, max(s.Shards, 0)), score: p.scorer(s.Name)}
+	for i := range p.nodes {
+		n := &p.nodes[i]
+		if reason := Refusal(s, *n); reason != "" {
 			proc.refused[reason]++
 			continue
 		}
-		proc.eligible = append(proc.eligible, n)
-		total += weight(n)
+		leaf := &branch{name: n.Name, node: n, weight: weight(*n)}
+		for _, shard := range had[n.Name] {
+			if shard < len(proc.done) && !proc.done[shard] {
+				proc.done[shard] = true // by this one; another could only have it by mistake
+				leaf.shards = append(leaf.shards, shard)
+			}
+		}
+		p.reserved[n.Name] += len(leaf.shards)
+		proc.leaves = append(proc.leaves, leaf)
 	}
-	for _, n := range proc.eligible {
-		proc.bounds[n.Name] = Bound(s.Shards, weight(n), total)
-	}
+	clear(proc.done)
+	proc.root = grow(proc.leaves, s.Placing, p.job+"/"+s.Name)
 	return proc
 }
 
-// refusal says why a node may have no shard of a process at all, or "".
-func refusal(s *spec.Process, n spec.Node) string {
+// Refusal says why a node may have no shard of a process at all, or "".
+func Refusal(s *spec.Process, n spec.Node) string {
 	if n.Draining {
 		return "draining"
 	}
@@ -120,61 +161,85 @@ func refusal(s *spec.Process, n spec.Node) string {
 
 // keep leaves shards where they are, as far as that is allowed. Of a node
 // above its bound, the shards go that it has the weakest claim on.
-func (p *placer) keep(proc *process, previous map[string]spec.ShardSet) {
-	for _, n := range proc.eligible {
-		var stay []int
-		for _, shard := range previous[n.Name] {
-			if shard < len(proc.done) && !proc.done[shard] {
-				stay = append(stay, shard)
-			}
+func (p *placer) keep(proc *process) {
+	for _, leaf := range proc.leaves {
+		p.reserved[leaf.name] -= len(leaf.shards)
+		had, room := len(leaf.shards), p.room(leaf.node, len(proc.done))
+		if leaf.room = room; leaf.node.Capacity > 0 {
+			leaf.room = min(had, room) + max(0, room-had-p.reserved[leaf.name])
 		}
-		if len(stay) > proc.bounds[n.Name] {
-			score := p.scorer(proc)
-			slices.SortFunc(stay, func(a, b int) int {
-				return cmp.Or(cmp.Compare(score(b, n), score(a, n)), a-b)
-			})
-			stay = stay[:proc.bounds[n.Name]]
-			slices.Sort(stay)
+		if listens(proc.spec) {
+			leaf.room = min(leaf.room, 1)
 		}
-		for _, shard := range stay {
-			if p.conflict(proc, n.Name) == "" {
-				p.put(proc, shard, n.Name)
-			}
+		if p.conflict(proc, leaf.name) != "" {
+			leaf.room = 0
+		}
+		slices.SortFunc(leaf.shards, func(a, b int) int {
+			return cmp.Or(cmp.Compare(proc.score(b, leaf.node), proc.score(a, leaf.node)), a-b)
+		})
+	}
+	proc.root.measure()
+	proc.root.divide(len(proc.done))
+	proc.root.prune(proc)
+	for _, leaf := range proc.leaves {
+		for _, shard := range leaf.shards {
+			p.put(proc, shard, leaf.name)
 		}
 	}
 }
 
 // fill places the shards that have no node yet.
 func (p *placer) fill(proc *process) {
-	score := p.scorer(proc)
+	for _, leaf := range proc.leaves {
+		leaf.least = len(leaf.shards)
+		room := p.room(leaf.node, len(proc.done))
+		if leaf.least > 0 && listens(proc.spec) || leaf.least == 0 && p.conflict(proc, leaf.name) != "" {
+			room = 0
+		} else if listens(proc.spec) {
+			room = min(room, 1)
+		}
+		leaf.room = leaf.least + room
+	}
+	proc.root.measure()
+	proc.root.divide(len(proc.done))
 	for shard := range proc.done {
 		if proc.done[shard] {
 			continue
 		}
-		best, bestScore := "", math.Inf(-1)
-		for _, n := range proc.eligible {
-			if len(proc.placed[n.Name]) >= proc.bounds[n.Name] || p.conflict(proc, n.Name) != "" {
+		var best *branch
+		bestScore := math.Inf(-1)
+		for _, leaf := range proc.leaves {
+			if !leaf.open() {
 				continue
 			}
-			if len(proc.eligible) == 1 {
-				best = n.Name
+			if len(proc.leaves) == 1 {
+				best = leaf
 				break
 			}
-			if s := score(shard, n); s > bestScore {
-				best, bestScore = n.Name, s
+			if s := proc.score(shard, leaf.node); s > bestScore {
+				best, bestScore = leaf, s
 			}
 		}
-		if best != "" {
-			p.put(proc, shard, best)
+		if best != nil {
+			best.add(shard)
+			p.put(proc, shard, best.name)
 			continue
 		}
 		p.result.Unplaced = append(p.result.Unplaced, spec.Unplaced{Process: proc.spec.Name, Shard: shard, Reason: p.reason(proc)})
 	}
 }
 
+// room returns how many more instances a node can take, at most so many.
+func (p *placer) room(n *spec.Node, most int) int {
+	if n.Capacity <= 0 {
+		return most
+	}
+	return min(most, max(0, n.Capacity-p.used[n.Name]))
+}
+
 func (p *placer) put(proc *process, shard int, node string) {
 	proc.done[shard] = true
-	proc.placed[node] = append(proc.placed[node], shard)
+	p.used[node]++
 	for _, port := range proc.spec.Ports {
 		if port.Static == 0 {
 			continue
@@ -184,6 +249,12 @@ func (p *placer) put(proc *process, shard int, node string) {
 		}
 		p.ports[node][port.Static] = proc.spec.Name + "/" + strconv.Itoa(shard)
 	}
+}
+
+// listens reports whether a process has a static port: a node can have one
+// shard of it.
+func listens(s *spec.Process) bool {
+	return slices.ContainsFunc(s.Ports, func(p spec.Port) bool { return p.Static != 0 })
 }
 
 // conflict says which static port of the process is taken on a node, or "".
@@ -202,9 +273,11 @@ func (p *placer) reason(proc *process) string {
 		return "there is no node"
 	}
 	counts := maps.Clone(proc.refused)
-	for _, n := range proc.eligible {
-		if why := p.conflict(proc, n.Name); why != "" {
+	for _, leaf := range proc.leaves {
+		if why := p.conflict(proc, leaf.name); why != "" {
 			counts[why]++
+		} else if p.room(leaf.node, 1) == 0 {
+			counts["full"]++
 		}
 	}
 	text := ""
@@ -218,49 +291,13 @@ func (p *placer) reason(proc *process) string {
 }
 
 func (p *placer) finish(proc *process) {
-	if len(proc.placed) == 0 {
-		return
+	sets := map[string]spec.ShardSet{}
+	for _, leaf := range proc.leaves {
+		if len(leaf.shards) > 0 {
+			sets[leaf.name] = spec.NewShardSet(leaf.shards...)
+		}
 	}
-	sets := make(map[string]spec.ShardSet, len(proc.placed))
-	for node, shards := range proc.placed {
-		sets[node] = spec.NewShardSet(shards...)
+	if len(sets) > 0 {
+		p.result.Processes[proc.spec.Name] = sets
 	}
-	p.result.Processes[proc.spec.Name] = sets
-}
-
-func weight(n spec.Node) float64 {
-	if n.Weight > 0 {
-		return n.Weight
-	}
-	return 1
-}
-
-// scorer returns how strong a node's claim on a shard is: the highest of
-// -weight/ln(u), with u the hash of both as a number between 0 and 1, wins as
-// often as the node's weight says.
-func (p *placer) scorer(proc *process) func(shard int, n spec.Node) float64 {
-	prefix := hashString(hashString(fnvOffset, p.job), "/"+proc.spec.Name+"/")
-	return func(shard int, n spec.Node) float64 {
-		h := hashString(hashString(prefix, strconv.Itoa(shard)), "@"+n.Name)
-		u := (float64(mix(h)>>11) + 0.5) / (1 << 53)
-		return -weight(n) / math.Log(u)
-	}
-}
-
-const fnvOffset = 14695981039346656037
-
-// hashString is FNV-1a, continued from h.
-func hashString(h uint64, s string) uint64 {
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * 1099511628211
-	}
-	return h
-}
-
-// mix spreads every bit of a hash over all of it (the finalizer of SplitMix64):
-// FNV alone leaves names that differ in their last digit too much alike.
-func mix(h uint64) uint64 {
-	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
-	h = (h ^ h>>27) * 0x94d049bb133111eb
-	return h ^ h>>31
 }

@@ -12,148 +12,43 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-func drawNodes(t *rapid.T) []spec.Node {
-	var nodes []spec.Node
-	for i := range rapid.IntRange(0, 6).Draw(t, "nodes") {
-		nodes = append(nodes, spec.Node{
-			Name:     fmt.Sprintf("node-%d", i),
-			Weight:   rapid.SampledFrom([]float64{0, 0, 0.5, 3}).Draw(t, "weight"),
-			Draining: rapid.IntRange(0, 5).Draw(t, "draining") == 0,
-			Labels:   map[string]string{"disk": rapid.SampledFrom([]string{"ssd", "hdd"}).Draw(t, "disk")},
-		})
-	}
-	return nodes
-}
-
-func drawJob(t *rapid.T) *spec.JobVersion {
-	v := &spec.JobVersion{Version: 1, Job: spec.Job{Name: "j"}}
-	for i := range rapid.IntRange(1, 3).Draw(t, "processes") {
-		p := spec.DefaultProcess(fmt.Sprintf("p%d", i))
-		p.Shards = rapid.IntRange(0, 20).Draw(t, "shards")
-		if rapid.IntRange(0, 3).Draw(t, "static") == 0 {
-			p.Ports = []spec.Port{{Name: "http", Static: rapid.SampledFrom([]int{80, 81}).Draw(t, "port")}}
-		}
-		if rapid.IntRange(0, 3).Draw(t, "constrained") == 0 {
-			p.Placing = &spec.Placing{Constraints: []spec.Constraint{{Label: "disk", Is: "ssd"}}}
-		}
-		v.Job.Processes = append(v.Job.Processes, p)
-	}
-	return v
-}
-
-// places lists where each shard is, and fails if it is anywhere twice.
-func places(t *rapid.T, p spec.Placement) map[string]string {
-	out := map[string]string{}
-	for process, nodes := range p.Processes {
-		for node, shards := range nodes {
-			for _, shard := range shards {
-				id := fmt.Sprintf("%s/%d", process, shard)
-				if out[id] != "" {
-					t.Fatalf("%s is on %s and on %s", id, out[id], node)
-				}
-				out[id] = node
-			}
-		}
-	}
-	return out
-}
-
-func eligible(p *spec.Process, nodes []spec.Node) (names []string, total float64) {
-	for _, n := range nodes {
-		if refusal(p, n) == "" {
-			names = append(names, n.Name)
-			total += weight(n)
-		}
-	}
-	return names, total
-}
-
-// check demands the laws of one placement.
-func check(t *rapid.T, v *spec.JobVersion, nodes []spec.Node, p spec.Placement) map[string]string {
-	where := places(t, p)
-	unplaced := map[string]bool{}
-	for _, u := range p.Unplaced {
-		id := fmt.Sprintf("%s/%d", u.Process, u.Shard)
-		if unplaced[id] || where[id] != "" || u.Reason == "" {
-			t.Fatalf("unplaced %+v: twice, or placed too, or without a reason", u)
-		}
-		unplaced[id] = true
-	}
-	listens := map[string]string{}
-	count := 0
-	for i := range v.Job.Processes {
-		proc := &v.Job.Processes[i]
-		count += proc.Shards
-		may, total := eligible(proc, nodes)
-		for shard := range proc.Shards {
-			id := fmt.Sprintf("%s/%d", proc.Name, shard)
-			if (where[id] != "") == unplaced[id] {
-				t.Fatalf("%s is neither placed nor unplaced, or both", id)
-			}
-			if where[id] == "" {
-				continue
-			}
-			if !slices.Contains(may, where[id]) {
-				t.Fatalf("%s is on %s, which must not have it", id, where[id])
-			}
-			for _, port := range proc.Ports {
-				key := fmt.Sprintf("%s:%d", where[id], port.Static)
-				if listens[key] != "" {
-					t.Fatalf("%s and %s share %s", id, listens[key], key)
-				}
-				listens[key] = id
-			}
-		}
-		for _, n := range nodes {
-			if have := len(p.Processes[proc.Name][n.Name]); have > 0 && have > Bound(proc.Shards, weight(n), total) {
-				t.Fatalf("%s has %d of %d shards of %s, above its bound", n.Name, have, proc.Shards, proc.Name)
-			}
-		}
-	}
-	if len(where)+len(unplaced) != count {
-		t.Fatalf("%d placed and %d unplaced of %d shards", len(where), len(unplaced), count)
-	}
-	return where
-}
-
 func TestEveryShardHasOnePlaceWithinBoundsOrAReason(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		v, nodes := drawJob(t), drawNodes(t)
-		p := Place(v, nodes, nil)
-		check(t, v, nodes, p)
-		for _, u := range p.Unplaced {
-			proc := v.Job.Processes[slices.IndexFunc(v.Job.Processes, func(p spec.Process) bool { return p.Name == u.Process })]
-			if may, _ := eligible(&proc, nodes); len(may) > 0 && len(proc.Ports) == 0 {
-				t.Fatalf("%+v, but %v may have it", u, may)
-			}
-		}
+		v, nodes := drawJob(t, 3), drawNodes(t, true)
+		taken := drawTaken(t, nodes)
+		check(t, v, nodes, taken, Place(v, nodes, taken, nil))
 	})
 }
 
 func TestSameInputSameAnswerWhateverTheOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		v, nodes := drawJob(t), drawNodes(t)
-		p := Place(v, nodes, nil)
+		v, nodes := drawJob(t, 3), drawNodes(t, true)
+		taken := drawTaken(t, nodes)
+		p := Place(v, nodes, taken, nil)
 		shuffled := rapid.Permutation(nodes).Draw(t, "shuffled")
-		if again := Place(v, shuffled, nil); !reflect.DeepEqual(p, again) {
+		if again := Place(v, shuffled, taken, nil); !reflect.DeepEqual(p, again) {
 			t.Fatalf("%+v\n%+v", p, again)
 		}
-		if again := Place(v, nodes, &p); !reflect.DeepEqual(p, again) {
+		if again := Place(v, nodes, taken, &p); !reflect.DeepEqual(p, again) {
 			t.Fatalf("placing again moves something: %+v\n%+v", p, again)
 		}
 	})
 }
 
+// Spread over two labels, what can't be divided may go to another value.
 func TestALeavingNodeMovesOnlyItsOwnShards(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		v, nodes := drawJob(t), drawNodes(t)
-		before := Place(v, nodes, nil)
+		v, nodes := drawJob(t, 3), drawNodes(t, false)
+		for _, p := range v.Job.Processes {
+			p.Placing.Spreads = p.Placing.Spreads[:min(1, len(p.Placing.Spreads))]
+		}
+		before := Place(v, nodes, nil, nil)
 		if len(nodes) == 0 {
 			return
 		}
 		gone := rapid.IntRange(0, len(nodes)-1).Draw(t, "gone")
 		left := slices.Delete(slices.Clone(nodes), gone, gone+1)
-		after := check(t, v, left, Place(v, left, &before))
+		after := check(t, v, left, nil, Place(v, left, nil, &before))
 		for id, node := range places(t, before) {
 			if node != nodes[gone].Name && after[id] != node {
 				t.Fatalf("%s left, and %s moved from %s to %s", nodes[gone].Name, id, node, after[id])
@@ -166,20 +61,23 @@ func TestALeavingNodeMovesOnlyItsOwnShards(t *testing.T) {
 // nothing else.
 func TestOnlyWhatIsAboveABoundMoves(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		v, nodes := drawJob(t), drawNodes(t)
-		before := Place(v, nodes, nil)
+		v, nodes := drawJob(t, 3), drawNodes(t, false)
+		before := Place(v, nodes, nil, nil)
 		if rapid.Bool().Draw(t, "resize") {
 			for i := range v.Job.Processes {
 				v.Job.Processes[i].Shards = rapid.IntRange(0, 20).Draw(t, "shards")
 			}
 		} else {
-			nodes = append(nodes, spec.Node{Name: "new", Labels: map[string]string{"disk": "ssd"}})
+			nodes = append(nodes, spec.Node{Name: "new", Labels: map[string]string{"disk": "ssd", "zone": "a"}})
 		}
-		after := Place(v, nodes, &before)
-		where := check(t, v, nodes, after)
+		after := Place(v, nodes, nil, &before)
+		where := check(t, v, nodes, nil, after)
 		for i := range v.Job.Processes {
 			p := &v.Job.Processes[i]
 			_, total := eligible(p, nodes)
+			if len(p.Placing.Spreads) > 0 {
+				continue // see TestASpreadMovesNoMoreThanItMust
+			}
 			for _, n := range nodes {
 				stay, had := 0, 0
 				for _, shard := range before.Processes[p.Name][n.Name] {
@@ -198,11 +96,101 @@ func TestOnlyWhatIsAboveABoundMoves(t *testing.T) {
 	})
 }
 
+// A spread moves what is above a value's part, what is above a node's bound,
+// and nothing else.
+func TestASpreadMovesNoMoreThanItMust(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		v := drawJob(t, 1)
+		p := &v.Job.Processes[0]
+		p.Ports, p.Placing.Spreads = nil, []spec.Spread{{Label: "zone"}}
+		nodes := drawNodes(t, false)
+		before := Place(v, nodes, nil, nil)
+		nodes = append(nodes, drawNode(t, "new", false))
+		after := Place(v, nodes, nil, &before)
+		where := check(t, v, nodes, nil, after)
+		may, _ := eligible(p, nodes)
+		zones := map[string][]spec.Node{}
+		for _, n := range may {
+			zones[n.Labels["zone"]] = append(zones[n.Labels["zone"]], n)
+		}
+		for zone, members := range zones {
+			has, had, stays, bounded := 0, 0, 0, 0
+			total := 0.0
+			for _, n := range members {
+				total += weight(n)
+				has += len(after.Processes[p.Name][n.Name])
+			}
+			for _, n := range members {
+				was := before.Processes[p.Name][n.Name]
+				had += len(was)
+				bounded += max(0, len(was)-Bound(max(has, p.Shards/len(zones)), weight(n), total))
+				for _, shard := range was {
+					if where[fmt.Sprintf("%s/%d", p.Name, shard)] == n.Name {
+						stays++
+					}
+				}
+			}
+			if want := min(had, p.Shards/len(zones)) - bounded; stays < want {
+				t.Fatalf("zone %q keeps %d of its %d shards, it could keep %d", zone, stays, had, want)
+			}
+		}
+	})
+}
+
+// Of two labels each has its say: first the one with fewer values.
+func TestSpreadOverTwoLabels(t *testing.T) {
+	p := spec.DefaultProcess("p")
+	p.Shards, p.Placing = 8, &spec.Placing{Spreads: []spec.Spread{{Label: "rack"}, {Label: "zone"}}}
+	v := &spec.JobVersion{Job: spec.Job{Name: "j", Processes: []spec.Process{p}}}
+	var nodes []spec.Node
+	for i, at := range [][2]string{{"a", "1"}, {"a", "2"}, {"a", "3"}, {"b", "4"}} {
+		nodes = append(nodes, spec.Node{Name: fmt.Sprintf("n%d", i), Labels: map[string]string{"zone": at[0], "rack": at[1]}})
+	}
+	placed := Place(v, nodes, nil, nil).Processes["p"]
+	if len(placed["n3"]) != 4 || len(placed["n0"]) > 2 || len(placed["n1"]) > 2 || len(placed["n2"]) > 2 {
+		t.Errorf("placed %v", placed)
+	}
+}
+
+func TestANodeThatJoinsTakesWhatIsAboveTheBound(t *testing.T) {
+	p := spec.DefaultProcess("p")
+	p.Shards = 16
+	v := &spec.JobVersion{Job: spec.Job{Name: "j", Processes: []spec.Process{p}}}
+	nodes, placed := []spec.Node{{Name: "a"}}, spec.Placement{}
+	for _, want := range [][]int{{16}, {10, 6}, {7, 7, 2}} {
+		placed = Place(v, nodes, nil, &placed)
+		var has []int
+		for _, n := range nodes {
+			has = append(has, len(placed.Processes["p"][n.Name]))
+		}
+		if !slices.Equal(has, want) {
+			t.Errorf("%d nodes have %v", len(nodes), has)
+		}
+		nodes = append(nodes, spec.Node{Name: string(rune('a' + len(nodes)))})
+	}
+}
+
+func TestACapacityCountsOtherJobsAndOthersTakeTheRest(t *testing.T) {
+	p := spec.DefaultProcess("p")
+	p.Shards = 10
+	v := &spec.JobVersion{Job: spec.Job{Name: "j", Processes: []spec.Process{p}}}
+	nodes := []spec.Node{{Name: "a", Capacity: 4}, {Name: "b"}}
+	placed := Place(v, nodes, map[string]int{"a": 3}, nil)
+	if len(placed.Processes["p"]["a"]) > 1 || len(placed.Unplaced) != 0 {
+		t.Errorf("a has room for one more, and placed is %+v", placed)
+	}
+	nodes[1].Capacity = 5
+	placed = Place(v, nodes, map[string]int{"a": 3}, &placed)
+	if n := len(placed.Unplaced); n != 4 || placed.Unplaced[0].Reason != "2 of 2 nodes: full" {
+		t.Errorf("there is room for six, and placed is %+v", placed)
+	}
+}
+
 func TestWeightsAreFollowed(t *testing.T) {
 	p := spec.DefaultProcess("p")
 	p.Shards = 1000
 	v := &spec.JobVersion{Job: spec.Job{Name: "j", Processes: []spec.Process{p}}}
-	placed := Place(v, []spec.Node{{Name: "big", Weight: 3}, {Name: "small"}}, nil)
+	placed := Place(v, []spec.Node{{Name: "big", Weight: 3}, {Name: "small"}}, nil, nil)
 	if n := len(placed.Processes["p"]["big"]); n < 700 || n > 800 {
 		t.Errorf("the node with three quarters of the weight has %d of 1000 shards", n)
 	}
@@ -217,7 +205,7 @@ func TestTheReasonNamesWhatIsInTheWay(t *testing.T) {
 		"1 of 1 nodes: draining":                  {{Name: "a", Draining: true}},
 		"1 of 1 nodes: port 80 is taken by web/0": {{Name: "a"}},
 	} {
-		placed := Place(v, nodes, nil)
+		placed := Place(v, nodes, nil, nil)
 		if len(placed.Unplaced) == 0 || !strings.Contains(placed.Unplaced[len(placed.Unplaced)-1].Reason, want) {
 			t.Errorf("got %+v, want %q", placed.Unplaced, want)
 		}
@@ -230,8 +218,8 @@ func BenchmarkPlaceThousandProcessesOnOneNode(b *testing.B) {
 		v.Job.Processes = append(v.Job.Processes, spec.DefaultProcess(fmt.Sprintf("p%d", i)))
 	}
 	nodes := []spec.Node{{Name: "a"}}
-	previous := Place(v, nodes, nil)
+	previous := Place(v, nodes, nil, nil)
 	for b.Loop() {
-		Place(v, nodes, &previous)
+		Place(v, nodes, nil, &previous)
 	}
 }

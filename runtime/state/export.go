@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -26,7 +27,7 @@ const (
 
 // Sentinels of Import.
 var (
-	// ErrNotEmpty: the store holds a state already.
+	// ErrNotEmpty: the store holds jobs already, or what is left of some.
 	ErrNotEmpty = errors.New("the store is not empty")
 	// ErrDamaged: what was to be imported is not a whole snapshot.
 	ErrDamaged = errors.New("the snapshot is damaged")
@@ -87,12 +88,13 @@ func Export(ctx context.Context, s Store, w io.Writer, now time.Time) (int, erro
 	return n, nil
 }
 
-// Import writes what Export wrote into a store that has nothing under Root,
-// and returns the number of keys. The whole text is checked first; if writing
-// fails halfway, what was written is removed again. It returns ErrDamaged or
-// ErrNotEmpty.
+// Import writes what Export wrote into a store without jobs, and returns the
+// number of keys that it wrote. What agents that run already write by
+// themselves (nodes, locks, reports, events) may be there, and is left as it
+// is. The whole text is checked first; if writing fails halfway, what was
+// written is removed again. It returns ErrDamaged or ErrNotEmpty.
 func Import(ctx context.Context, s Store, r io.Reader) (int, error) {
-	ops, err := readExport(r)
+	ops, _, err := readExport(r)
 	if err != nil {
 		return 0, fmt.Errorf("import state: %w", err)
 	}
@@ -100,9 +102,16 @@ func Import(ctx context.Context, s Store, r io.Reader) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("import state: %w", err)
 	}
-	if len(present) > 0 {
-		return 0, fmt.Errorf("import state: %w: it has %d keys, such as %s; import into a new one", ErrNotEmpty, len(present), present[0].Key)
+	there := map[string]bool{}
+	for _, e := range present {
+		for _, prefix := range []string{JobsPrefix, HistoryPrefix, PlacementsPrefix, AssignmentsPrefix} {
+			if strings.HasPrefix(e.Key, prefix) {
+				return 0, fmt.Errorf("import state: %w: there is %s; import into a new one", ErrNotEmpty, e.Key)
+			}
+		}
+		there[e.Key] = true
 	}
+	ops = slices.DeleteFunc(ops, func(op Op) bool { return there[op.Key] })
 	var undo []Op
 	for _, batch := range Batches(ops) {
 		index, err := s.Txn(ctx, batch...)
@@ -130,44 +139,45 @@ func undoImport(ctx context.Context, s Store, undo []Op) error {
 
 // readExport checks a whole snapshot and returns the operations that write it.
 // The wanted jobs come last, so that nobody acts on half a state.
-func readExport(r io.Reader) ([]Op, error) {
+func readExport(r io.Reader) ([]Op, exportHeader, error) {
+	var none exportHeader
 	text, err := io.ReadAll(io.LimitReader(r, MaxExportBytes+1))
 	if err != nil {
-		return nil, err
+		return nil, none, err
 	}
 	if len(text) > MaxExportBytes {
-		return nil, fmt.Errorf("more than %d bytes: %w", MaxExportBytes, ErrTooLarge)
+		return nil, none, fmt.Errorf("more than %d bytes: %w", MaxExportBytes, ErrTooLarge)
 	}
 	body := bytes.TrimSuffix(text, []byte("\n"))
 	end := bytes.LastIndexByte(body, '\n') + 1
 	var trailer exportTrailer
 	if err := json.Unmarshal(body[end:], &trailer); err != nil || trailer.Keys == nil {
-		return nil, fmt.Errorf("its last line is missing, so it may have been cut off: %w", ErrDamaged)
+		return nil, none, fmt.Errorf("its last line is missing, so it may have been cut off: %w", ErrDamaged)
 	}
 	if sum := sha256.Sum256(text[:end]); hex.EncodeToString(sum[:]) != trailer.SHA256 {
-		return nil, fmt.Errorf("its checksum does not match: %w", ErrDamaged)
+		return nil, none, fmt.Errorf("its checksum does not match: %w", ErrDamaged)
 	}
 	return exportOps(body[:end], *trailer.Keys)
 }
 
 // exportOps decodes header and keys, whose checksum was right.
-func exportOps(body []byte, keys int) ([]Op, error) {
+func exportOps(body []byte, keys int) ([]Op, exportHeader, error) {
 	dec := json.NewDecoder(bytes.NewReader(body))
 	var header exportHeader
 	if err := dec.Decode(&header); err != nil || header.Format != exportFormat {
-		return nil, fmt.Errorf("it does not begin as a snapshot: %w", ErrDamaged)
+		return nil, header, fmt.Errorf("it does not begin as a snapshot: %w", ErrDamaged)
 	}
 	if header.Version > exportVersion {
-		return nil, fmt.Errorf("its version is %d, and this meshrun reads up to %d; use a newer one: %w", header.Version, exportVersion, ErrInvalid)
+		return nil, header, fmt.Errorf("its version is %d, and this meshrun reads up to %d; use a newer one: %w", header.Version, exportVersion, ErrInvalid)
 	}
 	var first, jobs []Op
 	for dec.More() {
 		var line exportLine
 		if err := dec.Decode(&line); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+			return nil, header, fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 		if !strings.HasPrefix(line.Key, Root) {
-			return nil, fmt.Errorf("key %q is not under %s: %w", line.Key, Root, ErrInvalid)
+			return nil, header, fmt.Errorf("key %q is not under %s: %w", line.Key, Root, ErrInvalid)
 		}
 		op := Op{Kind: OpCAS, Key: line.Key, Value: line.Bytes}
 		if line.Bytes == nil {
@@ -181,7 +191,53 @@ func exportOps(body []byte, keys int) ([]Op, error) {
 	}
 	ops := append(first, jobs...)
 	if len(ops) != keys {
-		return nil, fmt.Errorf("it has %d keys of %d: %w", len(ops), keys, ErrDamaged)
+		return nil, header, fmt.Errorf("it has %d keys of %d: %w", len(ops), keys, ErrDamaged)
 	}
-	return ops, nil
+	return ops, header, nil
+}
+
+// Contents is what is in a snapshot.
+type Contents struct {
+	Created time.Time `json:"created"`
+	// Index is the store's at that time.
+	Index uint64 `json:"index"`
+	Bytes int64  `json:"bytes"`
+	Keys  int    `json:"keys"`
+	// Kinds counts the keys by the first part of their names: "jobs".
+	Kinds map[string]int `json:"kinds"`
+	// Jobs are the names of the wanted jobs, sorted.
+	Jobs []string `json:"jobs"`
+}
+
+// Inspect reads what Export wrote, checks it as Import does, and returns what
+// is in it. It returns ErrDamaged if it is not whole.
+func Inspect(r io.Reader) (Contents, error) {
+	counter := &countingReader{r: r}
+	ops, header, err := readExport(counter)
+	if err != nil {
+		return Contents{}, fmt.Errorf("inspect snapshot: %w", err)
+	}
+	c := Contents{Created: header.Created, Index: header.Index, Bytes: counter.n, Keys: len(ops), Kinds: map[string]int{}, Jobs: []string{}}
+	for _, op := range ops {
+		kind, name, _ := strings.Cut(strings.TrimPrefix(op.Key, Root), "/")
+		c.Kinds[kind]++
+		if kind == "jobs" {
+			c.Jobs = append(c.Jobs, name)
+		}
+	}
+	slices.Sort(c.Jobs)
+	return c, nil
+}
+
+// countingReader counts what is read.
+type countingReader struct {
+	r io.Reader
+	n int64
+}
+
+// Read reads.
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
 }

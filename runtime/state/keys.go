@@ -18,6 +18,8 @@ const (
 	AssignmentsPrefix = Root + "assignments/" // <node>/<job>: spec.Assignment
 	ObservedPrefix    = Root + "observed/"    // <node>/<job>: spec.Observed
 	NodesPrefix       = Root + "nodes/"       // <node>: spec.Node
+	RosterKey         = Root + "roster"       // spec.Roster
+	EnginesPrefix     = Root + "engines/"     // <engine>: spec.Engine
 	EventsPrefix      = Root + "events/"      // <time-ordered id>: spec.Event
 	LocksPrefix       = Root + "locks/"
 
@@ -49,6 +51,9 @@ func ObservedKey(node, job string) string { return ObservedPrefix + node + "/" +
 
 // NodeKey is where a node describes itself.
 func NodeKey(node string) string { return NodesPrefix + node }
+
+// EngineKey is where a registered engine is.
+func EngineKey(name string) string { return EnginesPrefix + name }
 
 // EventKey is where a decision's event is kept.
 func EventKey(id string) string { return EventsPrefix + id }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // MaxKeyBytes is the length of the longest key.
@@ -14,8 +16,9 @@ const MaxKeyBytes = 512
 var ErrInvalid = errors.New("invalid")
 
 // opOverhead is what one operation weighs in a transaction beside its key, its
-// value and its session: names, quotes and braces of its JSON.
-const opOverhead = 128
+// value and its session: names, quotes and braces of its JSON, with the longest
+// verb and the largest index.
+const opOverhead = 152
 
 // Size returns the bytes that the operation counts for within MaxTxnBytes: a
 // transaction travels to Consul as JSON with its values in base64.
@@ -61,8 +64,6 @@ func CheckOps(ops []Op) error {
 func (op Op) check() error {
 	switch op.Kind {
 	case OpSet, OpCAS, OpDelete, OpDeleteCAS, OpCheckIndex, OpCheckMissing:
-	case OpDeletePrefix:
-		return CheckPrefix(op.Key)
 	case OpCheckSession, OpLock, OpUnlock:
 		if op.Session == "" {
 			return fmt.Errorf("it names no session: %w", ErrInvalid)
@@ -93,6 +94,17 @@ func CheckPrefix(prefix string) error {
 	if len(prefix) > MaxKeyBytes {
 		return fmt.Errorf("the key %.40q… has %d bytes, of at most %d: %w", prefix, len(prefix), MaxKeyBytes, ErrTooLarge)
 	}
+	if !utf8.ValidString(prefix) || strings.ContainsFunc(prefix, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fmt.Errorf("the key %q has a character that is not printable: %w", prefix, ErrInvalid)
+	}
+	// Consul takes a key for the path of a URL, which it cleans: it would read
+	// another key than it has written.
+	parts := strings.Split(prefix, "/")
+	for i, part := range parts {
+		if part == "." || part == ".." || (part == "" && i < len(parts)-1) {
+			return fmt.Errorf("the key %q has a part %q: %w", prefix, part, ErrInvalid)
+		}
+	}
 	return nil
 }
 
@@ -103,6 +115,9 @@ func (c SessionConfig) Check() error {
 	}
 	if c.LockDelay < 0 || c.LockDelay > MaxLockDelay {
 		return fmt.Errorf("check session %q: a lock delay of %v is not within 0s and %v: %w", c.Name, c.LockDelay, MaxLockDelay, ErrInvalid)
+	}
+	if strings.Contains(c.Node, "/") {
+		return fmt.Errorf("check session %q: the node %q has a slash: %w", c.Name, c.Node, ErrInvalid)
 	}
 	switch c.Behavior {
 	case "", BehaviorRelease, BehaviorDelete:

@@ -14,14 +14,15 @@ import (
 	"time"
 )
 
-// Limits of one transaction and one value; they are Consul's, and every
-// implementation refuses what exceeds them with ErrTooLarge. A transaction's
-// bytes are counted as Consul sees them, with values in base64 (TxnSize), so
-// that about 384 KiB of values fit.
+// Limits of one transaction and one value, which every implementation refuses
+// to exceed with ErrTooLarge. They are Consul's, 128 operations and 512 KiB, less
+// two operations by which the store over Consul learns the index of a deletion. A
+// transaction's bytes are counted as Consul sees them, with values in base64
+// (TxnSize), so that about 380 KiB of values fit.
 const (
-	MaxTxnOps     = 128
+	MaxTxnOps     = 128 - 2
 	MaxValueBytes = 512 << 10
-	MaxTxnBytes   = 512 << 10
+	MaxTxnBytes   = 512<<10 - 2<<10
 )
 
 // Bounds of a session. A store enforces a TTL no earlier than the TTL and no
@@ -47,6 +48,8 @@ var (
 	ErrClosed = errors.New("store is closed")
 	// ErrUnavailable: the store cannot be reached now; trying again may help.
 	ErrUnavailable = errors.New("store is unavailable")
+	// ErrDenied: the store refuses to do that for the token that was given.
+	ErrDenied = errors.New("permission denied")
 )
 
 // Entry is a key and its value.
@@ -71,7 +74,8 @@ type OpKind string
 const (
 	// OpSet writes the value whatever is there, and whoever holds the key's lock:
 	// locks are advisory. Writing what is there already, by this or another
-	// operation, is no change: ModifyIndex stays, and nobody is woken.
+	// operation, is no change: ModifyIndex stays, and nobody is woken (but for an
+	// OpSet that starts a LockIndex afresh).
 	OpSet OpKind = "set"
 	// OpCAS writes the value if the key's ModifyIndex is Index; Index 0 means
 	// that the key must not exist.
@@ -81,8 +85,6 @@ const (
 	// OpDeleteCAS removes the key if its ModifyIndex is Index; a missing one is
 	// no conflict.
 	OpDeleteCAS OpKind = "delete-cas"
-	// OpDeletePrefix removes every key with the prefix Key.
-	OpDeletePrefix OpKind = "delete-prefix"
 	// OpCheckIndex demands that the key's ModifyIndex is Index.
 	OpCheckIndex OpKind = "check-index"
 	// OpCheckMissing demands that the key does not exist.
@@ -91,8 +93,8 @@ const (
 	OpCheckSession OpKind = "check-session"
 	// OpLock takes the key's lock for Session and writes the value. It
 	// conflicts if another session holds the lock, if Session does not exist, or
-	// if the key is within a lock delay. Deleting a key frees its lock. Taking a lock that Session holds already writes the value
-	// and leaves LockIndex.
+	// if the key is within a lock delay. Deleting a key frees its lock. Taking a
+	// lock that Session holds already writes the value and leaves LockIndex.
 	OpLock OpKind = "lock"
 	// OpUnlock releases the key's lock, held by Session, and writes the value.
 	OpUnlock OpKind = "unlock"
@@ -149,7 +151,7 @@ const (
 type SessionConfig struct {
 	// Name is for people.
 	Name string
-	// Node is the node that holds the session.
+	// Node is the node that holds the session, a name without slashes.
 	Node string
 	// TTL ends the session if it is not renewed; 0 never ends it by time.
 	// Otherwise it lies within MinSessionTTL and MaxSessionTTL.
@@ -169,7 +171,8 @@ type Session struct {
 
 // Store is the contract. All methods are safe for concurrent use, honour the
 // context's deadline, and return ErrClosed after Close and ErrUnavailable when
-// the store cannot be reached. Keys are paths without a leading slash.
+// the store cannot be reached. Keys are paths without a leading slash; what
+// CheckKey and CheckPrefix refuse is ErrInvalid or ErrTooLarge everywhere.
 type Store interface {
 	// Get returns the entry of a key, or ErrNotFound. The value must not be changed.
 	Get(ctx context.Context, key string) (Entry, error)
@@ -177,14 +180,20 @@ type Store interface {
 	// watch from.
 	List(ctx context.Context, prefix string) ([]Entry, uint64, error)
 	// Txn does all operations or none, and returns the index at which they
-	// happened: the ModifyIndex of every key it changed. A failed check is a
+	// happened: the ModifyIndex of every key it changed. If it changed nothing,
+	// that is an index of before, perhaps 0. A failed check is a
 	// *TxnError (ErrConflict); ErrTooLarge and ErrInvalid are as CheckOps says.
 	// When it returns nil, the change is durable. After ErrUnavailable or the
 	// context's end it may have happened or not.
 	Txn(ctx context.Context, ops ...Op) (uint64, error)
 	// Watch blocks until something under the prefix has changed after the
-	// index, then returns what List returns. Changes may be coalesced; the
-	// returned index never decreases. Index 0 returns at once.
+	// index, then returns what List returns. Changes may be coalesced. Index 0
+	// returns at once. It may return without a change if the index is not one
+	// that List or Watch returned for the prefix lately.
+	//
+	// The returned index decreases only if the store was put back (restored from
+	// a backup): then what was known of it no longer holds. A store may forget
+	// deletions after 15 minutes: who could not watch meanwhile begins at 0 again.
 	Watch(ctx context.Context, prefix string, after uint64) ([]Entry, uint64, error)
 
 	// CreateSession starts a session and returns its ID.

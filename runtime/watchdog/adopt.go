@@ -1,6 +1,7 @@
 package watchdog
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -29,13 +30,14 @@ func (s *supervisor) adoptAll(r *replayed, now time.Time) error {
 	for _, id := range ids {
 		e := r.entries[id]
 		in := &instance{launch: &e.Launch, view: e.Instance, phase: e.Keep.Phase, nonce: e.Keep.Nonce,
-			history: e.Keep.History, blame: e.Keep.Blame, forking: e.Keep.Forking, session: e.Keep.Session, nextAt: e.Instance.NextStart}
+			history: e.Keep.History, blame: e.Keep.Blame, forking: e.Keep.Forking, lease: e.Keep.Lease, session: e.Keep.Session, nextAt: e.Instance.NextStart}
 		in.view.ID = id
 		s.instances[id] = in
 		if in.phase.alive() || in.forking { // these come first if descriptors are few
 			s.listen(in, true)
 		}
 	}
+	s.leases.unheeded = true // some may wait for theirs
 	seen := s.scan(ids)
 	known := make(map[int]bool)
 	for _, id := range ids {
@@ -107,8 +109,10 @@ func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, n
 	in.forking = false
 	leader := leaderOf(in, seen)
 	if p == nil && leader != nil && (awaited || leader.generation > in.view.Generation) {
-		if !leader.byPipe {
-			in.view.Generation, in.nonce = leader.generation, leader.nonce
+		if leader.byPipe {
+			in.lease = cmp.Or(in.lease, in.launch.Lease) // it does not tell
+		} else {
+			in.view.Generation, in.nonce, in.lease = leader.generation, leader.nonce, leader.lease
 		}
 		if p, err = s.kern.Find(leader.pid, leader.startTicks, s.kern.BootID(), in.marks()); err != nil {
 			return fmt.Errorf("adopt instance %s: %w", in.view.ID, err)
@@ -158,7 +162,7 @@ func (s *supervisor) adopted(in *instance, p *process, now time.Time) {
 		s.timers.set(in, timerReady, now.Add(in.readyTimeout()))
 	case running:
 		s.timeRunning(in, now)
-	case stopping, replacing, killing:
+	case stopping, replacing, killing, ceding:
 		s.timers.set(in, timerStop, now.Add(in.launch.Stop.Timeout.Std()))
 	}
 	s.tell(in, note{kind: spec.EventAdopted, severity: spec.Info, message: fmt.Sprintf("found alive as process %d", p.pid)})

@@ -20,6 +20,7 @@ import (
 type Backend struct {
 	PlanFunc      func(context.Context, api.PlanRequest) (spec.Plan, error)
 	ApplyFunc     func(context.Context, spec.Plan) (api.ApplyResult, error)
+	DoneFunc      func(context.Context, api.PlanRequest) (api.Done, error)
 	JobsFunc      func(context.Context) ([]spec.JobVersion, error)
 	JobFunc       func(context.Context, string) (spec.JobVersion, error)
 	HistoryFunc   func(context.Context, string) ([]spec.JobVersion, error)
@@ -30,6 +31,8 @@ type Backend struct {
 	InfoFunc      func(context.Context) (api.Info, error)
 	ShutdownFunc  func(context.Context, bool) error
 	UpgradeFunc   func(context.Context) error
+
+	ClusterFuncs
 }
 
 var _ api.Backend = (*Backend)(nil)
@@ -50,6 +53,20 @@ func (b *Backend) Apply(ctx context.Context, plan spec.Plan) (api.ApplyResult, e
 		return api.ApplyResult{}, errUnexpected
 	}
 	return b.ApplyFunc(ctx, plan)
+}
+
+// PlanAndApply calls DoneFunc. If that is nil, it calls PlanFunc and ApplyFunc,
+// as an agent does.
+func (b *Backend) PlanAndApply(ctx context.Context, req api.PlanRequest) (api.Done, error) {
+	if b.DoneFunc != nil {
+		return b.DoneFunc(ctx, req)
+	}
+	plan, err := b.Plan(ctx, req)
+	if err != nil || plan.Empty() {
+		return api.Done{Plan: plan, Result: api.ApplyResult{Index: plan.Index, Applied: []string{}}}, err
+	}
+	result, err := b.Apply(ctx, plan)
+	return api.Done{Plan: plan, Result: result}, err
 }
 
 // Jobs calls JobsFunc.
@@ -150,8 +167,29 @@ func Serve(t testing.TB, backend api.Backend) string {
 // server is closed.
 func ServeAt(t testing.TB, path string, backend api.Backend) *api.Server {
 	t.Helper()
+	return serve(t, path, backend, nil)
+}
+
+// ServeTLS serves the backend to other agents, on a port of loopback, until
+// the test ends or the server is closed. Server.Address tells the port.
+func ServeTLS(t testing.TB, backend api.Backend, cred api.Credentials) *api.Server {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return serve(t, filepath.Join(dir, "s"), backend, cred)
+}
+
+func serve(t testing.TB, path string, backend api.Backend, cred api.Credentials) *api.Server {
+	t.Helper()
 	server := api.NewServer(api.Config{Backend: backend, Logger: hclog.NewNullLogger(), SocketPath: path})
-	if err := server.Open(); err != nil {
+	err := server.Open()
+	if err == nil && cred != nil {
+		err = server.Listen(t.Context(), "127.0.0.1:0", cred)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)

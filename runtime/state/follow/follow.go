@@ -1,17 +1,19 @@
-// Package follow holds what every loop over the store needs: a cache that
-// follows a prefix, and work that is done only while locks are held.
+// Package follow holds what every loop over the store needs: one watch of a
+// prefix for all who follow it, a cache that follows it, and work that is done
+// only while locks are held.
 //
-//	Watch ──Update──▶ loop ──▶ View[T].Apply ──▶ names that changed
-//	                   │
-//	                   └─ own transactions ──▶ View[T].Put
+//	Share ──▶ Watch ──Update──▶ loop ──▶ View[T].Apply ──▶ names that changed
+//	                             │
+//	                             └─ own transactions ──▶ View[T].Put
 //
-// A loop owns its Views and is the only one to touch them; nothing here needs
-// a mutex.
+// A loop owns its Views and is the only one to touch them. A Role is a loop
+// that acts only under its locks.
 package follow
 
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +34,9 @@ type Update struct {
 	Removed []string
 	// Index is the store's index that the update reflects.
 	Index uint64
+	// Restored says that the store was put back, as from a backup: indexes of
+	// before mean nothing any more, and Changed is all that is there.
+	Restored bool
 }
 
 // Watch sends what is under the prefix, then every change of it, until the
@@ -41,6 +46,7 @@ type Update struct {
 func Watch(ctx context.Context, store state.Store, prefix string, out chan<- Update, logger hclog.Logger) error {
 	known := map[string]uint64{}
 	first := true
+	var last uint64 // the index of the last answer
 	for index := uint64(0); ; {
 		entries, next, err := store.Watch(ctx, prefix, index)
 		if ctx.Err() != nil {
@@ -50,15 +56,20 @@ func Watch(ctx context.Context, store state.Store, prefix string, out chan<- Upd
 			return err
 		}
 		if err != nil {
+			index = 0 // a deletion may be forgotten by the time that the store is back
 			logger.Warn("cannot watch the store, trying again", "prefix", prefix, "retry_in", retryDelay, "error", err)
 			if !sleep(ctx, retryDelay) {
 				return nil
 			}
 			continue
 		}
-		index = next
 		update := compare(known, prefix, entries, next)
-		if !first && len(update.Changed) == 0 && len(update.Removed) == 0 {
+		if next < last || wentBack(update.Changed, last) {
+			logger.Warn("the store was put back to an earlier state", "prefix", prefix, "index", next, "was", last)
+			update.Restored, update.Changed = true, entries
+		}
+		index, last = next, next
+		if !first && !update.Restored && len(update.Changed) == 0 && len(update.Removed) == 0 {
 			continue
 		}
 		first = false
@@ -68,6 +79,12 @@ func Watch(ctx context.Context, store state.Store, prefix string, out chan<- Upd
 			return nil
 		}
 	}
+}
+
+// wentBack reports whether an entry changed at an index up to the last one,
+// which can't be unless the store was put back.
+func wentBack(changed []state.Entry, last uint64) bool {
+	return slices.ContainsFunc(changed, func(e state.Entry) bool { return e.ModifyIndex <= last })
 }
 
 // compare brings known up to date and returns what was new to it.

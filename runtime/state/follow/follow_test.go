@@ -3,8 +3,8 @@ package follow_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,7 +48,7 @@ func TestLoopSeesAllOnceAndThenWhatChanges(t *testing.T) {
 		var turns [][]string
 		done := make(chan error)
 		go func() {
-			done <- follow.Loop(ctx, store, []string{prefix, "other/"}, hclog.NewNullLogger(), func(_ context.Context, updates []follow.Update) (time.Time, error) {
+			done <- follow.Loop(ctx, store, []string{prefix, "other/"}, nil, hclog.NewNullLogger(), func(_ context.Context, updates []follow.Update) (time.Time, error) {
 				var names []string
 				for _, u := range updates {
 					if u.Prefix == prefix {
@@ -86,7 +86,7 @@ func TestLoopWakesWhenItWasAskedTo(t *testing.T) {
 		began := time.Now()
 		var woken time.Duration
 		end := errors.New("end")
-		err := follow.Loop(t.Context(), store, []string{prefix}, hclog.NewNullLogger(), func(context.Context, []follow.Update) (time.Time, error) {
+		err := follow.Loop(t.Context(), store, []string{prefix}, nil, hclog.NewNullLogger(), func(context.Context, []follow.Update) (time.Time, error) {
 			if time.Since(began) == 0 {
 				return began.Add(time.Minute), nil
 			}
@@ -122,6 +122,79 @@ func TestAViewNeverGoesBackBehindItsOwnersWrites(t *testing.T) {
 	}
 }
 
+func TestAViewIsReplacedWhenTheStoreWasPutBack(t *testing.T) {
+	view := follow.NewView[thing](prefix)
+	entry := func(name string, n int, at uint64) state.Entry {
+		return state.Entry{Key: prefix + name, Value: state.Encode(thing{n}), ModifyIndex: at}
+	}
+	view.Apply(follow.Update{Prefix: prefix, Index: 9, Changed: []state.Entry{entry("a", 9, 9), entry("b", 9, 8)}})
+	view.Put("b", nil, 10)
+	view.Put("c", &thing{10}, 11)
+	names := view.Apply(follow.Update{Prefix: prefix, Index: 5, Restored: true, Changed: []state.Entry{entry("a", 5, 5), entry("b", 4, 4)}})
+	if !slices.Equal(names, []string{"a", "b", "c"}) || !slices.Equal(view.Names(), []string{"a", "b"}) {
+		t.Fatalf("changed %v, left %v", names, view.Names())
+	}
+	if a, at, err := view.Get("a"); err != nil || a.N != 5 || at != 5 {
+		t.Errorf("a is %v at %d, %v", a, at, err)
+	}
+}
+
+// scripted is a store whose watches return what they are told to.
+type scripted struct {
+	state.Store
+	answers []answer
+	asked   []uint64
+}
+
+type answer struct {
+	entries []state.Entry
+	index   uint64
+	err     error
+}
+
+func (s *scripted) Watch(ctx context.Context, _ string, after uint64) ([]state.Entry, uint64, error) {
+	if len(s.asked) == len(s.answers) {
+		<-ctx.Done()
+		return nil, 0, ctx.Err()
+	}
+	a := s.answers[len(s.asked)]
+	s.asked = append(s.asked, after)
+	return a.entries, a.index, a.err
+}
+
+func TestAWatchTellsThatTheStoreWasPutBackAndBeginsAgainAfterAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := state.Entry{Key: prefix + "a", ModifyIndex: 40}, state.Entry{Key: prefix + "b", ModifyIndex: 50}
+		older := state.Entry{Key: prefix + "b", ModifyIndex: 45}
+		store := &scripted{answers: []answer{
+			{entries: []state.Entry{a, b}, index: 50},
+			{err: state.ErrUnavailable},
+			{entries: []state.Entry{a, b}, index: 50},     // as it was
+			{entries: []state.Entry{a, older}, index: 60}, // other indexes, in spite of a higher one
+			{entries: []state.Entry{a}, index: 44},
+		}}
+		ctx, cancel := context.WithCancel(t.Context())
+		updates := make(chan follow.Update)
+		done := make(chan error, 1)
+		go func() { done <- follow.Watch(ctx, store, prefix, updates, hclog.NewNullLogger()) }()
+		var got []string
+		for range 3 {
+			u := <-updates
+			got = append(got, fmt.Sprint(u.Index, u.Restored, len(u.Changed), len(u.Removed)))
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"50 false 2 0", "60 true 2 0", "44 true 1 1"}; !slices.Equal(got, want) {
+			t.Errorf("updates %q, want %q", got, want)
+		}
+		if want := []uint64{0, 50, 0, 50, 60}; !slices.Equal(store.asked, want) {
+			t.Errorf("watched after %d, want %d", store.asked, want)
+		}
+	})
+}
+
 func TestAViewTellsWhatCannotBeRead(t *testing.T) {
 	view := follow.NewView[thing](prefix)
 	view.Apply(follow.Update{Prefix: prefix, Index: 1, Changed: []state.Entry{{Key: prefix + "a", Value: []byte("{"), ModifyIndex: 1}}})
@@ -130,83 +203,4 @@ func TestAViewTellsWhatCannotBeRead(t *testing.T) {
 			t.Fatalf("got %v at %d, %v", a, at, err)
 		}
 	}
-}
-
-// candidate runs a role until the context ends.
-type candidate struct {
-	leads   atomic.Bool
-	terms   atomic.Int32
-	session string
-	done    chan error
-}
-
-func stand(ctx context.Context, t *testing.T, store state.Store, cfg state.SessionConfig) *candidate {
-	session, err := store.CreateSession(ctx, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &candidate{session: session, done: make(chan error, 1)}
-	role := follow.Role{
-		Store: store, Locks: []string{"locks/1", "locks/2"}, Session: func() string { return session }, Logger: hclog.NewNullLogger(),
-	}
-	go func() {
-		c.done <- role.Run(ctx, func(ctx context.Context, _ string) error {
-			c.leads.Store(true)
-			c.terms.Add(1)
-			<-ctx.Done()
-			c.leads.Store(false)
-			return ctx.Err()
-		})
-	}()
-	synctest.Wait()
-	return c
-}
-
-func TestOneLeadsAndTheNextTakesOver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := open(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		firstCtx, resign := context.WithCancel(ctx)
-		first := stand(firstCtx, t, store, state.SessionConfig{LockDelay: 5 * time.Second})
-		second := stand(ctx, t, store, state.SessionConfig{})
-		if !first.leads.Load() || second.leads.Load() {
-			t.Fatalf("first leads %v, second leads %v", first.leads.Load(), second.leads.Load())
-		}
-		resign()
-		if err := <-first.done; err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Second) // virtual: who resigns leaves no lock delay
-		synctest.Wait()
-		if !second.leads.Load() {
-			t.Fatal("a second after the first resigned, nobody leads")
-		}
-		cancel()
-		<-second.done
-	})
-}
-
-func TestWhoLosesTheSessionStepsDownBeforeTheNextLeads(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := open(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		first := stand(ctx, t, store, state.SessionConfig{LockDelay: 5 * time.Second})
-		second := stand(ctx, t, store, state.SessionConfig{})
-		if err := store.DestroySession(ctx, first.session); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		if first.leads.Load() || second.leads.Load() {
-			t.Fatalf("first leads %v, second leads %v within the lock delay", first.leads.Load(), second.leads.Load())
-		}
-		time.Sleep(7 * time.Second) // virtual: the lock delay ends, and nothing wakes the waiter
-		synctest.Wait()
-		if !second.leads.Load() || second.terms.Load() != 1 || first.terms.Load() != 1 {
-			t.Fatalf("second leads %v in term %d; first had %d terms", second.leads.Load(), second.terms.Load(), first.terms.Load())
-		}
-		cancel()
-		if err := errors.Join(<-first.done, <-second.done); err != nil {
-			t.Fatal(err)
-		}
-	})
 }

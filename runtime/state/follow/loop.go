@@ -11,27 +11,28 @@ import (
 )
 
 // Step is one turn of a loop: it takes the updates in and acts on them. It is
-// called again with the next updates, or without any at wake, whichever comes
-// first; a zero wake means only with updates. An error ends the loop.
+// called again with the next updates, or without any at wake or when the loop
+// is poked, whichever comes first; a zero wake means not by time. An error ends
+// the loop.
 type Step func(ctx context.Context, updates []Update) (wake time.Time, err error)
 
 // Loop watches prefixes, each in a goroutine of its own, and calls step: first
 // once with all of what is there, then whenever something has changed, with
-// all the changes that have come in meanwhile. It returns when ctx ends, when
+// all the changes that have come in meanwhile, or poke tells. It returns when ctx ends, when
 // step returns an error, or when the store is closed, and has then stopped its
 // goroutines.
-func Loop(ctx context.Context, store state.Store, prefixes []string, logger hclog.Logger, step Step) error {
+func Loop(ctx context.Context, store state.Store, prefixes []string, poke <-chan struct{}, logger hclog.Logger, step Step) error {
 	group, ctx := errgroup.WithContext(ctx)
 	updates := make(chan Update)
 	for _, prefix := range prefixes {
 		group.Go(func() error { return Watch(ctx, store, prefix, updates, logger) })
 	}
-	group.Go(func() error { return turn(ctx, updates, len(prefixes), step) })
+	group.Go(func() error { return turn(ctx, updates, poke, len(prefixes), step) })
 	return group.Wait()
 }
 
 // turn is the loop's only goroutine that acts.
-func turn(ctx context.Context, updates <-chan Update, prefixes int, step Step) error {
+func turn(ctx context.Context, updates <-chan Update, poke <-chan struct{}, prefixes int, step Step) error {
 	batch := make([]Update, 0, prefixes)
 	for len(batch) < prefixes { // the first of each: acting on half would undo the rest
 		select {
@@ -46,15 +47,15 @@ func turn(ctx context.Context, updates <-chan Update, prefixes int, step Step) e
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
-		if batch = next(ctx, updates, wake); batch == nil {
+		if batch = next(ctx, updates, poke, wake); batch == nil {
 			return nil
 		}
 	}
 }
 
-// next waits for updates or for wake, and takes all updates that are there. It
+// next waits for updates, a poke or wake, and takes all updates that are there. It
 // returns nil if the context ended.
-func next(ctx context.Context, updates <-chan Update, wake time.Time) []Update {
+func next(ctx context.Context, updates <-chan Update, poke <-chan struct{}, wake time.Time) []Update {
 	var alarm <-chan time.Time
 	if !wake.IsZero() {
 		timer := time.NewTimer(time.Until(wake))
@@ -65,6 +66,7 @@ func next(ctx context.Context, updates <-chan Update, wake time.Time) []Update {
 	select {
 	case u := <-updates:
 		batch = append(batch, u)
+	case <-poke:
 	case <-alarm:
 	case <-ctx.Done():
 		return nil

@@ -33,6 +33,11 @@ func NewView[T any](prefix string) *View[T] {
 // Apply takes an update over and returns the names that it changed.
 func (v *View[T]) Apply(u Update) []string {
 	var names []string
+	if u.Restored {
+		names = v.Names()
+		clear(v.items)
+		clear(v.gone)
+	}
 	for _, e := range u.Changed {
 		name := Name(v.prefix, e.Key)
 		if old := v.items[name]; (old != nil && old.index >= e.ModifyIndex) || v.gone[name] >= e.ModifyIndex {
@@ -52,6 +57,10 @@ func (v *View[T]) Apply(u Update) []string {
 		if at <= u.Index {
 			delete(v.gone, name)
 		}
+	}
+	if u.Restored { // what was there before and after is in it twice
+		slices.Sort(names)
+		names = slices.Compact(names)
 	}
 	return names
 }

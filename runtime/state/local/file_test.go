@@ -49,7 +49,9 @@ func makeFile(t testing.TB) ([]byte, written, uint64) {
 			ops = append(ops, set(fmt.Sprintf("round/%02d/%02d", round, i), "value"))
 		}
 		if round%3 == 2 {
-			ops = append(ops, state.Op{Kind: state.OpDeletePrefix, Key: fmt.Sprintf("round/%02d/", round-1)})
+			for i := range 30 {
+				ops = append(ops, state.Op{Kind: state.OpDelete, Key: fmt.Sprintf("round/%02d/%02d", round-1, i)})
+			}
 		}
 		_, err = s.Txn(t.Context(), ops...)
 		check(t, err)

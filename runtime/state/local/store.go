@@ -132,6 +132,9 @@ func (s *Store) Report() Report { return s.report }
 
 // Get returns the entry of a key, or state.ErrNotFound.
 func (s *Store) Get(ctx context.Context, key string) (state.Entry, error) {
+	if err := state.CheckKey(key); err != nil {
+		return state.Entry{}, fmt.Errorf("get %s: %w", key, err)
+	}
 	if err := s.ready(ctx); err != nil {
 		return state.Entry{}, fmt.Errorf("get %s: %w", key, err)
 	}
@@ -144,6 +147,9 @@ func (s *Store) Get(ctx context.Context, key string) (state.Entry, error) {
 
 // List returns the entries under a prefix and the store's index.
 func (s *Store) List(ctx context.Context, prefix string) ([]state.Entry, uint64, error) {
+	if err := state.CheckPrefix(prefix); err != nil {
+		return nil, 0, fmt.Errorf("list %s: %w", prefix, err)
+	}
 	if err := s.ready(ctx); err != nil {
 		return nil, 0, fmt.Errorf("list %s: %w", prefix, err)
 	}
@@ -153,6 +159,9 @@ func (s *Store) List(ctx context.Context, prefix string) ([]state.Entry, uint64,
 
 // Watch blocks until something under the prefix changed after the index.
 func (s *Store) Watch(ctx context.Context, prefix string, after uint64) ([]state.Entry, uint64, error) {
+	if err := state.CheckPrefix(prefix); err != nil {
+		return nil, 0, fmt.Errorf("watch %s: %w", prefix, err)
+	}
 	for {
 		if err := s.ready(ctx); err != nil {
 			return nil, 0, fmt.Errorf("watch %s: %w", prefix, err)

@@ -50,8 +50,6 @@ func (c *change) do(op state.Op) string {
 			return indexReason(old, op.Index)
 		}
 		c.remove(op.Key)
-	case state.OpDeletePrefix:
-		c.removePrefix(op.Key)
 	case state.OpCheckIndex:
 		if !exists || old.ModifyIndex != op.Index {
 			return indexReason(old, op.Index)
@@ -96,18 +94,6 @@ func (c *change) lock(n state.Entry, session string) string {
 	}
 	c.put(n)
 	return ""
-}
-
-func (c *change) removePrefix(prefix string) {
-	it := c.entries.Root().Iterator()
-	it.SeekPrefix([]byte(prefix))
-	var keys []string
-	for k, _, ok := it.Next(); ok; k, _, ok = it.Next() {
-		keys = append(keys, string(k))
-	}
-	for _, key := range keys {
-		c.remove(key)
-	}
 }
 
 func indexReason(e *state.Entry, want uint64) string {

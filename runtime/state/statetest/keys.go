@@ -138,6 +138,37 @@ var limitTests = []test{
 		s.tooLarge("", set(longest+"k", "v"))
 	}},
 
+	{"a key is ErrInvalid that would not come back as it was sent", func(s *suite) {
+		for _, bad := range []string{"a//b", "a/./b", "a/../b", ".", "..", "a/..", "/a", "a\x00b", "a\nb", "a\xffb"} {
+			key := s.root + bad
+			_, getErr := s.store.Get(s.ctx(), key)
+			_, _, listErr := s.store.List(s.ctx(), key)
+			_, _, watchErr := s.store.Watch(s.ctx(), key, 0)
+			_, txnErr := s.store.Txn(s.ctx(), set(key, "v"))
+			for name, err := range map[string]error{"get": getErr, "list": listErr, "txn": txnErr, "watch": watchErr} {
+				if !errors.Is(err, state.ErrInvalid) {
+					s.Errorf("%s %q: got error %v, want ErrInvalid", name, bad, err)
+				}
+			}
+		}
+	}},
+
+	{"every other character can be in a key", func(s *suite) {
+		for _, name := range []string{"a b", "ü", "a%2Fb", "a%b", "a?b#c", "a&b=c;d+e", "<\"\\'>", "a/b/", "...", "a.b", "日本", "~:@!$()*,[]{}|^`"} {
+			_, index := s.list(name)
+			s.txn(set(name, name))
+			s.value(name, name)
+			if keys, _ := s.list(name); !slices.Equal(keys, []string{name}) {
+				s.Errorf("list %q: got %q", name, keys)
+			}
+			if _, _, err := s.store.Watch(s.ctx(), s.key(name), index); err != nil {
+				s.Errorf("watch %q: %v", name, err)
+			}
+			s.txn(del(name))
+			s.missing(name)
+		}
+	}},
+
 	{"what makes no sense is ErrInvalid", func(s *suite) {
 		for name, bad := range map[string]state.Op{
 			"empty key":              {Kind: state.OpSet},

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strings"
 
 	"pgregory.net/rapid"
 
@@ -47,8 +46,6 @@ func (m model) apply(ops []state.Op) (model, bool) {
 				return m, false
 			}
 			delete(n, op.Key)
-		case state.OpDeletePrefix:
-			maps.DeleteFunc(n, func(key string, _ state.Entry) bool { return strings.HasPrefix(key, op.Key) })
 		case state.OpCheckIndex:
 			if !exists || e.ModifyIndex != op.Index {
 				return m, false
@@ -99,7 +96,7 @@ func (s *suite) step(t *rapid.T, m model, prefix string) model {
 		op := state.Op{Key: prefix + names.Draw(t, "key")}
 		op.Kind = rapid.SampledFrom([]state.OpKind{
 			state.OpSet, state.OpSet, state.OpCAS, state.OpDelete, state.OpDeleteCAS,
-			state.OpDeletePrefix, state.OpCheckIndex, state.OpCheckMissing,
+			state.OpCheckIndex, state.OpCheckMissing,
 		}).Draw(t, "kind")
 		if op.Kind == state.OpSet || op.Kind == state.OpCAS {
 			op.Value = []byte(rapid.SampledFrom([]string{"", "1", "2"}).Draw(t, "value"))

@@ -25,13 +25,12 @@ func (s *suite) gone(id string) bool {
 
 var sessionTests = []test{
 	{"a session is read back as it was created", func(s *suite) {
-		cfg := state.SessionConfig{Name: "scheduler", TTL: 30 * time.Second, LockDelay: 5 * time.Second, Behavior: state.BehaviorDelete}
+		cfg := state.SessionConfig{Name: "a/scheduler", Node: "node-1", TTL: 30 * time.Second, LockDelay: 5 * time.Second, Behavior: state.BehaviorDelete}
 		id := s.session(cfg)
 		got, err := s.store.Session(s.ctx(), id)
 		if err != nil {
 			s.Fatal(err)
 		}
-		got.Node = "" // Consul fills it in
 		if got.ID != id || got.SessionConfig != cfg || got.CreateIndex == 0 {
 			s.Errorf("got %+v, want %+v", got, cfg)
 		}
@@ -47,10 +46,10 @@ var sessionTests = []test{
 		s.destroy(b)
 	}},
 
-	{"a TTL or a lock delay beyond the bounds is ErrInvalid", func(s *suite) {
+	{"what no session can be is ErrInvalid", func(s *suite) {
 		for _, cfg := range []state.SessionConfig{
 			{TTL: state.MinSessionTTL - 1}, {TTL: state.MaxSessionTTL + 1}, {TTL: -1},
-			{LockDelay: state.MaxLockDelay + 1}, {LockDelay: -1}, {Behavior: "explode"},
+			{LockDelay: state.MaxLockDelay + 1}, {LockDelay: -1}, {Behavior: "explode"}, {Node: "a/b"},
 		} {
 			if _, err := s.store.CreateSession(s.ctx(), cfg); !errors.Is(err, state.ErrInvalid) {
 				s.Errorf("%+v: got error %v, want ErrInvalid", cfg, err)

@@ -102,7 +102,7 @@ var watchTests = []test{
 		s.wakes("p/", func() { s.txn(set("p/a", "2")) }, "p/a")
 		s.wakes("p/", func() { s.txn(set("p/b", "1")) }, "p/a", "p/b")
 		s.wakes("p/", func() { s.txn(del("p/a")) }, "p/b")
-		s.wakes("p/", func() { s.txn(op(state.OpDeletePrefix, "p", 0)) })
+		s.wakes("p/", func() { s.txn(del("p/b")) })
 		s.wakes("p/", func() { s.txn(set("p/c", "1")) }, "p/c")
 	}},
 
@@ -125,6 +125,27 @@ var watchTests = []test{
 		_, index := s.list("p/")
 		out := s.watch("p/", index)
 		s.txn(set("q/a", "1"), set("pp", "2"), set("p", "1"), del("o"))
+		s.blocked(out)
+		s.txn(set("p/a", "2"))
+		s.woken(out, index, "p/a")
+	}},
+
+	{"it sleeps through changes elsewhere when there is nothing under its prefix", func(s *suite) {
+		s.txn(set("o", "1"))
+		_, index := s.list("p/")
+		out := s.watch("p/", index)
+		s.txn(set("q/a", "1"), set("pp", "2"), set("p", "1"), del("o"))
+		s.txn(del("p"), del("pp"))
+		s.blocked(out)
+		s.txn(set("p/a", "2"))
+		s.woken(out, index, "p/a")
+	}},
+
+	{"it sleeps while what is missing is deleted", func(s *suite) {
+		s.txn(set("p/a", "1"))
+		_, index := s.list("p/")
+		out := s.watch("p/", index)
+		s.txn(del("p/b"), op(state.OpDeleteCAS, "p/c", index))
 		s.blocked(out)
 		s.txn(set("p/a", "2"))
 		s.woken(out, index, "p/a")

@@ -4,13 +4,6 @@ job "web" {
     resources { cpu = 0.5 } # ERROR: Not available yet
     service { name = "web" } # ERROR: Not available yet
     update { canary = 1 } # ERROR: Not available yet
-    placement { # ERROR: Not available yet
-      constraint {
-        label = "disk"
-        is    = "ssd"
-      }
-      spread { label = "zone" }
-    }
     schedule { cron = "0 3 * * *" } # ERROR: Not available yet
     hook "before_start" { command = ["x"] } # ERROR: Not available yet
     restart { exhausted = "reschedule" } # ERROR: Not available yet

@@ -1,0 +1,159 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"net"
+	"path/filepath"
+	"time"
+
+	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/runtime/state/consul"
+	"github.com/synergymesh/meshrun/runtime/state/follow"
+	"github.com/synergymesh/meshrun/runtime/state/local"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// DefaultFence is how long exclusive shards live after the last renewal of
+// their node's session that Consul confirmed, and how long their locks can't be
+// taken by others after the session has ended.
+const DefaultFence = 5 * time.Second
+
+// Cluster says how the node reaches the Consul that it shares with the others.
+// What is empty is read from the environment, as Consul's own tools do
+// (CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, CONSUL_CACERT …).
+type Cluster struct {
+	Address    string // host:port, or a URL with http, https or unix
+	Token      string
+	Datacenter string
+	// CAFile, CertFile and KeyFile are for TLS.
+	CAFile, CertFile, KeyFile string
+	// Fence is 0 for DefaultFence.
+	Fence time.Duration
+	// Listen is the host:port at which other agents are let in; empty for
+	// DefaultListen.
+	Listen string
+	// Certificates are shown to other agents and judge theirs; the zero value
+	// takes those of Consul's CA.
+	Certificates api.CertificateFiles
+}
+
+// DefaultListen is where an agent lets other agents in. The address that it
+// tells them is that of this machine's Consul agent.
+const DefaultListen = ":7450"
+
+// meet lets other agents in, and returns the address for them: "" if that
+// can't be, which keeps nothing from running.
+func (a *agent) meet(ctx context.Context) string {
+	cluster := a.cfg.Cluster
+	trouble := func(err error) string {
+		a.logger.Warn("other nodes cannot talk to this one", "error", err)
+		a.backend.problem("peers", "other nodes cannot ask this one for output and signals: "+err.Error())
+		return ""
+	}
+	if a.credentials == nil {
+		return ""
+	}
+	if err := a.server.Listen(ctx, cmp.Or(cluster.Listen, DefaultListen), a.credentials); err != nil {
+		return trouble(err)
+	}
+	host, port, err := net.SplitHostPort(a.server.Address())
+	if err != nil {
+		return trouble(err)
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		if host, err = a.consul.Advertised(ctx); err != nil {
+			host = a.cfg.Node // while Consul is away; it may well resolve
+		}
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// identify finds what this agent shows to others: certificates from files, or
+// those of Consul's CA. That there are none keeps nothing from running.
+func (a *agent) identify() {
+	files := a.cfg.Cluster.Certificates
+	if files == (api.CertificateFiles{}) {
+		identity := a.consul.Identity(api.AgentService, a.logger, func(text string) { a.backend.problem("identity", text) })
+		a.credentials = identity
+		a.life.start(context.Background(), "identity", identity.Run, a.failed)
+		return
+	}
+	cred, err := api.NewFileCredentials(files)
+	if err != nil {
+		a.logger.Error("other nodes cannot be talked to", "error", err)
+		a.backend.problem("identity", "other nodes cannot be asked for output and signals: "+err.Error())
+		return
+	}
+	a.credentials = cred
+}
+
+// joinMesh makes what people ask reach all nodes.
+func (a *agent) joinMesh() api.Backend {
+	m := newMesh(a.backend, a.store, a.credentials, a.logger)
+	a.life.onStop("peers", func(context.Context) error { m.peers.close(); return nil })
+	a.life.start(context.Background(), "feed", m.feed.run, a.failed)
+	return m
+}
+
+// openStore opens the store: the embedded one, or the cluster's. It returns a
+// sentence about what was repaired, if anything was.
+func (a *agent) openStore(ctx context.Context) (repaired string, err error) {
+	if a.cfg.Cluster != nil {
+		return "", a.openCluster(ctx)
+	}
+	store, err := local.Open(ctx, filepath.Join(a.cfg.DataDir, "state.db"), local.Options{Logger: a.logger})
+	if err != nil {
+		return "", err
+	}
+	a.store = newJanitor(store, a.logger)
+	a.life.onStop("store", func(context.Context) error { return store.Close() })
+	if report := store.Report(); report.Damaged() {
+		repaired = report.String()
+		a.logger.Error("state was damaged", "report", repaired)
+		a.record(ctx, spec.Event{Type: spec.EventStateRepaired, Severity: spec.Critical, Who: "agent", Message: repaired})
+	}
+	return repaired, nil
+}
+
+// openCluster opens the store on Consul. That Consul is away is no error.
+func (a *agent) openCluster(ctx context.Context) error {
+	c := a.cfg.Cluster
+	store, err := consul.Open(ctx, consul.Options{
+		Logger: a.logger, Address: c.Address, Token: c.Token, Datacenter: c.Datacenter,
+		CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
+	})
+	if err != nil {
+		return err
+	}
+	a.consul = store
+	a.scoped = func(ctx context.Context) state.Store { return store.As(api.CallOf(ctx).Token) }
+	a.store = newJanitor(follow.Share(store), a.logger)
+	a.life.onStop("store", func(context.Context) error { return a.store.Close() })
+	return nil
+}
+
+// memberConfig returns what makes this node a member.
+func (a *agent) memberConfig(address string) memberConfig {
+	cfg := memberConfig{
+		store: a.store, dir: a.cfg.DataDir,
+		node:  spec.Node{Name: a.cfg.Node, Address: address, Labels: a.cfg.Labels, Weight: a.cfg.Weight, Version: a.cfg.Version},
+		lease: a.client.Renew, changed: a.refresh,
+		problem: func(text string) { a.backend.problem("membership", text) },
+		bootID:  bootID(), clock: bootTime, logger: a.logger.Named("membership"),
+	}
+	if c := a.cfg.Cluster; c != nil {
+		if cfg.fence = c.Fence; cfg.fence == 0 {
+			cfg.fence = DefaultFence
+		}
+	}
+	return cfg
+}
+
+// refresh tells the parts that hold locks that the session is another one.
+func (a *agent) refresh() {
+	a.engine.Refresh()
+	a.scheduler.Refresh()
+	a.orchestrator.Refresh()
+}

@@ -1,0 +1,416 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+const (
+	// sessionTTL ends the session of an agent that renews no more; Consul
+	// enforces it at twice this time.
+	sessionTTL = 10 * time.Second
+	// renewEvery is how often the session, and with it the lease, is renewed;
+	// a renewal that takes longer than renewTimeout has failed.
+	renewEvery   = time.Second
+	renewTimeout = 2 * time.Second
+	leaseTimeout = time.Second
+	// leaveTimeout bounds giving the node's locks back.
+	leaveTimeout = 5 * time.Second
+)
+
+// memberConfig is what a membership is made of.
+type memberConfig struct {
+	store state.Store
+	// node is this node's record, without Draining.
+	node spec.Node
+	// dir is the data directory, which remembers the session and the drain.
+	dir string
+	// fence is how long exclusive shards may live after the last renewal that
+	// the store confirmed; 0 on the embedded store, whose sessions have no TTL.
+	fence time.Duration
+	// lease tells the watchdog until when (CLOCK_BOOTTIME, in nanoseconds) what
+	// lives under a session may live.
+	lease func(ctx context.Context, l spec.Lease) error
+	// changed is told after every change of what Session returns.
+	changed func()
+	// problem notes what is wrong, or with an empty text that it is mended.
+	problem func(text string)
+	bootID  string
+	// clock reads CLOCK_BOOTTIME in nanoseconds.
+	clock  func() int64
+	logger hclog.Logger
+}
+
+// membership is this node's place among the nodes: the session that holds its
+// record and all its locks. It is renewed every second, and the lease of the
+// exclusive shards with it: a renewal sent at t lets them live until t + fence.
+//
+// Losing the session is not an error of the agent: the lease is taken back, so
+// that the watchdog ends what lived under it, and a new session is made. What
+// needs no lock goes on all the while.
+type membership struct {
+	cfg  memberConfig
+	wake chan struct{} // the record is to be looked at
+
+	// What follows belongs to run's goroutine.
+	id         string // of the session, confirmed or not
+	registered bool   // the node's record is held by it
+	renewed    int64  // boot time at which the last renewal that succeeded was sent
+	foreign    time.Time
+
+	mu       sync.Mutex // guards all below
+	session  string     // what Session returns
+	draining bool       // an operator drains the node
+}
+
+func newMembership(cfg memberConfig) *membership {
+	m := &membership{cfg: cfg, wake: make(chan struct{}, 1)}
+	_, err := os.Stat(m.path("draining"))
+	m.draining = err == nil
+	return m
+}
+
+// Session returns the session that holds this node's locks; "" while there is
+// none, or while the store has not confirmed it for longer than the fence.
+func (m *membership) Session() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.session
+}
+
+// run keeps the node a member until the context ends. It leaves the session
+// alone then: the next agent of this node goes on with it.
+func (m *membership) run(ctx context.Context) error {
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watch.Go(func() { m.followRecord(ctx) })
+	tick := time.NewTicker(renewEvery)
+	defer tick.Stop()
+	for {
+		if m.cfg.fence == 0 && m.registered {
+			tick.Stop() // a session without a TTL needs no renewal
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.wake:
+			m.registered = false
+		case <-tick.C:
+		}
+		if err := m.turn(ctx); err != nil && ctx.Err() == nil {
+			tick.Reset(renewEvery)
+		}
+	}
+}
+
+// turn does what is to be done now: renew, or find out what is wrong.
+func (m *membership) turn(ctx context.Context) error {
+	err := m.renew(ctx)
+	if err == nil {
+		m.cfg.problem("")
+		return nil
+	}
+	if ctx.Err() != nil {
+		return err
+	}
+	if m.cfg.fence > 0 && m.cfg.clock()-m.renewed > int64(m.cfg.fence) {
+		m.publish("")
+	}
+	m.cfg.logger.Warn("the node is not a member now; what needs no lock goes on", "error", err)
+	m.cfg.problem("this node is not a member of the cluster now: " + err.Error())
+	return err
+}
+
+// renew renews the session, makes one if there is none, and sees to the
+// node's record.
+func (m *membership) renew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
+	defer cancel()
+	if m.id == "" {
+		m.id = m.recall(ctx)
+	}
+	if m.id == "" {
+		if err := m.create(ctx); err != nil {
+			return err
+		}
+	}
+	sent := m.cfg.clock()
+	err := m.cfg.store.RenewSession(ctx, m.id)
+	if errors.Is(err, state.ErrSessionNotFound) {
+		m.lost(ctx)
+	}
+	if err != nil {
+		return err // it says what was tried
+	}
+	m.renewed = sent
+	if m.cfg.fence > 0 {
+		m.grant(ctx, spec.Lease{Session: m.id, Until: sent + int64(m.cfg.fence)})
+	}
+	if !m.registered {
+		if err := m.register(ctx); err != nil {
+			return err
+		}
+		m.registered = true
+	}
+	m.publish(m.id)
+	return nil
+}
+
+// grant tells the watchdog; if it is away, it goes by what it was told before.
+func (m *membership) grant(ctx context.Context, l spec.Lease) {
+	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
+	defer cancel()
+	if err := m.cfg.lease(ctx, l); err != nil && ctx.Err() == nil {
+		m.cfg.logger.Warn("the watchdog was not told of the lease", "error", err)
+	}
+}
+
+// lost takes back what the session gave. The lease goes first, so that nothing
+// lives under it when others may have the locks.
+func (m *membership) lost(ctx context.Context) {
+	m.cfg.logger.Error("the session is lost: exclusive shards end, and a new session is made", "session", m.id)
+	if m.cfg.fence > 0 {
+		m.grant(ctx, spec.Lease{Session: m.id})
+	}
+	m.id, m.registered = "", false
+	m.publish("")
+	if err := os.Remove(m.path("session")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		m.cfg.logger.Warn("forget session", "error", err)
+	}
+}
+
+// publish sets what Session returns.
+func (m *membership) publish(session string) {
+	m.mu.Lock()
+	moved := m.session != session
+	m.session = session
+	m.mu.Unlock()
+	if moved {
+		m.cfg.changed()
+	}
+}
+
+func (m *membership) create(ctx context.Context) error {
+	cfg := state.SessionConfig{Name: "meshrun agent", Node: m.cfg.node.Name, Behavior: state.BehaviorDelete}
+	if m.cfg.fence > 0 {
+		cfg.TTL, cfg.LockDelay = sessionTTL, m.cfg.fence
+	}
+	id, err := m.cfg.store.CreateSession(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	m.id = id
+	if m.cfg.fence == 0 {
+		return nil // the record in the store tells it
+	}
+	// Before any lock is taken: an agent that comes back must find it.
+	text, err := json.Marshal(remembered{Session: id, Boot: m.cfg.bootID})
+	if err == nil {
+		err = writeFile(m.path("session"), string(text))
+	}
+	if err != nil {
+		m.cfg.logger.Warn("the session is not remembered: after a restart of the agent the node's shards move", "error", err)
+	}
+	return nil
+}
+
+// remembered is what the data directory keeps of a session.
+type remembered struct {
+	Session string `json:"session"`
+	// Boot is the boot in which it was made: a copy of the data directory on
+	// another machine must never go on with it, and after a reboot nothing
+	// runs that it would have to protect.
+	Boot string `json:"boot"`
+}
+
+// recall returns the session that this node's last agent had, so that an
+// agent's restart moves nothing; "" if there is none.
+func (m *membership) recall(ctx context.Context) string {
+	if m.cfg.fence == 0 {
+		// The data directory's lock makes this the only agent of the store.
+		entry, err := m.cfg.store.Get(ctx, state.NodeKey(m.cfg.node.Name))
+		if err != nil || entry.Session == "" {
+			return ""
+		}
+		return entry.Session
+	}
+	text, err := os.ReadFile(m.path("session"))
+	if err != nil {
+		return ""
+	}
+	var r remembered
+	if json.Unmarshal(text, &r) != nil || r.Boot != m.cfg.bootID {
+		return ""
+	}
+	return r.Session
+}
+
+// errNameTaken: the node's name belongs to another session.
+var errNameTaken = errors.New("another agent has this node's name")
+
+// register makes the session hold the node's record, as it is now.
+func (m *membership) register(ctx context.Context) error {
+	key := state.NodeKey(m.cfg.node.Name)
+	entry, err := m.cfg.store.Get(ctx, key)
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
+		return fmt.Errorf("read node %s: %w", m.cfg.node.Name, err)
+	}
+	if entry.Session != "" && entry.Session != m.id {
+		return m.taken(entry.Session)
+	}
+	m.foreign = time.Time{}
+	if entry.Session == m.id {
+		// What an operator said of the node is in its record.
+		if was, err := state.Decode[spec.Node](entry); err == nil {
+			m.drain(was.Draining)
+			if reflect.DeepEqual(was, m.record()) {
+				return nil
+			}
+		}
+	}
+	op := state.Op{Kind: state.OpLock, Key: key, Session: m.id, Value: state.Encode(m.record())}
+	if _, err := m.cfg.store.Txn(ctx, op); err != nil {
+		return fmt.Errorf("register node %s: %w", m.cfg.node.Name, err)
+	}
+	return nil
+}
+
+// taken tells who has the node's name: for as long as a dead session may live,
+// it is taken for this node's own from before a reboot.
+func (m *membership) taken(session string) error {
+	if m.foreign.IsZero() {
+		m.foreign = time.Now()
+	}
+	if time.Since(m.foreign) < 2*sessionTTL+m.cfg.fence {
+		return fmt.Errorf("register node %s: session %s, perhaps of this node before it was restarted, has not ended yet: waiting for that", m.cfg.node.Name, session)
+	}
+	return fmt.Errorf("register node %s: %w (session %s): choose another name with -node", m.cfg.node.Name, errNameTaken, session)
+}
+
+// record is the node as the others shall see it.
+func (m *membership) record() spec.Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	node := m.cfg.node
+	node.Draining = m.draining
+	return node
+}
+
+// drain notes whether an operator drains the node, beyond the agent's life
+// and the machine's.
+func (m *membership) drain(on bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.draining == on {
+		return
+	}
+	m.draining = on
+	var err error
+	if on {
+		err = writeFile(m.path("draining"), "")
+	} else {
+		err = os.Remove(m.path("draining"))
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		m.cfg.logger.Warn("the drain is not remembered", "draining", on, "error", err)
+	}
+}
+
+func (m *membership) path(name string) string { return filepath.Join(m.cfg.dir, name) }
+
+// followRecord looks at the node's record: it is written again if somebody
+// removed it, and tells whether the node is drained.
+func (m *membership) followRecord(ctx context.Context) {
+	key := state.NodeKey(m.cfg.node.Name)
+	var index uint64
+	for ctx.Err() == nil {
+		entries, next, err := m.cfg.store.Watch(ctx, state.NodesPrefix, index)
+		if err != nil {
+			pause(ctx, renewEvery)
+			continue
+		}
+		index = next
+		session, held := m.Session(), false
+		for _, e := range entries {
+			if e.Key != key || e.Session != session {
+				continue
+			}
+			held = true
+			if node, err := state.Decode[spec.Node](e); err == nil {
+				m.drain(node.Draining)
+			}
+		}
+		if session != "" && !held {
+			select {
+			case m.wake <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// leave gives every lock back and ends the session, so that others needn't
+// wait for a lock delay. Nothing that needs a lock may live any more, and run
+// must have returned. On the embedded store there is nothing to leave.
+func (m *membership) leave() error {
+	if m.id == "" || m.cfg.fence == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	m.grant(ctx, spec.Lease{Session: m.id})
+	entries, _, err := m.cfg.store.List(ctx, state.Root)
+	if err != nil {
+		return fmt.Errorf("leave the cluster: %w", err)
+	}
+	var ops []state.Op
+	for _, e := range entries {
+		if e.Session == m.id {
+			ops = append(ops, state.Op{Kind: state.OpUnlock, Key: e.Key, Session: m.id, Value: e.Value}, state.Op{Kind: state.OpDelete, Key: e.Key})
+		}
+	}
+	for _, batch := range state.Batches(ops) {
+		if _, err := m.cfg.store.Txn(ctx, batch...); err != nil {
+			return fmt.Errorf("leave the cluster: give locks back: %w", err)
+		}
+	}
+	if err := m.cfg.store.DestroySession(ctx, m.id); err != nil {
+		return fmt.Errorf("leave the cluster: %w", err)
+	}
+	m.id = ""
+	if err := os.Remove(m.path("session")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("leave the cluster: forget session: %w", err)
+	}
+	return nil
+}
+
+// bootTime is CLOCK_BOOTTIME in nanoseconds: it goes on while the machine sleeps.
+func bootTime() int64 {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0 // every Linux since 2.6.39 has it
+	}
+	return t.Nano()
+}
+
+// bootID names the running boot (random(4)); "" where it cannot be read.
+func bootID() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b))
+}

@@ -1,0 +1,256 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// signalTimeout bounds how long a node may take to send a signal.
+const signalTimeout = 10 * time.Second
+
+// mesh answers for all nodes. What is in the store this node's own backend
+// tells; what only another node knows or can do, that one is asked, as a Local
+// call, so that no question goes round.
+type mesh struct {
+	api.Backend // this node's
+	node        string
+	feed        *feed
+	peers       *peers
+	engines     *registry
+	logger      hclog.Logger
+}
+
+// newMesh returns what answers for all nodes over a node's own backend. Its
+// feed and the backend's registry must be run, and its peers closed. Cred is
+// what it shows to other agents.
+func newMesh(b *backend, store state.Store, cred api.Credentials, logger hclog.Logger) *mesh {
+	dial := func(node spec.Node) peer {
+		return api.NewClientOf(api.ClientConfig{Address: "https://" + node.Address, Credentials: cred, Node: node.Name})
+	}
+	return &mesh{
+		Backend: b, node: b.node, peers: newPeers(dial), engines: b.engines, logger: logger.Named("mesh"),
+		feed: newFeed(b.node, store, b.engine.WaitInstances, func(text string) { b.problem("other nodes", text) }, logger),
+	}
+}
+
+// passOn returns the context of a call that is passed on to another node.
+func passOn(ctx context.Context) context.Context {
+	call := api.CallOf(ctx)
+	call.Local = true
+	return api.WithCall(ctx, call)
+}
+
+// isLocal reports whether this node shall answer for itself alone.
+func isLocal(ctx context.Context) bool { return api.CallOf(ctx).Local }
+
+// Instances returns the instances of all nodes and their version.
+func (m *mesh) Instances(ctx context.Context, after uint64) ([]spec.Instance, uint64, error) {
+	if isLocal(ctx) {
+		return m.Backend.Instances(ctx, after)
+	}
+	return m.feed.wait(ctx, after)
+}
+
+// Logs calls each with the lines of all nodes, in order of time.
+func (m *mesh) Logs(ctx context.Context, q spec.LogQuery, each func(spec.LogLine) error) error {
+	if isLocal(ctx) {
+		return m.Backend.Logs(ctx, q, each)
+	}
+	return everywhere(ctx, m, question[spec.LogLine]{
+		what: "the output", at: func(l *spec.LogLine) time.Time { return l.Time }, follow: q.Follow,
+		begin: func() ask[spec.LogLine] {
+			var resume api.LogResume
+			return func(ctx context.Context, b api.Backend, each func(spec.LogLine) error) error {
+				return b.Logs(ctx, resume.Query(q), func(l spec.LogLine) error {
+					if !resume.Fresh(&l) {
+						return nil
+					}
+					return each(l)
+				})
+			}
+		},
+	}, each)
+}
+
+// Events calls each with the decisions, and with what the instances of all
+// nodes did, in order of time.
+func (m *mesh) Events(ctx context.Context, q api.EventQuery, each func(spec.Event) error) error {
+	if isLocal(ctx) {
+		return m.Backend.Events(ctx, q, each)
+	}
+	after := q.After
+	q.After = ""
+	if after == "" {
+		return m.events(ctx, q, each)
+	}
+	// Only the whole order tells what came after an event. If it is no longer
+	// known, all is new.
+	history := q
+	history.Follow = false
+	known := false
+	err := m.events(ctx, history, func(ev spec.Event) error {
+		if known = ev.ID == after; known {
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) && !errors.Is(err, api.ErrPartial) {
+		return err
+	}
+	return m.events(ctx, q, func(ev spec.Event) error {
+		if known {
+			known = ev.ID != after
+			return nil
+		}
+		return each(ev)
+	})
+}
+
+func (m *mesh) events(ctx context.Context, q api.EventQuery, each func(spec.Event) error) error {
+	return everywhere(ctx, m, question[spec.Event]{
+		what: "what instances did", at: func(ev *spec.Event) time.Time { return ev.Time }, follow: q.Follow,
+		begin: func() ask[spec.Event] {
+			q := q
+			return func(ctx context.Context, b api.Backend, each func(spec.Event) error) error {
+				return b.Events(ctx, q, func(ev spec.Event) error {
+					q.After = ev.ID
+					return each(ev)
+				})
+			}
+		},
+	}, each)
+}
+
+// Apply does what a plan says. A plan is sealed by the agent that made it, so
+// that one is asked to do it.
+func (m *mesh) Apply(ctx context.Context, p spec.Plan) (api.ApplyResult, error) {
+	if isLocal(ctx) || p.Node == "" || p.Node == m.node {
+		return m.Backend.Apply(ctx, p)
+	}
+	made, err := m.named(ctx, p.Node)
+	if err != nil {
+		return api.ApplyResult{}, fmt.Errorf("only node %s can open this plan, which it made: %w: plan again here", p.Node, err)
+	}
+	return made.Apply(passOn(ctx), p)
+}
+
+// named returns the agent of the node of a name.
+func (m *mesh) named(ctx context.Context, name string) (peer, error) {
+	nodes, _, whole, err := m.feed.nodes(ctx)
+	switch at := slices.IndexFunc(nodes, func(n spec.Node) bool { return n.Name == name }); {
+	case err != nil:
+		return nil, err
+	case !whole:
+		return nil, fmt.Errorf("the store does not tell where it is: %w", api.ErrUnavailable)
+	case at < 0:
+		return nil, fmt.Errorf("it is gone: %w", api.ErrUnavailable)
+	default:
+		return m.peers.of(nodes[at])
+	}
+}
+
+// Signal sends a signal to the live instances of a target, on whichever nodes
+// they are.
+func (m *mesh) Signal(ctx context.Context, target string, signal spec.Signal) (int, error) {
+	if isLocal(ctx) {
+		return m.Backend.Signal(ctx, target, signal)
+	}
+	t, err := api.ParseTarget(target)
+	if err != nil {
+		return 0, err
+	}
+	instances, _, err := m.feed.wait(ctx, 0)
+	if err != nil {
+		return 0, err
+	}
+	on := map[string]bool{}
+	for _, i := range instances {
+		if t.Matches(i.ID) {
+			on[i.Node] = true
+		}
+	}
+	if len(on) == 0 {
+		return m.Backend.Signal(passOn(ctx), target, signal) // it knows how to say that there is none
+	}
+	var all sync.WaitGroup
+	answers := make(chan signalled, len(on))
+	for node := range on {
+		all.Go(func() {
+			n, err := m.signalOn(ctx, node, target, signal)
+			answers <- signalled{node, n, err}
+		})
+	}
+	all.Wait()
+	close(answers)
+	return sumUp(answers, target, signal)
+}
+
+// signalled is what one node did.
+type signalled struct {
+	node string
+	n    int
+	err  error
+}
+
+func (m *mesh) signalOn(ctx context.Context, node, target string, signal spec.Signal) (int, error) {
+	ctx, cancel := context.WithTimeout(passOn(ctx), signalTimeout)
+	defer cancel()
+	if node == m.node {
+		return m.Backend.Signal(ctx, target, signal)
+	}
+	p, err := m.named(ctx, node)
+	if err != nil {
+		return 0, err
+	}
+	n, err := p.Signal(ctx, target, signal)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("it has not answered within %v, so it may have sent the signal: %w", signalTimeout, api.ErrUnavailable)
+	}
+	return n, err
+}
+
+// sumUp adds what the nodes did. That an instance has moved away meanwhile is
+// no failure of one node while another one knows it.
+func sumUp(answers <-chan signalled, target string, signal spec.Signal) (int, error) {
+	sent, knew := 0, false
+	var failed []signalled
+	var unknown error
+	for a := range answers {
+		sent += a.n
+		switch {
+		case a.err == nil:
+			knew = true
+		case errors.Is(a.err, api.ErrNotFound):
+			unknown = a.err
+		default:
+			failed = append(failed, a)
+		}
+	}
+	if len(failed) == 0 {
+		if !knew {
+			return 0, unknown
+		}
+		return sent, nil
+	}
+	slices.SortFunc(failed, func(a, b signalled) int { return cmp.Compare(a.node, b.node) })
+	if sent == 0 && !knew && len(failed) == 1 {
+		return 0, fmt.Errorf("signal %s on node %s: %w", target, failed[0].node, failed[0].err)
+	}
+	var parts []string
+	for _, f := range failed {
+		parts = append(parts, f.node+": "+f.err.Error())
+	}
+	return sent, api.Errorf(api.ErrPartial, "%s was sent to %d instances of %s, but not on every node: %s", signal, sent, target, strings.Join(parts, "; "))
+}

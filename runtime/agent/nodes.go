@@ -1,0 +1,208 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/runtime/scheduler"
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/schema"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+const (
+	// drainRetries is how often a drain is tried again that met another change
+	// of the node's record.
+	drainRetries = 5
+	// maxDrainWarnings is how many shards are named that find no other node.
+	maxDrainWarnings = 5
+)
+
+// Cluster returns the nodes and what each of them has to decide.
+func (b *backend) Cluster(ctx context.Context) (api.Cluster, error) {
+	store := b.storeFor(ctx)
+	nodes, _, err := store.List(ctx, state.NodesPrefix)
+	if err != nil {
+		return api.Cluster{}, fmt.Errorf("read nodes: %w", err)
+	}
+	locks, _, err := store.List(ctx, state.LocksPrefix)
+	if err != nil {
+		return api.Cluster{}, fmt.Errorf("read locks: %w", err)
+	}
+	observed, _, err := state.ListAs[spec.Observed](ctx, store, state.ObservedPrefix)
+	if err != nil {
+		return api.Cluster{}, fmt.Errorf("read what runs: %w", err)
+	}
+	return clusterOf(nodes, locks, observed)
+}
+
+// clusterOf puts together what is known of the nodes, ordered by name.
+func clusterOf(nodes, locks []state.Entry, observed []spec.Observed) (api.Cluster, error) {
+	byName, bySession := map[string]*api.NodeStatus{}, map[string]*api.NodeStatus{}
+	for _, e := range nodes {
+		node, err := state.Decode[spec.Node](e)
+		if err != nil {
+			return api.Cluster{}, err
+		}
+		status := &api.NodeStatus{Node: node, State: api.NodeReady, Session: e.Session}
+		if node.Draining {
+			status.State = api.NodeDraining
+		}
+		byName[node.Name] = status
+		if e.Session != "" {
+			bySession[e.Session] = status
+		}
+	}
+	for _, o := range observed {
+		status := byName[o.Node]
+		if status == nil {
+			status = &api.NodeStatus{Node: spec.Node{Name: o.Node}, State: api.NodeGone}
+			byName[o.Node] = status
+		}
+		for _, i := range o.Instances {
+			if i.Phase.Alive() {
+				status.Instances++
+			}
+		}
+	}
+	c := api.Cluster{Nodes: []api.NodeStatus{}, ControlShards: make([]string, state.ControlShards)}
+	for _, e := range locks {
+		if holder := bySession[e.Session]; holder != nil {
+			noteLock(&c, holder, e.Key)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		slices.Sort(byName[name].ControlShards)
+		c.Nodes = append(c.Nodes, *byName[name])
+	}
+	return c, nil
+}
+
+// noteLock notes what a held lock says of its holder.
+func noteLock(c *api.Cluster, holder *api.NodeStatus, key string) {
+	if key == state.SchedulerLock {
+		c.Primary, holder.Primary = holder.Name, true
+	}
+	if text, ok := strings.CutPrefix(key, state.OrchestratorLocksPrefix); ok {
+		if n, err := strconv.Atoi(text); err == nil && n >= 0 && n < len(c.ControlShards) {
+			c.ControlShards[n] = holder.Name
+			holder.ControlShards = append(holder.ControlShards, n)
+		}
+	}
+	if id, ok := strings.CutPrefix(key, state.ShardLocksPrefix); ok {
+		holder.Exclusive = append(holder.Exclusive, id)
+	}
+}
+
+// Drain makes a node give its shards to others, or ends that. The record stays
+// held by the node's session; its own agent remembers the order.
+func (b *backend) Drain(ctx context.Context, order api.Drain) (api.Drained, error) {
+	store := b.storeFor(ctx)
+	for try := 0; ; try++ {
+		nodes, entry, err := b.drainable(ctx, store, order.Node)
+		if err != nil {
+			return api.Drained{}, err
+		}
+		at := slices.IndexFunc(nodes, func(n spec.Node) bool { return n.Name == order.Node })
+		if nodes[at].Draining != order.Off {
+			return api.Drained{}, nil
+		}
+		nodes[at].Draining = !order.Off
+		err = b.writeDrain(ctx, store, nodes[at], entry)
+		if errors.Is(err, state.ErrConflict) && try < drainRetries {
+			continue
+		}
+		if err != nil {
+			return api.Drained{}, fmt.Errorf("drain %s: %w", order.Node, err)
+		}
+		out := api.Drained{Changed: true}
+		if !order.Off {
+			if out.Warnings, err = homeless(ctx, store, nodes, order.Node); err != nil {
+				b.logger.Warn("cannot tell where the shards of a drained node go", "node", order.Node, "error", err)
+			}
+		}
+		return out, nil
+	}
+}
+
+// drainable returns all nodes, and the entry of the one to be drained.
+func (b *backend) drainable(ctx context.Context, store state.Store, name string) ([]spec.Node, state.Entry, error) {
+	entries, _, err := store.List(ctx, state.NodesPrefix)
+	if err != nil {
+		return nil, state.Entry{}, fmt.Errorf("read nodes: %w", err)
+	}
+	nodes, err := state.DecodeAll[spec.Node](entries)
+	if err != nil {
+		return nil, state.Entry{}, err
+	}
+	var names []string
+	for i, n := range nodes {
+		if n.Name == name {
+			return nodes, entries[i], nil
+		}
+		names = append(names, n.Name)
+	}
+	hint := "`meshrun nodes` shows which there are"
+	if near := schema.Nearest(name, names); near != "" {
+		hint = fmt.Sprintf("did you mean %q?", near)
+	}
+	return nil, state.Entry{}, api.Errorf(api.ErrNotFound, "there is no node %q: %s", name, hint)
+}
+
+func (b *backend) writeDrain(ctx context.Context, store state.Store, node spec.Node, entry state.Entry) error {
+	message := "its shards move to other nodes, and it takes no new ones"
+	if !node.Draining {
+		message = "it takes shards again"
+	}
+	event, err := state.EventOp(spec.Event{
+		Time: time.Now().UTC(), Type: spec.EventNodeDraining, Severity: spec.Info, Node: node.Name, Who: api.Who(ctx),
+		Message: fmt.Sprintf("node %s: %s", node.Name, message),
+	})
+	if err != nil {
+		return err
+	}
+	_, err = store.Txn(ctx, state.Op{Kind: state.OpCAS, Key: entry.Key, Index: entry.ModifyIndex, Value: state.Encode(node)}, event)
+	return err
+}
+
+// homeless returns a sentence for each shard that is placed on the node and
+// that no other node can take, as the scheduler will find.
+func homeless(ctx context.Context, store state.Store, nodes []spec.Node, node string) ([]string, error) {
+	jobs, _, err := state.ListAs[spec.JobVersion](ctx, store, state.JobsPrefix)
+	if err != nil {
+		return nil, err
+	}
+	placements, _, err := state.ListAs[spec.Placement](ctx, store, state.PlacementsPrefix)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	more := 0
+	for i := range jobs {
+		at := slices.IndexFunc(placements, func(p spec.Placement) bool { return p.Job == jobs[i].Job.Name })
+		if at < 0 {
+			continue
+		}
+		for _, u := range scheduler.Place(&jobs[i], nodes, nil, &placements[at]).Unplaced {
+			if !slices.Contains(placements[at].Processes[u.Process][node], u.Shard) {
+				continue
+			}
+			if len(out) == maxDrainWarnings {
+				more++
+				continue
+			}
+			out = append(out, fmt.Sprintf("%s/%s/%d finds no other node: %s", jobs[i].Job.Name, u.Process, u.Shard, u.Reason))
+		}
+	}
+	if more > 0 {
+		out = append(out, fmt.Sprintf("and %d more find no other node", more))
+	}
+	return out, nil
+}

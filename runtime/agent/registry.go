@@ -1,0 +1,371 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/runtime/orchestrator"
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/runtime/state/follow"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// ownersFor is how long it is remembered who owns the control shards: less
+// than the shortest TTL, so that no heartbeat that went astray costs an engine
+// its place.
+const ownersFor = 5 * time.Second
+
+// registry holds the engines that meshrun did not start. Their records are in
+// the store and are written only when they change; heartbeats are counted in
+// the memory of the agent that owns the engine's control shard, which also
+// forgets engines that stop beating. An agent that becomes the owner gives
+// each of them one TTL.
+//
+//	engine ─PUT─▶ any agent ─Local─▶ owner ─▶ engines/<name>, if it changed
+type registry struct {
+	node    string
+	store   state.Store
+	session func() string
+	logger  hclog.Logger
+	wake    chan struct{} // an engine was registered here
+
+	mu     sync.Mutex // guards all below
+	beats  map[string]beatOf
+	owners []string // by control shard
+	asked  time.Time
+}
+
+// beatOf is what an owner knows of an engine.
+type beatOf struct {
+	engine spec.Engine
+	index  uint64    // of its record
+	since  time.Time // heard of, or owned since
+	heard  bool
+}
+
+func (b *beatOf) expires() time.Time { return b.since.Add(b.engine.TTL.Std()) }
+
+func newRegistry(node string, store state.Store, session func() string, logger hclog.Logger) *registry {
+	return &registry{
+		node: node, store: store, session: session, logger: logger.Named("registry"),
+		wake: make(chan struct{}, 1), beats: map[string]beatOf{},
+	}
+}
+
+// run looks after the engines of this agent's control shards until the context
+// ends. While no engine is registered anywhere it watches nothing of its own:
+// what could make this agent an owner changes nodes/, which everybody watches.
+func (r *registry) run(ctx context.Context) error {
+	var index uint64
+	for ctx.Err() == nil {
+		engines, _, err := r.store.List(ctx, state.EnginesPrefix)
+		if err == nil && len(engines) > 0 {
+			err = r.look(ctx)
+		}
+		if errors.Is(err, state.ErrClosed) && ctx.Err() == nil {
+			return err
+		}
+		if err != nil {
+			pause(ctx, time.Second)
+			continue
+		}
+		index = r.idle(ctx, index)
+	}
+	return nil
+}
+
+// idle waits until an engine is registered here or the nodes change.
+func (r *registry) idle(ctx context.Context, index uint64) uint64 {
+	ctx, cancel := context.WithCancel(ctx)
+	moved := make(chan uint64, 1)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		if _, next, err := r.store.Watch(ctx, state.NodesPrefix, index); err == nil {
+			moved <- next
+		} else {
+			pause(ctx, time.Second)
+			moved <- index
+		}
+	})
+	defer watch.Wait()
+	defer cancel()
+	select {
+	case <-ctx.Done():
+	case <-r.wake:
+	case index = <-moved:
+	}
+	return index
+}
+
+// engineDesk is what the owner has before it. Only look's goroutine touches it.
+type engineDesk struct {
+	engines *follow.View[spec.Engine]
+	holders map[int]string // of the control shards: sessions
+	read    map[string]bool
+}
+
+// look follows engines and control shards until no engine is left.
+func (r *registry) look(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var watches sync.WaitGroup
+	defer watches.Wait()
+	defer cancel()
+	updates, failed := make(chan follow.Update), make(chan error, 2)
+	for _, prefix := range []string{state.EnginesPrefix, state.OrchestratorLocksPrefix} {
+		watches.Go(func() {
+			if err := follow.Watch(ctx, r.store, prefix, updates, r.logger); err != nil {
+				failed <- err
+			}
+		})
+	}
+	d := &engineDesk{engines: follow.NewView[spec.Engine](state.EnginesPrefix), holders: map[int]string{}, read: map[string]bool{}}
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return err
+		case u := <-updates:
+			d.take(u)
+		case <-r.wake:
+		case <-timer.C:
+		}
+		if len(d.read) < 2 {
+			continue
+		}
+		if len(d.engines.Names()) == 0 {
+			r.forget(nil)
+			return nil
+		}
+		timer.Reset(r.step(ctx, d, time.Now()))
+	}
+}
+
+func (d *engineDesk) take(u follow.Update) {
+	d.read[u.Prefix] = true
+	if u.Prefix == state.EnginesPrefix {
+		d.engines.Apply(u)
+		return
+	}
+	for _, e := range u.Changed {
+		if n, err := strconv.Atoi(follow.Name(u.Prefix, e.Key)); err == nil {
+			d.holders[n] = e.Session
+		}
+	}
+	for _, key := range u.Removed {
+		if n, err := strconv.Atoi(follow.Name(u.Prefix, key)); err == nil {
+			delete(d.holders, n)
+		}
+	}
+}
+
+// step forgets engines that are due, and returns when the next one is.
+func (r *registry) step(ctx context.Context, d *engineDesk, now time.Time) time.Duration {
+	session := r.session()
+	mine := map[string]bool{}
+	wake := now.Add(time.Hour)
+	for _, name := range d.engines.Names() {
+		engine, index, err := d.engines.Get(name)
+		if err != nil || session == "" || d.holders[orchestrator.ControlShard(name)] != session {
+			continue
+		}
+		mine[name] = true
+		due := r.owned(*engine, index, now)
+		if due.After(now) {
+			if due.Before(wake) {
+				wake = due
+			}
+			continue
+		}
+		if err := r.expire(ctx, session, engine, index, now); err != nil && ctx.Err() == nil {
+			r.logger.Warn("cannot forget an engine, trying again", "engine", name, "error", err)
+			wake = now.Add(time.Second)
+		}
+	}
+	r.forget(mine)
+	return wake.Sub(now)
+}
+
+// owned notes that this agent looks after an engine, and returns when it
+// expires.
+func (r *registry) owned(engine spec.Engine, index uint64, now time.Time) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b, known := r.beats[engine.Name]
+	if !known {
+		b = beatOf{since: now}
+	}
+	if index >= b.index {
+		b.engine, b.index = engine, index
+	}
+	r.beats[engine.Name] = b
+	return b.expires()
+}
+
+// forget drops the engines that this agent does not look after.
+func (r *registry) forget(mine map[string]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.beats, func(name string, _ beatOf) bool { return !mine[name] })
+}
+
+// expire removes an engine that has stopped beating.
+func (r *registry) expire(ctx context.Context, session string, engine *spec.Engine, index uint64, now time.Time) error {
+	event, err := state.EventOp(spec.Event{
+		Time: now.UTC(), Type: spec.EventEngineExpired, Severity: spec.Warning, Node: r.node, Who: "agent",
+		Message: fmt.Sprintf("engine %s (%s) was not heard of for %s and is forgotten", engine.Name, engine.Kind, engine.TTL),
+	})
+	if err != nil {
+		return err
+	}
+	_, err = r.store.Txn(ctx,
+		state.Op{Kind: state.OpCheckSession, Key: state.OrchestratorLock(orchestrator.ControlShard(engine.Name)), Session: session},
+		state.Op{Kind: state.OpDeleteCAS, Key: state.EngineKey(engine.Name), Index: index}, event)
+	return err
+}
+
+// register makes an engine known, or keeps it known, as the owner of its
+// control shard. It returns ErrUnavailable if this agent is not the owner.
+func (r *registry) register(ctx context.Context, store state.Store, engine spec.Engine, now time.Time) (api.EngineStatus, error) {
+	engine.Normalize()
+	if err := engine.Validate(); err != nil {
+		return api.EngineStatus{}, fmt.Errorf("%w: %w", api.ErrInvalid, err)
+	}
+	if status, ok := r.beat(engine, now); ok {
+		return status, nil
+	}
+	session := r.session()
+	known, entry, err := state.GetAs[spec.Engine](ctx, store, state.EngineKey(engine.Name))
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
+		return api.EngineStatus{}, fmt.Errorf("register engine %s: %w", engine.Name, err)
+	}
+	if engine.Registered = known.Registered; engine.Registered.IsZero() {
+		engine.Registered = now.UTC()
+	}
+	index := entry.ModifyIndex
+	ops := []state.Op{{Kind: state.OpCheckSession, Key: state.OrchestratorLock(orchestrator.ControlShard(engine.Name)), Session: session}}
+	changed := !reflect.DeepEqual(known, engine)
+	if changed {
+		event, err := state.EventOp(spec.Event{
+			Time: now.UTC(), Type: spec.EventEngineRegistered, Severity: spec.Info, Node: r.node, Who: api.Who(ctx),
+			Message: fmt.Sprintf("engine %s (%s) is registered, at %s", engine.Name, engine.Kind, engine.Address),
+		})
+		if err != nil {
+			return api.EngineStatus{}, err
+		}
+		ops = append(ops, state.Op{Kind: state.OpCAS, Key: state.EngineKey(engine.Name), Index: index, Value: state.Encode(engine)}, event)
+	}
+	if session == "" {
+		return api.EngineStatus{}, api.Errorf(api.ErrUnavailable, "node %s does not own engine %s now: try again", r.node, engine.Name)
+	}
+	at, err := store.Txn(ctx, ops...)
+	switch {
+	case errors.Is(err, state.ErrConflict):
+		return api.EngineStatus{}, api.Errorf(api.ErrUnavailable, "node %s does not own engine %s now, or its record was changed at the same time: try again", r.node, engine.Name)
+	case err != nil:
+		return api.EngineStatus{}, fmt.Errorf("register engine %s: %w", engine.Name, err)
+	}
+	if changed {
+		index = at
+	}
+	r.mu.Lock()
+	b := beatOf{engine: engine, index: index, since: now, heard: true}
+	r.beats[engine.Name] = b
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+	return r.status(&b), nil
+}
+
+// beat takes a heartbeat that changes nothing.
+func (r *registry) beat(engine spec.Engine, now time.Time) (api.EngineStatus, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b, known := r.beats[engine.Name]
+	engine.Registered = b.engine.Registered
+	if !known || !reflect.DeepEqual(b.engine, engine) {
+		return api.EngineStatus{}, false
+	}
+	b.since, b.heard = now, true
+	r.beats[engine.Name] = b
+	return r.status(&b), true
+}
+
+func (r *registry) status(b *beatOf) api.EngineStatus {
+	s := api.EngineStatus{Engine: b.engine, Node: r.node, Expires: b.expires()}
+	if b.heard {
+		s.Beat = b.since
+	}
+	return s
+}
+
+// own returns the engines that this agent looks after, by name.
+func (r *registry) own() map[string]api.EngineStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := map[string]api.EngineStatus{}
+	for name, b := range r.beats {
+		out[name] = r.status(&b)
+	}
+	return out
+}
+
+// all returns the engines in the store, ordered by name, with what this agent
+// knows of its own.
+func (r *registry) all(ctx context.Context, store state.Store) ([]api.EngineStatus, error) {
+	engines, _, err := state.ListAs[spec.Engine](ctx, store, state.EnginesPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("read engines: %w", err)
+	}
+	own := r.own()
+	out := make([]api.EngineStatus, 0, len(engines))
+	for _, e := range engines {
+		status, mine := own[e.Name]
+		if !mine {
+			status = api.EngineStatus{Engine: e}
+		}
+		out = append(out, status)
+	}
+	return out, nil
+}
+
+// owner returns the node that owns an engine's control shard; "" while none
+// does. Fresh asks the store even if it was asked a moment ago.
+func (r *registry) owner(ctx context.Context, name string, fresh bool) (string, error) {
+	shard := orchestrator.ControlShard(name)
+	r.mu.Lock()
+	if !fresh && time.Since(r.asked) < ownersFor {
+		defer r.mu.Unlock()
+		return r.owners[shard], nil
+	}
+	r.mu.Unlock()
+	locks, _, err := r.store.List(ctx, state.OrchestratorLocksPrefix)
+	if err != nil {
+		return "", fmt.Errorf("read who owns the control shards: %w", err)
+	}
+	nodes, _, err := r.store.List(ctx, state.NodesPrefix)
+	if err != nil {
+		return "", fmt.Errorf("read nodes: %w", err)
+	}
+	c, err := clusterOf(nodes, locks, nil)
+	if err != nil {
+		return "", err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.owners, r.asked = c.ControlShards, time.Now()
+	return r.owners[shard], nil
+}
