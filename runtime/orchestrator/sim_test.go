@@ -20,7 +20,7 @@ import (
 
 var (
 	simSeed  = flag.Uint64("sim.seed", 0, "run this seed of the simulation only")
-	simSeeds = flag.Uint64("sim.seeds", 6, "how many seeds to run")
+	simSeeds = flag.Uint64("sim.seeds", 4, "how many seeds to run")
 )
 
 // simSteps is how many things happen in a simulation.
