@@ -33,6 +33,12 @@ func (s *supervisor) adoptAll(r *replayed, now time.Time) error {
 			history: e.Keep.History, blame: e.Keep.Blame, forking: e.Keep.Forking, lease: e.Keep.Lease, session: e.Keep.Session, nextAt: e.Instance.NextStart}
 		in.view.ID = id
 		s.instances[id] = in
+	}
+	if err := s.fenceFirst(ids); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		in := s.instances[id]
 		if in.phase.alive() || in.forking { // these come first if descriptors are few
 			s.listen(in, true)
 		}
@@ -53,6 +59,36 @@ func (s *supervisor) adoptAll(r *replayed, now time.Time) error {
 	s.strays(seen, known, len(r.damage) > 0 || r.fresh, now)
 	s.settle()
 	return nil
+}
+
+// fenceFirst puts what lives under a lease under the fence again, before
+// anything that takes long where there are many instances.
+func (s *supervisor) fenceFirst(ids []spec.InstanceID) (err error) {
+	for _, id := range ids {
+		in := s.instances[id]
+		if in.lease == "" || in.view.PID == 0 || !in.phase.alive() {
+			continue
+		}
+		if in.proc, err = s.find(in); err != nil {
+			return err
+		}
+		if in.proc != nil {
+			s.leases.fence.guard(in.proc, in.lease)
+		}
+	}
+	return nil
+}
+
+// find opens the process that the journal names.
+func (s *supervisor) find(in *instance) (*process, error) {
+	p, err := s.kern.Find(in.view.PID, in.view.StartTicks, in.view.BootID, in.marks())
+	if err != nil {
+		return nil, fmt.Errorf("adopt instance %s: %w", in.view.ID, err)
+	}
+	if p != nil && in.session != 0 {
+		p.session = in.session // a main process that the leader named
+	}
+	return p, nil
 }
 
 // scan looks for this watchdog's processes; while one is awaited that was
@@ -99,10 +135,10 @@ func leaderOf(in *instance, seen []sighting) *sighting {
 
 // resume goes on with one instance.
 func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, now time.Time) (err error) {
-	var p *process
-	if in.view.PID != 0 && in.phase.alive() {
-		if p, err = s.kern.Find(in.view.PID, in.view.StartTicks, in.view.BootID, in.marks()); err != nil {
-			return fmt.Errorf("adopt instance %s: %w", in.view.ID, err)
+	p := in.proc // of one that is fenced already
+	if p == nil && in.view.PID != 0 && in.phase.alive() {
+		if p, err = s.find(in); err != nil {
+			return err
 		}
 	}
 	awaited := in.phase.alive() || in.forking
@@ -120,9 +156,6 @@ func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, n
 		in.view.Started = now.UTC()
 	}
 	if p != nil {
-		if in.session != 0 && p.pid == in.view.PID {
-			p.session = in.session // a main process that the leader named
-		}
 		known[p.pid] = true
 		s.adopted(in, p, now)
 		return nil
