@@ -33,7 +33,7 @@ func (h *Host) StartAgent() error {
 
 // writeAgentConfig writes the configuration file of an agent.
 func writeAgentConfig(path, node, data, listen, consul string) error {
-	text := fmt.Sprintf("node     = %q\ndata_dir = %q\nlisten   = %q\n\nconsul {\n  address = %q\n}\n", node, data, listen, consul)
+	text := fmt.Sprintf("node     = %q\ndata_dir = %q\n\nconsul {\n  address = %q\n}\npeers {\n  listen = %q\n}\n", node, data, consul, listen)
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("write the configuration of an agent: %w", err)
 	}

@@ -31,7 +31,7 @@ In another terminal:
   bin/meshrun nodes
   bin/meshrun leader
   bin/meshrun logs -f tickets/seller       # from all nodes, merged; the tokens grow when shards move
-  bin/meshrun drain n2                     # its shards go elsewhere; bin/meshrun drain -undo n2 takes it back
+  bin/meshrun drain n2                     # its shards go elsewhere; bin/meshrun drain -off n2 takes it back
   kill -9 $(cat %[3]s/watchdog/watchdog.lock); pkill -9 -f '^[^ ]*meshrun agent -config %[4]s'
                                            # node n3 is dead: after some 12 seconds others have its exclusive shards
 
