@@ -215,7 +215,7 @@ func (m *membership) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.id = id
+	m.id, m.cfg.node.Since = id, time.Now().UTC().Truncate(time.Second)
 	if m.cfg.fence == 0 {
 		return nil // the record in the store tells it
 	}
@@ -279,6 +279,7 @@ func (m *membership) register(ctx context.Context) error {
 		// What an operator said of the node is in its record.
 		if was, err := state.Decode[spec.Node](entry); err == nil {
 			m.drain(was.Draining)
+			m.cfg.node.Since = was.Since
 			if reflect.DeepEqual(was, m.record()) {
 				return nil
 			}

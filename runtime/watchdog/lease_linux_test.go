@@ -149,7 +149,7 @@ func TestEndOfALeaseEndsAWholeGroupOnTime(t *testing.T) {
 	}
 	log := d.awaitOutput(l.ID, "asked at")
 	asked := time.Duration(number64(t, log, "asked at "))
-	if early := deadline - asked; early > stopMargin || early < stopMargin-late {
+	if early := deadline - asked; early > StopMargin || early < StopMargin-late {
 		t.Errorf("it was asked %s before the deadline", early)
 	}
 	d.renew(5 * time.Second)
