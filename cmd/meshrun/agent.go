@@ -160,7 +160,7 @@ func (c *runAgent) resolve() (agent.Config, error) {
 // three seconds a lost packet would end exclusive shards.
 const (
 	minFence = 3 * time.Second
-	maxFence = time.Minute
+	maxFence = 50 * time.Second
 )
 
 // cluster returns how Consul is reached; nil if the node is on its own.
