@@ -199,11 +199,7 @@ func TestEndOfALeaseEndsAWholeGroupOnTime(t *testing.T) {
 	}
 	log := d.awaitOutput(l.ID, "asked at")
 	asked := time.Duration(number64(t, log, "asked at "))
-<<<<<<< HEAD
-	if early := deadline - asked; early > StopMargin || early < StopMargin-late {
-=======
-	if early := deadline - asked; early > stopMargin || early < stopMargin-2*late {
->>>>>>> wip-lease
+	if early := deadline - asked; early > StopMargin || early < StopMargin-2*late {
 		t.Errorf("it was asked %s before the deadline", early)
 	}
 	d.renew(5 * time.Second)
