@@ -1,5 +1,9 @@
 package spec
 
+// AgentService is the name of the service that every agent of a cluster is, in
+// Consul's catalog and for its CA.
+const AgentService = "meshrun-agent"
+
 // ServiceState is how well a catalog of services says that something is.
 type ServiceState string
 

@@ -147,8 +147,8 @@ const (
 
 // takenServices are names that stand for something else in every Consul.
 var takenServices = map[string]string{
-	"consul":        "Consul lists its own servers under it.",
-	"meshrun-agent": "meshrun lists its own agents under it.",
+	"consul":     "Consul lists its own servers under it.",
+	AgentService: "meshrun lists its own agents under it.",
 }
 
 // services checks what is to be listed in a catalog.
