@@ -87,7 +87,10 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 		}
 	}
 	note := "removed; what is left is ending"
-	if job != nil {
+	switch {
+	case v.JobsUnknown:
+		note = "what is wanted of it is not known now"
+	case job != nil:
 		note = fmt.Sprintf("version %d, %s %s ago by %s", job.Version, whyText(job.Why), ago(o.now.Sub(job.When)), job.Who)
 	}
 	b.WriteString(s.bold(name) + s.dim("  "+note) + "  " + healthText(instances, s) + "\n")

@@ -25,6 +25,7 @@ import (
 	"github.com/synergymesh/meshrun/runtime/orchestrator"
 	"github.com/synergymesh/meshrun/runtime/scheduler"
 	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/runtime/state/catalog"
 	"github.com/synergymesh/meshrun/runtime/state/consul"
 	"github.com/synergymesh/meshrun/runtime/watchdog"
 	"github.com/synergymesh/meshrun/schema"
@@ -94,7 +95,7 @@ func Run(ctx context.Context, cfg Config) error {
 	case failure = <-a.failed:
 	case a.ending = <-a.ends:
 	}
-	_ = notify("STOPPING=1")
+	_ = supervisor().Send("STOPPING=1")
 	timeout := stopTimeout
 	if a.leaving = a.leaves(); a.leaving {
 		timeout += leaveWait
@@ -141,6 +142,7 @@ type parts struct {
 // link is what joins the agent to a cluster; empty on one machine.
 type link struct {
 	consul      *consul.Store
+	listed      *catalog.Keeper                   // in Consul's catalog
 	scoped      func(context.Context) state.Store // with the rights of who asks
 	credentials api.Credentials                   // for other agents
 }
@@ -203,7 +205,7 @@ func (a *agent) open(ctx context.Context) error {
 	if err := a.serve(); err != nil {
 		return err
 	}
-	if err := notify("READY=1\nSTATUS=node " + a.cfg.Node); err != nil {
+	if err := supervisor().Send("READY=1\nSTATUS=node " + a.cfg.Node); err != nil {
 		a.logger.Warn("tell the watchdog", "error", err)
 	}
 	a.logger.Info("ready", "node", a.cfg.Node, "data_dir", a.cfg.DataDir, "version", a.cfg.Version)
@@ -213,6 +215,7 @@ func (a *agent) open(ctx context.Context) error {
 // startLoops starts the layers' loops: each watches, decides and acts by itself.
 func (a *agent) startLoops() {
 	ctx := context.Background() // ended by the lifecycle, in order
+	a.startCatalog()
 	a.life.start(ctx, "guard", (&guard{
 		dataDir: a.cfg.DataDir, args: a.cfg.Args, client: a.client, logger: a.logger.Named("guard"), leave: underSystemd(),
 	}).run, a.failed)

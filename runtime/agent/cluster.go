@@ -156,4 +156,7 @@ func (a *agent) refresh() {
 	a.engine.Refresh()
 	a.scheduler.Refresh()
 	a.orchestrator.Refresh()
+	if a.listed != nil { // not before it has been started
+		a.listed.Wake()
+	}
 }

@@ -154,10 +154,9 @@ func (m *membership) renew(ctx context.Context) error {
 	err := m.cfg.store.RenewSession(ctx, m.id)
 	if errors.Is(err, state.ErrSessionNotFound) {
 		m.lost(ctx)
-		return fmt.Errorf("renew session: %w", err)
 	}
 	if err != nil {
-		return fmt.Errorf("renew session: %w", err)
+		return err // it says what was tried
 	}
 	m.renewed = sent
 	if m.cfg.fence > 0 {
@@ -214,7 +213,7 @@ func (m *membership) create(ctx context.Context) error {
 	}
 	id, err := m.cfg.store.CreateSession(ctx, cfg)
 	if err != nil {
-		return fmt.Errorf("create session: %w", err)
+		return err
 	}
 	m.id = id
 	if m.cfg.fence == 0 {
@@ -340,6 +339,7 @@ func (m *membership) path(name string) string { return filepath.Join(m.cfg.dir, 
 func (m *membership) followRecord(ctx context.Context) {
 	key := state.NodeKey(m.cfg.node.Name)
 	var index uint64
+	others := 0
 	for ctx.Err() == nil {
 		entries, next, err := m.cfg.store.Watch(ctx, state.NodesPrefix, index)
 		if err != nil {
@@ -347,6 +347,10 @@ func (m *membership) followRecord(ctx context.Context) {
 			continue
 		}
 		index = next
+		if len(entries) != others {
+			others = len(entries)
+			m.cfg.changed() // the locks of one that has gone may be free
+		}
 		session, held := m.Session(), false
 		for _, e := range entries {
 			if e.Key != key || e.Session != session {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -61,6 +62,13 @@ func (n *node) lastLease() spec.Lease {
 		return spec.Lease{}
 	}
 	return n.leases[len(n.leases)-1]
+}
+
+// told is all that the watchdog was told.
+func (n *node) told() []spec.Lease {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.leases)
 }
 
 func (n *node) problem() string {
@@ -214,7 +222,7 @@ func TestALostSessionRevokesTheLeaseBeforeTheNextSessionIsMade(t *testing.T) {
 		}
 		pass(renewEvery)
 		revoked := false
-		for _, l := range n.leases {
+		for _, l := range n.told() {
 			revoked = revoked || l == spec.Lease{Session: old}
 			if revoked && l.Session == old && l.Until > 0 {
 				t.Errorf("renewed after it was revoked: %+v", l)

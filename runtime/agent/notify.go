@@ -2,42 +2,26 @@ package agent
 
 import (
 	"context"
-	"net"
 	"os"
-	"strconv"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/runtime/watchdog"
 )
 
-// notify sends a message to the supervisor, as sd_notify(3) describes it: the
-// agent's is the watchdog. Without a supervisor it does nothing.
-func notify(message string) error {
-	path := os.Getenv("NOTIFY_SOCKET")
-	if path == "" {
-		return nil
-	}
-	conn, err := net.DialTimeout("unixgram", path, time.Second)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if err := conn.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
-		return err
-	}
-	_, err = conn.Write([]byte(message))
-	return err
-}
+// supervisor is who keeps the agent alive: the watchdog.
+func supervisor() watchdog.Notifier { return watchdog.NewNotifier(os.Getenv) }
 
-// keepAlive tells the watchdog at a third of its timeout that the agent
+// keepAlive tells the supervisor at a third of its timeout that the agent
 // works, as long as healthy says so.
 func keepAlive(ctx context.Context, logger hclog.Logger, healthy func(context.Context) error) error {
-	usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
-	if err != nil || usec <= 0 {
+	above := supervisor()
+	if above.Timeout == 0 {
 		<-ctx.Done()
 		return nil
 	}
-	period := time.Duration(usec) * time.Microsecond / 3
+	period := above.Timeout / 3
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
 	for {
@@ -46,7 +30,7 @@ func keepAlive(ctx context.Context, logger hclog.Logger, healthy func(context.Co
 		cancel()
 		if err == nil {
 			// A watchdog that is just being replaced misses a beat; that is fine.
-			_ = notify("WATCHDOG=1")
+			_ = above.Send("WATCHDOG=1")
 		} else if ctx.Err() == nil {
 			logger.Warn("not healthy: keeping the keep-alive back", "error", err)
 		}

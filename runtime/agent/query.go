@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"sync"
 	"time"
 
@@ -78,17 +79,22 @@ func (b *backend) Info(ctx context.Context) (api.Info, error) {
 	} else {
 		info.Problems = append(info.Problems, "the watchdog does not answer; if it has died, a new one is being started")
 	}
+	info.Problems = append(info.Problems, b.problemsBut()...)
+	return info, nil
+}
+
+// problemsBut returns what is wrong with the node, but for what is noted under
+// some names.
+func (b *backend) problemsBut(names ...string) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	names := make([]string, 0, len(b.problems))
-	for name := range b.problems {
-		names = append(names, name)
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(b.problems)) {
+		if !slices.Contains(names, name) {
+			out = append(out, b.problems[name])
+		}
 	}
-	sort.Strings(names)
-	for _, name := range names {
-		info.Problems = append(info.Problems, b.problems[name])
-	}
-	return info, nil
+	return out
 }
 
 // Jobs returns what is wanted now.

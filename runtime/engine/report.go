@@ -101,7 +101,8 @@ func (r *reporter) step(ctx context.Context, now time.Time) (next time.Duration,
 		r.under, r.listed = session, false
 		r.view.soil()
 	}
-	if !r.view.takeDirty(r.dirty) {
+	// The others' turn must not wait for a report: it comes at once.
+	if !r.view.takeDirty(r.dirty, func(job string) { delete(r.last, job) }) {
 		return 0, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)

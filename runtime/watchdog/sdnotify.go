@@ -2,54 +2,30 @@ package watchdog
 
 import (
 	"context"
-	"net"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
 
-// sdNotifier tells the watchdog's own parent, systemd, how it is
-// (sd_notify(3)). Without NOTIFY_SOCKET it does nothing.
+// sdNotifier tells the watchdog's own parent, systemd, how it is.
 type sdNotifier struct {
-	log    hclog.Logger
-	socket string
-	every  time.Duration // between keep-alives; 0 for none
+	Notifier
+	log hclog.Logger
 }
 
 // newSDNotifier reads the environment. One that was made for an instance of
 // meshrun (the agent that started this watchdog) is not for the watchdog.
 func newSDNotifier(getenv func(string) string, log hclog.Logger) *sdNotifier {
 	n := &sdNotifier{log: log.Named("systemd")}
-	if getenv(envInstance) != "" {
-		return n
-	}
-	n.socket = getenv("NOTIFY_SOCKET")
-	usec, err := strconv.ParseInt(getenv("WATCHDOG_USEC"), 10, 64)
-	if err == nil && usec > 0 {
-		n.every = time.Duration(usec) * time.Microsecond / 2
+	if getenv(envInstance) == "" {
+		n.Notifier = NewNotifier(getenv)
 	}
 	return n
 }
 
 // send tells one thing, such as "READY=1".
 func (n *sdNotifier) send(state string) {
-	if n.socket == "" {
-		return
-	}
-	name := n.socket
-	if strings.HasPrefix(name, "@") { // the abstract namespace
-		name = "\x00" + name[1:]
-	}
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
-	if err == nil {
-		defer conn.Close()
-		if err = conn.SetWriteDeadline(time.Now().Add(time.Second)); err == nil {
-			_, err = conn.Write([]byte(state))
-		}
-	}
-	if err != nil {
+	if err := n.Send(state); err != nil {
 		n.log.Warn("cannot notify systemd", "state", state, "error", err)
 	}
 }
@@ -73,10 +49,10 @@ func (n *sdNotifier) report(loop *supervisor, r *ring) {
 		}
 	}
 	n.send("READY=1\nSTATUS=Keeping processes alive")
-	if n.every <= 0 {
+	if n.Timeout == 0 {
 		return
 	}
-	beat := time.NewTicker(n.every)
+	beat := time.NewTicker(n.Timeout / 2)
 	defer beat.Stop()
 	for {
 		if n.healthy(loop) {
