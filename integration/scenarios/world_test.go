@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,13 +38,22 @@ type world struct {
 // newWorld starts a cluster with a job of exclusive shards, and of plain ones.
 func newWorld(t *testing.T, nodes, exclusive, plain int) *world {
 	t.Helper()
-	w := &world{t: t, Cluster: newCluster(t, 3, nodes, true), born: ledger.Now(), exclusive: exclusive, plain: plain}
+	return startWorld(t, newCluster(t, 3, nodes), exclusive, plain)
+}
+
+// startWorld starts meshrun on a cluster without it, and gives it work.
+func startWorld(t *testing.T, c *cluster.Cluster, exclusive, plain int) *world {
+	t.Helper()
+	w := &world{t: t, Cluster: c, born: ledger.Now(), exclusive: exclusive, plain: plain}
+	for _, h := range c.Nodes {
+		must(t, h.StartAgent())
+	}
 	w.ledger = filepath.Join(w.Dir, "ledger")
 	must(t, os.WriteFile(w.ledger, nil, 0o644))
 	must(t, w.WaitAgents(w.soon()))
 	w.apply(w.Nodes[0], w.job("job"))
 	took := w.settle()
-	t.Logf("%d exclusive and %d plain shards run on %d nodes %v after the apply", exclusive, plain, nodes, round(took))
+	t.Logf("%d exclusive and %d plain shards run on %d nodes %v after the apply", exclusive, plain, len(c.Nodes), round(took))
 	return w
 }
 
@@ -188,14 +198,20 @@ func (w *world) snapshot() map[spec.InstanceID]where {
 // still runs there, in the same processes.
 func (w *world) undisturbed(before map[spec.InstanceID]where, victims ...*cluster.Host) {
 	w.t.Helper()
-	now := w.snapshot()
-	for id, at := range before {
-		hit := false
-		for _, v := range victims {
-			hit = hit || v.Name == at.node
+	now := map[string]map[spec.InstanceID][]cluster.Process{}
+	for _, h := range w.Nodes {
+		if slices.Contains(victims, h) {
+			continue
 		}
-		if !hit && now[id] != at {
-			w.t.Errorf("%v was disturbed: ran on %s (%d), now on %q (%d)", id, at.node, at.pid, now[id].node, now[id].pid)
+		shards, err := h.Shards()
+		must(w.t, err)
+		now[h.Name] = shards
+	}
+	for id, at := range before {
+		shards, spared := now[at.node]
+		is := func(p cluster.Process) bool { return p.PID == at.pid }
+		if spared && !slices.ContainsFunc(shards[id], is) {
+			w.t.Errorf("%v was disturbed: it ran on %s with pid %d", id, at.node, at.pid)
 		}
 	}
 }
