@@ -28,6 +28,9 @@ type backend struct {
 	dataDir string
 	started time.Time
 	store   state.Store
+	// grace is how long an exclusive shard has to end by itself when its node
+	// loses the cluster; 0 where there is none to lose.
+	grace time.Duration
 	// scoped returns the store with the rights of who asks (api.CallOf); nil
 	// where there are no rights to tell apart. See storeFor.
 	scoped   func(context.Context) state.Store

@@ -323,9 +323,10 @@ func (w *watchdog) serve(ctx context.Context) error {
 // wait runs until the loop has ended, passing on what comes from outside.
 func (w *watchdog) wait(ctx context.Context, signals, children <-chan os.Signal) error {
 	end := ctx.Done()
+	var told sync.Once
 	stop := func(why string) {
 		w.log.Info("stopping all instances, the agent last", "why", why)
-		w.systemd.send("STOPPING=1")
+		told.Do(func() { w.wg.Go(func() { w.systemd.stopping(w.loop) }) })
 		// A loop that has ended already has nothing left to stop.
 		_ = w.loop.do(context.Background(), func() { w.loop.beginHalt(false, time.Now()) })
 	}
