@@ -29,7 +29,7 @@ func session(t *testing.T, c *cluster.Cluster, h *cluster.Host) (gone func() err
 		if err != nil {
 			return err
 		}
-		var list []struct{ ID string }
+		var list []cluster.Session
 		if err := api.Get(t.Context(), "/v1/session/info/"+id, &list); err != nil {
 			return err
 		}

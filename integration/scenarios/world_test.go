@@ -111,24 +111,14 @@ func (w *world) holder(key string) (*cluster.Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := api.List(w.t.Context(), key)
+	session, err := api.Holder(w.t.Context(), key)
 	if err != nil {
 		return nil, err
 	}
-	if len(list) != 1 || list[0].Session == "" {
-		return nil, fmt.Errorf("nobody holds %s", key)
-	}
-	var sessions []struct{ Node string }
-	if err := api.Get(w.t.Context(), "/v1/session/info/"+list[0].Session, &sessions); err != nil {
-		return nil, err
-	}
-	if len(sessions) != 1 {
-		return nil, fmt.Errorf("the session that holds %s has just ended", key)
-	}
-	if h := w.Host(sessions[0].Node); h != nil {
+	if h := w.Host(session.Node); h != nil {
 		return h, nil
 	}
-	return nil, fmt.Errorf("%s is held from %s, which is no host", key, sessions[0].Node)
+	return nil, fmt.Errorf("%s is held from %s, which is no host", key, session.Node)
 }
 
 // primary returns the node that decides where shards run.
