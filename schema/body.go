@@ -66,6 +66,18 @@ func (r *reader) nested(b *hcl.Block) *reader {
 	return open(r.def.Block(b.Type), b.Body, b.DefRange, path+".", r.check, r.rec, r.diags)
 }
 
+// name makes the block's name a part of its path, as a label would be.
+func (r *reader) name(name string) {
+	was := r.path
+	r.path += name + "."
+	r.rec.where[was+name] = r.header
+	for _, a := range r.def.Attrs {
+		if at, ok := r.rec.where[was+a.Name]; ok {
+			r.rec.where[r.path+a.Name] = at
+		}
+	}
+}
+
 // fail reports an error at a place.
 func (r *reader) fail(at hcl.Range, summary, detail string) {
 	*r.diags = append(*r.diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: detail, Subject: &at})

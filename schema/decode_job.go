@@ -252,6 +252,8 @@ func decodeProcessBlock(r *reader, b *hcl.Block, out *spec.Process) {
 		v := spec.DefaultDependency(b.Labels[0])
 		v.Condition = spec.Condition(r.enum("condition"))
 		out.DependsOn = append(out.DependsOn, v)
+	case "service":
+		out.Services = append(out.Services, decodeService(r))
 	default:
 		decodeLaterBlock(r, b, out)
 	}
@@ -265,6 +267,20 @@ func decodeRestart(r *reader, out *spec.Restart) {
 	r.duration("window", &out.Window)
 	out.Exhausted = spec.Exhausted(r.enum("exhausted"))
 	r.duration("stable", &out.Stable)
+}
+
+// decodeService reads a service, which is known by its name though that is no
+// label. It is listed for all to see, and nothing secret may be in it.
+func decodeService(r *reader) (v spec.Service) {
+	before := len(r.rec.sensitive)
+	r.str("name", &v.Name)
+	r.name(v.Name)
+	r.str("port", &v.Port)
+	r.stringList("tags", &v.Tags)
+	for _, path := range r.rec.sensitive[before:] {
+		r.fail(r.rec.at(path, r.header), "Sensitive value", "Services are listed for everybody to see, so what is sensitive can be no part of one.")
+	}
+	return v
 }
 
 // decodeLaterBlock reads the blocks that this version refuses.
@@ -289,12 +305,6 @@ func decodeLaterBlock(r *reader, b *hcl.Block, out *spec.Process) {
 		r.size("memory", &v.Memory)
 		r.integer("pids", &v.PIDs)
 		out.Resources = &v
-	case "service":
-		v := spec.Service{}
-		r.str("name", &v.Name)
-		r.str("port", &v.Port)
-		r.stringList("tags", &v.Tags)
-		out.Services = append(out.Services, v)
 	case "update":
 		v := spec.DefaultUpdate()
 		r.integer("max_parallel", &v.MaxParallel)

@@ -66,27 +66,6 @@ var resourcesBlock = &Block{
 }`,
 }
 
-var serviceBlock = &Block{
-	Name: "service", Repeat: true,
-	Doc:   "Registration in Consul's catalog.",
-	Needs: `needs Consul, which this version of meshrun does not speak to yet; remove the block`,
-	Attrs: []Attr{
-		{Name: "name", Kind: KindString, Required: true, Doc: "Name of the service."},
-		{Name: "port", Kind: KindString, Doc: "Which of the process's ports it is reached at."},
-		{Name: "tags", Kind: KindStringList, Doc: "Tags of the service."},
-	},
-	Example: `job "web" {
-  process "server" {
-    command = ["./server"]
-    port "http" {}
-    service {
-      name = "web"
-      port = "http"
-    }
-  }
-}`,
-}
-
 var updateBlock = &Block{
 	Name:  "update",
 	Doc:   "How a new version is rolled out.",

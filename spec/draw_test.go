@@ -52,6 +52,9 @@ func drawProcess(t *rapid.T, name string) Process {
 	for _, on := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"x", "y"}), 0, 2, rapid.ID).Draw(t, "depends") {
 		p.DependsOn = append(p.DependsOn, Dependency{Process: on, Condition: rapid.SampledFrom([]Condition{ConditionStarted, ConditionCompleted}).Draw(t, "condition")})
 	}
+	for _, name := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"web", "db"}), 0, 2, rapid.ID).Draw(t, "services") {
+		p.Services = append(p.Services, Service{Name: name, Tags: rapid.SampledFrom([][]string{nil, {"a"}, {"b", "c"}}).Draw(t, "tags")})
+	}
 	if rapid.Bool().Draw(t, "has resources") {
 		p.Resources = &Resources{CPU: rapid.SampledFrom([]float64{0, 0.5}).Draw(t, "cpu")}
 	}
@@ -107,7 +110,7 @@ func mutate(t *rapid.T, j *Job) *Job {
 		case 7:
 			p.Reload = fresh.Reload
 		case 8:
-			p.DependsOn, p.Placing, p.Resources = fresh.DependsOn, fresh.Placing, fresh.Resources
+			p.DependsOn, p.Placing, p.Resources, p.Services = fresh.DependsOn, fresh.Placing, fresh.Resources, fresh.Services
 		case 9:
 			*p = fresh
 		}

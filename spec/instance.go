@@ -187,9 +187,11 @@ type Instance struct {
 	Restarts int   `json:"restarts"`
 	LastExit *Exit `json:"last_exit,omitempty"`
 	// Status is the last STATUS= that the process told (sd_notify(3)).
-	Status   string         `json:"status,omitempty"`
-	Ports    map[string]int `json:"ports,omitempty"`
-	Critical bool           `json:"critical,omitempty"`
+	Status string         `json:"status,omitempty"`
+	Ports  map[string]int `json:"ports,omitempty"`
+	// Services are what a catalog lists of the instance.
+	Services []Endpoint `json:"services,omitempty"`
+	Critical bool       `json:"critical,omitempty"`
 	// DroppedBytes counts output that was not kept because its bound was hit.
 	DroppedBytes uint64 `json:"dropped_bytes,omitempty"`
 }

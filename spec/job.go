@@ -192,9 +192,12 @@ type Resources struct {
 	PIDs   int     `json:"pids,omitempty" diff:"live"`
 }
 
-// Service is a registration in a service catalog.
+// Service makes each instance be listed in a catalog of services, with its health.
 type Service struct {
-	Name string   `json:"name" diff:"key"`
+	// Name is a label of DNS; several processes may have the same.
+	Name string `json:"name" diff:"key"`
+	// Port is the name of one of the process's ports; empty for a service
+	// without one.
 	Port string   `json:"port,omitempty" diff:"live"`
 	Tags []string `json:"tags,omitempty" diff:"live"`
 }

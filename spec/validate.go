@@ -57,6 +57,7 @@ var (
 	namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
 	userPattern = regexp.MustCompile(`^[A-Za-z0-9_.][A-Za-z0-9_.@-]*\$?(:[A-Za-z0-9_.][A-Za-z0-9_.@-]*)?$`)
 	envPattern  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	dnsPattern  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 )
 
 // Validate returns everything that is wrong with a normalized job, in the
@@ -125,6 +126,7 @@ func (v *validator) process(p *Process) {
 	v.signals(p)
 	v.limits(p)
 	v.ports(p)
+	v.services(p)
 	v.placing(p)
 }
 

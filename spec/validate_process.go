@@ -2,7 +2,10 @@ package spec
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // MinWatchdogTimeout is the shortest watchdog timeout: shorter ones kill what
@@ -133,6 +136,65 @@ func (v *validator) limits(p *Process) {
 	}
 	if p.Logs.Keep < 0 || p.Logs.Keep > MaxFiles {
 		v.add(p.Name, "logs.keep", fmt.Sprintf("%d files cannot be kept", p.Logs.Keep), fmt.Sprintf("Write a number from 0 to %d.", MaxFiles))
+	}
+}
+
+// Bounds of a service's tags: Consul keeps them in its memory on every server.
+const (
+	maxTags     = 64
+	maxTagBytes = 255
+)
+
+// takenServices are names that stand for something else in every Consul.
+var takenServices = map[string]string{
+	"consul":     "Consul lists its own servers under it.",
+	AgentService: "meshrun lists its own agents under it.",
+}
+
+// services checks what is to be listed in a catalog.
+func (v *validator) services(p *Process) {
+	var ports []string
+	for _, port := range p.Ports {
+		ports = append(ports, port.Name)
+	}
+	seen := map[string]bool{}
+	for _, s := range p.Services {
+		path := "service." + s.Name
+		switch why, taken := takenServices[s.Name]; {
+		case s.Name == "":
+			v.add(p.Name, "service", "The name of a service is empty", `Write the name by which others shall find it, such as "web".`)
+		case len(s.Name) > MaxNameLength || !dnsPattern.MatchString(s.Name):
+			v.add(p.Name, path, fmt.Sprintf("%q is not a name for a service", s.Name),
+				fmt.Sprintf("It is a label of DNS: at most %d lower-case letters, digits and \"-\", which begins and ends with a letter or digit.", MaxNameLength))
+		case taken:
+			v.add(p.Name, path, fmt.Sprintf("The service name %q is taken", s.Name), why+" Choose another name.")
+		case seen[s.Name]:
+			v.add(p.Name, path, fmt.Sprintf("Two services are named %q", s.Name), "Names of services are unique within a process. Remove or rename one of the two, or give one service both tags.")
+		}
+		seen[s.Name] = true
+		if s.Port != "" && !slices.Contains(ports, s.Port) {
+			detail := fmt.Sprintf("Add port %q {} to the process.", s.Port)
+			if near := suggest(s.Port, ports); near != "" {
+				detail = fmt.Sprintf("Did you mean %q?", near)
+			}
+			v.add(p.Name, path+".port", fmt.Sprintf("The process has no port %q", s.Port), detail)
+		}
+		v.tags(p, path+".tags", s.Tags)
+	}
+}
+
+func (v *validator) tags(p *Process, path string, tags []string) {
+	if len(tags) > maxTags {
+		v.add(p.Name, path, fmt.Sprintf("%d tags are too many", len(tags)), fmt.Sprintf("At most %d are allowed.", maxTags))
+	}
+	for i, tag := range tags {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		switch {
+		case tag == "" || len(tag) > maxTagBytes || strings.ContainsFunc(tag, unicode.IsControl):
+			v.add(p.Name, at, fmt.Sprintf("%q is not a tag", tag), fmt.Sprintf("Write 1 to %d bytes without control characters.", maxTagBytes))
+		case slices.Contains(tags[:i], tag):
+			v.add(p.Name, at, fmt.Sprintf("The tag %q is there twice", tag), "Remove one of the two.")
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,14 @@ func valid() *Job {
 }
 
 const second = Duration(time.Second)
+
+// numbers returns n different texts.
+func numbers(n int) (out []string) {
+	for i := range n {
+		out = append(out, strconv.Itoa(i))
+	}
+	return out
+}
 
 func TestValidateNamesEachFault(t *testing.T) {
 	// By name: migrate is process 0, web is process 1.
@@ -64,16 +73,29 @@ func TestValidateNamesEachFault(t *testing.T) {
 		"spread over one value": {func(j *Job) {
 			j.Processes[1].Placing = &Placing{Constraints: []Constraint{{Label: "zone", Is: "a"}}, Spreads: []Spread{{"zone"}}}
 		}, "web/placement.spread.zone", "nothing to spread over"},
-		"hasty watchdog":       {func(j *Job) { j.Processes[1].Watchdog = &Watchdog{Timeout: 1} }, "web/watchdog.timeout", "busy"},
-		"signal":               {func(j *Job) { j.Processes[1].Stop.Signal = "SIGTREM" }, "web/stop.signal", `Did you mean "SIGTERM"`},
-		"reload by SIGKILL":    {func(j *Job) { j.Processes[1].Reload = &Reload{Signal: "SIGKILL"} }, "web/reload.signal", "No process can handle"},
-		"tiny logs":            {func(j *Job) { j.Processes[1].Logs.MaxSize = 1 }, "web/logs.max_size", "too small"},
-		"misspelt dependency":  {func(j *Job) { j.Processes[1].DependsOn[0].Process = "migarte" }, "web/depends_on.migarte", `Did you mean "migrate"`},
-		"unknown dependency":   {func(j *Job) { j.Processes[1].DependsOn[0].Process = "db" }, "web/depends_on.db", "migrate, web"},
-		"depends on itself":    {func(j *Job) { j.Processes[1].DependsOn[0].Process = "web" }, "web/depends_on.web", "itself"},
-		"never completes":      {func(j *Job) { j.Processes[0].Restart.Policy = RestartAlways }, "web/depends_on.migrate.condition", "never completes"},
-		"nothing to depend on": {func(j *Job) { j.Processes[0].Shards = 0 }, "web/depends_on.migrate", "no shards"},
-		"ring":                 {func(j *Job) { j.Processes[0].DependsOn = []Dependency{DefaultDependency("web")} }, "migrate/depends_on.web", "migrate → web → migrate"},
+		"service's name":        {func(j *Job) { j.Processes[1].Services = []Service{{}} }, "web/service", "is empty"},
+		"service of no DNS":     {func(j *Job) { j.Processes[1].Services = []Service{{Name: "my_web"}} }, "web/service.my_web", "label of DNS"},
+		"service that ends bad": {func(j *Job) { j.Processes[1].Services = []Service{{Name: "web-"}} }, "web/service.web-", "label of DNS"},
+		"long service":          {func(j *Job) { j.Processes[1].Services = []Service{{Name: strings.Repeat("a", 64)}} }, "web/service." + strings.Repeat("a", 64), "at most 63"},
+		"Consul's service":      {func(j *Job) { j.Processes[1].Services = []Service{{Name: "consul"}} }, "web/service.consul", "its own servers"},
+		"meshrun's service":     {func(j *Job) { j.Processes[1].Services = []Service{{Name: "meshrun-agent"}} }, "web/service.meshrun-agent", "its own agents"},
+		"two services":          {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w"}, {Name: "w", Port: "http"}} }, "web/service.w", "Two services"},
+		"misspelt port":         {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w", Port: "htpp"}} }, "web/service.w.port", `Did you mean "http"`},
+		"unknown port":          {func(j *Job) { j.Processes[0].Services = []Service{{Name: "w", Port: "http"}} }, "migrate/service.w.port", `Add port "http" {}`},
+		"empty tag":             {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w", Tags: []string{"a", ""}}} }, "web/service.w.tags[1]", "1 to 255"},
+		"tag with a line":       {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w", Tags: []string{"a\nb"}}} }, "web/service.w.tags[0]", "control"},
+		"tag twice":             {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w", Tags: []string{"a", "a"}}} }, "web/service.w.tags[1]", "twice"},
+		"many tags":             {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w", Tags: numbers(65)}} }, "web/service.w.tags", "At most 64"},
+		"hasty watchdog":        {func(j *Job) { j.Processes[1].Watchdog = &Watchdog{Timeout: 1} }, "web/watchdog.timeout", "busy"},
+		"signal":                {func(j *Job) { j.Processes[1].Stop.Signal = "SIGTREM" }, "web/stop.signal", `Did you mean "SIGTERM"`},
+		"reload by SIGKILL":     {func(j *Job) { j.Processes[1].Reload = &Reload{Signal: "SIGKILL"} }, "web/reload.signal", "No process can handle"},
+		"tiny logs":             {func(j *Job) { j.Processes[1].Logs.MaxSize = 1 }, "web/logs.max_size", "too small"},
+		"misspelt dependency":   {func(j *Job) { j.Processes[1].DependsOn[0].Process = "migarte" }, "web/depends_on.migarte", `Did you mean "migrate"`},
+		"unknown dependency":    {func(j *Job) { j.Processes[1].DependsOn[0].Process = "db" }, "web/depends_on.db", "migrate, web"},
+		"depends on itself":     {func(j *Job) { j.Processes[1].DependsOn[0].Process = "web" }, "web/depends_on.web", "itself"},
+		"never completes":       {func(j *Job) { j.Processes[0].Restart.Policy = RestartAlways }, "web/depends_on.migrate.condition", "never completes"},
+		"nothing to depend on":  {func(j *Job) { j.Processes[0].Shards = 0 }, "web/depends_on.migrate", "no shards"},
+		"ring":                  {func(j *Job) { j.Processes[0].DependsOn = []Dependency{DefaultDependency("web")} }, "migrate/depends_on.web", "migrate → web → migrate"},
 		"too large": {func(j *Job) {
 			j.Processes[0].Env = map[string]Template{"A": Template(strings.Repeat("x", MaxJobBytes))}
 		}, "/", "KiB"},
@@ -102,8 +124,12 @@ func TestValidateNamesEachFault(t *testing.T) {
 
 func TestValidateFindsNothingWrongWithWhatWorks(t *testing.T) {
 	for name, change := range map[string]func(j *Job){
-		"as it is":               func(*Job) {},
-		"no shards":              func(j *Job) { j.Processes[1].Shards = 0 },
+		"as it is":  func(*Job) {},
+		"no shards": func(j *Job) { j.Processes[1].Shards = 0 },
+		"services": func(j *Job) {
+			j.Processes[0].Services = []Service{{Name: "0"}, {Name: "shop-web", Tags: []string{"v2", "Ünder score"}}}
+			j.Processes[1].Services = []Service{{Name: "shop-web", Port: "http"}}
+		},
 		"restarts at once":       func(j *Job) { j.Processes[1].Restart.Delay = 0 },
 		"retries without end":    func(j *Job) { r := &j.Processes[1].Restart; r.Exhausted, r.Attempts = ExhaustedRetry, 0 },
 		"never restarts":         func(j *Job) { j.Processes[0].Restart.Policy = RestartNever },

@@ -54,8 +54,8 @@ func applyCommand(term *terminal) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "apply [OPTIONS] PATH… | PLANFILE",
 		Short: "Make it so",
-		Long: "apply shows the plan, asks, and does it. With a file that `meshrun plan -out` saved, it does exactly\n" +
-			"what that plan says, or refuses if anything has moved since.",
+		Long: "apply shows the plan, asks, and does it; with -yes it shows what was done. With a file that\n" +
+			"`meshrun plan -out` saved, it does exactly what that plan says, or refuses if anything has moved since.",
 		Example: "  meshrun apply jobs/\n  meshrun apply -yes -wait jobs/shop.hcl",
 		Args:    arguments(1, -1, "the files or directories to apply, or a saved plan"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -96,6 +96,9 @@ func (c *apply) Run(ctx context.Context) error {
 	req, err := planRequest(cfg, c.args)
 	if err != nil {
 		return err
+	}
+	if c.yes {
+		return c.doUnseen(ctx, c.term, client, req)
 	}
 	p, err := client.Plan(ctx, req)
 	if err != nil {
@@ -155,10 +158,8 @@ func (a *applying) look(ctx context.Context, client *api.Client) error {
 
 // agree shows the plan, asks whether to do it, and does it.
 func (a *applying) agree(ctx context.Context, term *terminal, client *api.Client, p *spec.Plan) error {
-	if !a.json {
-		if err := term.print(renderPlan(p, term.outStyle)); err != nil {
-			return err
-		}
+	if err := a.show(term, p); err != nil {
+		return err
 	}
 	if p.Empty() {
 		if a.json {
@@ -174,15 +175,47 @@ func (a *applying) agree(ctx context.Context, term *terminal, client *api.Client
 	return a.do(ctx, term, client, p)
 }
 
-// do applies the plan and follows it if that is wanted.
-func (a *applying) do(ctx context.Context, term *terminal, client *api.Client, p *spec.Plan) error {
-	result, err := client.Apply(ctx, *p)
+func (a *applying) show(term *terminal, p *spec.Plan) error {
+	if a.json {
+		return nil
+	}
+	return term.print(renderPlan(p, term.outStyle))
+}
+
+// doUnseen plans and applies in one call, and shows both afterwards.
+func (a *applying) doUnseen(ctx context.Context, term *terminal, client *api.Client, req api.PlanRequest) error {
+	done, err := client.PlanAndApply(ctx, req)
+	if err != nil {
+		return staleText(err)
+	}
+	if err := a.show(term, &done.Plan); err != nil {
+		return err
+	}
+	if done.Plan.Empty() && !a.json {
+		return a.follow(ctx, term, client, &done.Plan)
+	}
+	return a.done(ctx, term, client, &done.Plan, done.Result)
+}
+
+// staleText adds to ErrStale what it means for the one who applied.
+func staleText(err error) error {
 	if errors.Is(err, api.ErrStale) {
 		return fmt.Errorf("%w: somebody changed something after this plan was made; plan again to see what is left to do", err)
 	}
+	return err
+}
+
+// do applies the plan and follows it if that is wanted.
+func (a *applying) do(ctx context.Context, term *terminal, client *api.Client, p *spec.Plan) error {
+	result, err := client.Apply(ctx, *p)
 	if err != nil {
-		return err
+		return staleText(err)
 	}
+	return a.done(ctx, term, client, p, result)
+}
+
+// done tells what was applied and follows it if that is wanted.
+func (a *applying) done(ctx context.Context, term *terminal, client *api.Client, p *spec.Plan, result api.ApplyResult) error {
 	if a.json {
 		if err := term.json(result); err != nil {
 			return err

@@ -80,6 +80,27 @@ func TestASavedPlanIsAppliedAsItIs(t *testing.T) {
 	}
 }
 
+func TestWhoAgreesUnseenIsShownWhatWasDone(t *testing.T) {
+	calls := 0
+	b := &apitest.Backend{DoneFunc: func(context.Context, api.PlanRequest) (api.Done, error) {
+		calls++
+		return api.Done{Plan: changingPlan(), Result: api.ApplyResult{Index: 8, Applied: []string{"web"}}}, nil
+	}}
+	stdout, stderr, code := meshrun(t, b, "apply", "-yes", jobFile(t, webJob))
+	if code != 0 || calls != 1 || !strings.Contains(stdout, "web/app/1") || !strings.Contains(stderr, "Applied:") {
+		t.Errorf("exit %d after %d calls: %s%s", code, calls, stdout, stderr)
+	}
+	stdout, _, code = meshrun(t, b, "apply", "-yes", "-json", jobFile(t, webJob))
+	var result api.ApplyResult
+	if err := json.Unmarshal([]byte(stdout), &result); err != nil || code != 0 || result.Index != 8 {
+		t.Errorf("as JSON: exit %d, %v: %s", code, err, stdout)
+	}
+	b.DoneFunc = func(context.Context, api.PlanRequest) (api.Done, error) { return api.Done{}, api.ErrStale }
+	if _, stderr, code := meshrun(t, b, "apply", "-yes", jobFile(t, webJob)); code != 1 || !strings.Contains(stderr, "plan again") {
+		t.Errorf("a state that moved: exit %d, %s", code, stderr)
+	}
+}
+
 func TestApplyAsksOnlyATerminal(t *testing.T) {
 	applies := 0
 	b := &apitest.Backend{
@@ -499,5 +520,21 @@ func TestTheWatchdogIsToldItsAgent(t *testing.T) {
 		run: func(_ context.Context, cfg agent.WatchdogConfig) error { got = cfg; return nil }}
 	if err := c.Run(t.Context()); err != nil || got.DataDir != "/d" || len(got.Agent) != 4 || got.Logger.GetLevel().String() != "error" {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestStatusShowsWhatRunsWhileTheStoreIsAway(t *testing.T) {
+	b := &apitest.Backend{
+		InstancesFunc: func(context.Context, uint64) ([]spec.Instance, uint64, error) {
+			return []spec.Instance{{ID: spec.InstanceID{Job: "web", Process: "app"}, Phase: spec.PhaseRunning, PID: 4242}}, 1, nil
+		},
+		JobsFunc: func(context.Context) ([]spec.JobVersion, error) {
+			return nil, fmt.Errorf("read jobs: %w: connection refused", api.ErrUnavailable)
+		},
+		InfoFunc: func(context.Context) (api.Info, error) { return api.Info{Node: "a"}, nil },
+	}
+	stdout, stderr, code := meshrun(t, b, "status")
+	if code != 0 || !strings.Contains(stdout, "4242") || !strings.Contains(stdout, "connection refused") || strings.Contains(stdout, "removed") {
+		t.Errorf("exit %d: %s%s", code, stdout, stderr)
 	}
 }

@@ -29,7 +29,8 @@ func drainCommand(term *terminal) *cobra.Command {
 		Use:   "drain [OPTIONS] NODE",
 		Short: "Move all shards off a node, or let it take some again",
 		Long: "drain makes a node give its shards to other nodes and take no new ones, until `meshrun drain -off NODE`. The\n" +
-			"node remembers it when it is restarted. Shards that no other node can take are named, and stay.",
+			"node remembers it when it is restarted. Shards that no other node can take are named: they end, and start again\n" +
+			"once a node can take them.",
 		Example:           "  meshrun drain -wait node-b     # then it can be rebooted\n  meshrun drain -off node-b",
 		Args:              arguments(1, 1, "the name of a node"),
 		ValidArgsFunction: completeNodes(&c.place),

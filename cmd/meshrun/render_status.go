@@ -87,7 +87,10 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 		}
 	}
 	note := "removed; what is left is ending"
-	if job != nil {
+	switch {
+	case v.JobsUnknown:
+		note = "what is wanted of it is not known now"
+	case job != nil:
 		note = fmt.Sprintf("version %d, %s %s ago by %s", job.Version, whyText(job.Why), ago(o.now.Sub(job.When)), job.Who)
 	}
 	b.WriteString(s.bold(name) + s.dim("  "+note) + "  " + healthText(instances, s) + "\n")
@@ -100,10 +103,11 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 		return cmp.Or(strings.Compare(a.process, b.process), cmp.Compare(a.first, b.first))
 	})
 	columns := statusColumns{
-		ports: slices.ContainsFunc(rows, func(r statusRow) bool { return r.ports != "" }),
-		nodes: o.nodes,
+		ports:    slices.ContainsFunc(rows, func(r statusRow) bool { return r.ports != "" }),
+		services: o.known && slices.ContainsFunc(rows, func(r statusRow) bool { return r.services != "" }),
+		nodes:    o.nodes,
 	}
-	titles := statusRow{name: "INSTANCE", node: "NODE", shown: "PHASE", pid: "PID", up: "UP", restart: "RESTARTS", ports: "PORTS"}.cells(style{}, columns)
+	titles := statusRow{name: "INSTANCE", node: "NODE", shown: "PHASE", pid: "PID", up: "UP", restart: "RESTARTS", ports: "PORTS", services: "SERVICES"}.cells(style{}, columns)
 	for i := range titles {
 		titles[i].paint = s.dim
 	}
@@ -150,21 +154,22 @@ func healthText(instances []spec.Instance, s style) string {
 
 // statusRow is a line of the table: an instance, or several that are alike.
 type statusRow struct {
-	process string
-	first   int // shard
-	name    string
-	node    string
-	phase   spec.Phase
-	shown   string // of the phase, if it isn't its name
-	pid     string
-	up      string
-	restart string
-	ports   string
-	what    string
+	process  string
+	first    int // shard
+	name     string
+	node     string
+	phase    spec.Phase
+	shown    string // of the phase, if it isn't its name
+	pid      string
+	up       string
+	restart  string
+	ports    string
+	services string
+	what     string
 }
 
 // statusColumns says which columns there are that not every table has.
-type statusColumns struct{ ports, nodes bool }
+type statusColumns struct{ ports, services, nodes bool }
 
 // cells returns the row's cells.
 func (r statusRow) cells(s style, columns statusColumns) []cell {
@@ -192,6 +197,9 @@ func (r statusRow) cells(s style, columns statusColumns) []cell {
 	if columns.ports {
 		out = append(out, cell{text: r.ports})
 	}
+	if columns.services {
+		out = append(out, cell{text: r.services})
+	}
 	return append(out, cell{text: text, paint: paint})
 }
 
@@ -218,7 +226,8 @@ func statusRows(instances []spec.Instance, o statusOptions) []statusRow {
 func instanceRow(i *spec.Instance, now time.Time) statusRow {
 	r := statusRow{
 		process: i.ID.Process, first: i.ID.Shard, name: i.ID.Process + "/" + strconv.Itoa(i.ID.Shard), node: i.Node,
-		phase: i.Phase, restart: strconv.Itoa(i.Restarts), ports: portsText(i.Ports), what: what(i, now),
+		phase: i.Phase, restart: strconv.Itoa(i.Restarts), ports: portsText(i.Ports),
+		services: servicesText(i.Services), what: what(i, now),
 	}
 	if i.Phase.Alive() && i.PID > 0 {
 		r.pid, r.up = strconv.Itoa(i.PID), ago(now.Sub(i.Started))

@@ -143,6 +143,16 @@ func TestAStatusNamesTheNodesIfThereAreSeveral(t *testing.T) {
 	golden(t, "status-nodes", renderStatus(v, statusOptions{now: testNow()}))
 }
 
+func TestAStatusOfAJobShowsItsServices(t *testing.T) {
+	v := bigStatus()
+	v.Instances = v.Instances[:4] // of api
+	for n := range v.Instances {
+		i := &v.Instances[n]
+		i.Services = i.Endpoints([]spec.Service{{Name: "admin"}, {Name: "shop", Port: "http", Tags: []string{"v2"}}})
+	}
+	golden(t, "status-services", renderStatus(v, statusOptions{now: testNow(), known: true, target: api.Target{Job: "web", Process: "api", Shard: -1}}))
+}
+
 // bigCluster has one of everything.
 func bigCluster() api.Cluster {
 	c := api.Cluster{

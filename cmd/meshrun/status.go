@@ -48,6 +48,8 @@ type statusView struct {
 	Agent     api.Info          `json:"agent"`
 	Jobs      []spec.JobVersion `json:"jobs"`
 	Instances []spec.Instance   `json:"instances"`
+	// JobsUnknown is set if what is wanted could not be read.
+	JobsUnknown bool `json:"jobs_unknown,omitempty"`
 }
 
 // Run shows the status once, or until the context ends.
@@ -92,10 +94,16 @@ func (c *status) view(ctx context.Context, client *api.Client, target api.Target
 		return nil, err
 	}
 	jobs, err := client.Jobs(ctx)
+	unknown := errors.Is(err, api.ErrUnavailable)
+	if unknown {
+		// Just then people want to know what still runs.
+		info.Problems = append(info.Problems, fmt.Sprintf("what is wanted cannot be read now; this is what runs: %v", err))
+		err = nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	v := &statusView{Agent: info, Jobs: []spec.JobVersion{}, Instances: []spec.Instance{}}
+	v := &statusView{Agent: info, Jobs: []spec.JobVersion{}, Instances: []spec.Instance{}, JobsUnknown: unknown}
 	for _, j := range jobs {
 		if c.target == "" || j.Job.Name == target.Job {
 			v.Jobs = append(v.Jobs, j)

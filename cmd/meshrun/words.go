@@ -140,6 +140,19 @@ func portsText(ports map[string]int) string {
 	return strings.Join(names, ", ")
 }
 
+// servicesText returns "web:8080 passing, admin passing".
+func servicesText(services []spec.Endpoint) string {
+	texts := make([]string, len(services))
+	for n, s := range services {
+		texts[n] = s.Name
+		if s.Port != 0 {
+			texts[n] += ":" + strconv.Itoa(s.Port)
+		}
+		texts[n] += " " + string(s.State)
+	}
+	return strings.Join(texts, ", ")
+}
+
 // clock returns a time as people compare it with their watch: with the date if
 // it isn't today's.
 func clock(t, now time.Time) string {

@@ -2,10 +2,15 @@
 // tests of integration/. It keeps a ledger of its own, beside what meshrun
 // says of it: a line when it starts, when it finds a twin, and when it ends.
 //
-//	workload -ledger FILE -id NAME [-run 2s] [-exit 3] [-every 10ms] [-ignore TERM] [-children 2]
+//	workload -ledger FILE -id NAME [-run 2s] [-exit 3] [-every 10ms] [-ignore-term] [-children 2]
+//	workload -shard FILE [-every 10ms] [-ignore-term]
+//
+// The second form is a copy of an exclusive shard, which writes to a ledger of
+// the package of that name.
 package main
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -26,8 +31,16 @@ func main() {
 	lines := flag.Int("lines", 0, "write that many lines at once, first")
 	ignore := flag.Bool("ignore-term", false, "ignore SIGTERM")
 	children := flag.Int("children", 0, "start that many children that ignore SIGTERM and outlive this")
+	shard := flag.String("shard", "", "be a copy of an exclusive shard, and write to this ledger")
 	flag.Parse()
 
+	if *shard != "" {
+		if err := runShard(*shard, cmp.Or(*every, 10*time.Millisecond), *ignore); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(9)
+		}
+		return
+	}
 	w := &workload{id: *id, ledger: *ledger, born: time.Now().UnixNano()}
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGINT, syscall.SIGTERM)

@@ -54,6 +54,22 @@ func TestASealedPlanHidesItsSecretsAndComesBackWhole(t *testing.T) {
 	}
 }
 
+func TestAnAppliedPlanHoldsNoSecrets(t *testing.T) {
+	p := secretPlan()
+	whole := p.Wanted
+	leaveNames(&p)
+	shown := state.Encode(p)
+	if strings.Contains(string(shown), "hunter2") {
+		t.Errorf("what is shown is %s", shown)
+	}
+	if p.Wanted.Version != whole.Version || p.Wanted.Source != whole.Source || p.Wanted.Job.Name != whole.Job.Name {
+		t.Errorf("the version is no longer named: %+v", p.Wanted)
+	}
+	if len(whole.Job.Processes) == 0 {
+		t.Error("the version that is written has lost its job")
+	}
+}
+
 func TestAnAlteredOrForeignPlanIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	for name, alter := range map[string]func(*spec.JobPlan){

@@ -28,6 +28,9 @@ const (
 	renewEvery   = time.Second
 	renewTimeout = 2 * time.Second
 	leaseTimeout = time.Second
+	// fenceSlack is how much longer than the fence nobody else gets a lock: what
+	// the watchdog kills at the fence's end takes a moment to be gone.
+	fenceSlack = time.Second
 	// leaveTimeout bounds giving the node's locks back.
 	leaveTimeout = 5 * time.Second
 )
@@ -154,10 +157,9 @@ func (m *membership) renew(ctx context.Context) error {
 	err := m.cfg.store.RenewSession(ctx, m.id)
 	if errors.Is(err, state.ErrSessionNotFound) {
 		m.lost(ctx)
-		return fmt.Errorf("renew session: %w", err)
 	}
 	if err != nil {
-		return fmt.Errorf("renew session: %w", err)
+		return err // it says what was tried
 	}
 	m.renewed = sent
 	if m.cfg.fence > 0 {
@@ -210,13 +212,13 @@ func (m *membership) publish(session string) {
 func (m *membership) create(ctx context.Context) error {
 	cfg := state.SessionConfig{Name: "meshrun agent", Node: m.cfg.node.Name, Behavior: state.BehaviorDelete}
 	if m.cfg.fence > 0 {
-		cfg.TTL, cfg.LockDelay = sessionTTL, m.cfg.fence
+		cfg.TTL, cfg.LockDelay = sessionTTL, m.cfg.fence+fenceSlack
 	}
 	id, err := m.cfg.store.CreateSession(ctx, cfg)
 	if err != nil {
-		return fmt.Errorf("create session: %w", err)
+		return err
 	}
-	m.id = id
+	m.id, m.cfg.node.Since = id, time.Now().UTC().Truncate(time.Second)
 	if m.cfg.fence == 0 {
 		return nil // the record in the store tells it
 	}
@@ -280,6 +282,7 @@ func (m *membership) register(ctx context.Context) error {
 		// What an operator said of the node is in its record.
 		if was, err := state.Decode[spec.Node](entry); err == nil {
 			m.drain(was.Draining)
+			m.cfg.node.Since = was.Since
 			if reflect.DeepEqual(was, m.record()) {
 				return nil
 			}
@@ -340,6 +343,7 @@ func (m *membership) path(name string) string { return filepath.Join(m.cfg.dir, 
 func (m *membership) followRecord(ctx context.Context) {
 	key := state.NodeKey(m.cfg.node.Name)
 	var index uint64
+	others := 0
 	for ctx.Err() == nil {
 		entries, next, err := m.cfg.store.Watch(ctx, state.NodesPrefix, index)
 		if err != nil {
@@ -347,6 +351,10 @@ func (m *membership) followRecord(ctx context.Context) {
 			continue
 		}
 		index = next
+		if len(entries) != others {
+			others = len(entries)
+			m.cfg.changed() // the locks of one that has gone may be free
+		}
 		session, held := m.Session(), false
 		for _, e := range entries {
 			if e.Key != key || e.Session != session {

@@ -14,6 +14,10 @@ const (
 	restAfter = 3 * time.Second
 	// burstSize is how much must have been allocated for it to be a burst.
 	burstSize = 8 << 20
+	// While a burst goes on, garbage may become four times what is in use before
+	// it is collected: the burst needs the processors more than the memory,
+	// which it gives back at its end.
+	burstGarbage = 400
 )
 
 // rest gives memory back to the system once a burst of work, such as the start
@@ -23,8 +27,10 @@ const (
 type rest struct {
 	timer *time.Timer
 
-	mu    sync.Mutex // guards freed
+	mu    sync.Mutex // guards what is below, and the runtime's setting
 	freed uint64     // what had been allocated when memory was last given back
+	burst bool       // burstGarbage is set, in the place of usual
+	usual int
 }
 
 // restBetweenBursts does so until the process ends.
@@ -36,14 +42,31 @@ func restBetweenBursts() {
 
 // collected puts the end of the burst off, now and after every collection.
 func (r *rest) collected() {
+	r.allow(true)
 	r.timer.Reset(restAfter)
 	sentinel := new(*rest)
 	runtime.AddCleanup(sentinel, (*rest).collected, r)
 }
 
+// allow sets how much garbage there may be.
+func (r *rest) allow(burst bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.burst == burst {
+		return
+	}
+	r.burst = burst
+	if burst {
+		r.usual = debug.SetGCPercent(burstGarbage)
+	} else {
+		debug.SetGCPercent(r.usual)
+	}
+}
+
 // free gives memory back if there was a burst since it last did, and reports
 // whether it has. That collects garbage too, but is no burst.
 func (r *rest) free() bool {
+	r.allow(false)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if allocated()-r.freed < burstSize {

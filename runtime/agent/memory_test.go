@@ -2,6 +2,7 @@ package agent
 
 import (
 	"runtime"
+	"runtime/debug"
 	"runtime/metrics"
 	"testing"
 )
@@ -31,5 +32,25 @@ func TestTheRoomOfABurstIsGivenBackOnce(t *testing.T) {
 	}
 	if r.free() {
 		t.Error("one burst is over twice")
+	}
+}
+
+func TestABurstMayMakeMoreGarbageUntilItIsOver(t *testing.T) {
+	usual := debug.SetGCPercent(80)
+	defer debug.SetGCPercent(usual)
+	percent := func() int {
+		n := debug.SetGCPercent(100)
+		debug.SetGCPercent(n)
+		return n
+	}
+	r := &rest{freed: allocated()}
+	r.allow(true)
+	r.allow(true)
+	if n := percent(); n != burstGarbage {
+		t.Errorf("in a burst there may be %d%% garbage", n)
+	}
+	r.free()
+	if n := percent(); n != 80 {
+		t.Errorf("after a burst there may be %d%% garbage, before it was 80%%", n)
 	}
 }

@@ -173,7 +173,7 @@ func (b *backend) writeDrain(ctx context.Context, store state.Store, node spec.N
 }
 
 // homeless returns a sentence for each shard that is placed on the node and
-// that no other node can take, as the scheduler will find.
+// that no other node can take, as the scheduler will find: it ends.
 func homeless(ctx context.Context, store state.Store, nodes []spec.Node, node string) ([]string, error) {
 	jobs, _, err := state.ListAs[spec.JobVersion](ctx, store, state.JobsPrefix)
 	if err != nil {
@@ -198,11 +198,11 @@ func homeless(ctx context.Context, store state.Store, nodes []spec.Node, node st
 				more++
 				continue
 			}
-			out = append(out, fmt.Sprintf("%s/%s/%d finds no other node: %s", jobs[i].Job.Name, u.Process, u.Shard, u.Reason))
+			out = append(out, fmt.Sprintf("%s/%s/%d ends, because no other node can take it: %s", jobs[i].Job.Name, u.Process, u.Shard, u.Reason))
 		}
 	}
 	if more > 0 {
-		out = append(out, fmt.Sprintf("and %d more find no other node", more))
+		out = append(out, fmt.Sprintf("and %d more end, because no other node can take them", more))
 	}
 	return out, nil
 }

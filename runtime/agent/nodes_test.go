@@ -110,7 +110,7 @@ func TestADrainLeavesTheRecordWithItsSession(t *testing.T) {
 	}
 	write(t, store, state.Op{Kind: state.OpDelete, Key: state.NodeKey("node-a")})
 	out, err := b.Drain(t.Context(), api.Drain{Node: "node-b"})
-	if err != nil || len(out.Warnings) != 1 || !strings.HasPrefix(out.Warnings[0], "web/app/0 finds no other node: ") {
+	if err != nil || len(out.Warnings) != 1 || !strings.HasPrefix(out.Warnings[0], "web/app/0 ends, because no other node can take it: ") {
 		t.Errorf("the last one: %+v, %v", out, err)
 	}
 	if _, err := b.Drain(t.Context(), api.Drain{Node: "node-d"}); !errors.Is(err, api.ErrNotFound) || !strings.Contains(err.Error(), `did you mean "node-b"?`) {

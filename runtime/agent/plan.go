@@ -16,10 +16,55 @@ import (
 
 // Plan says what an apply of the request would do.
 func (b *backend) Plan(ctx context.Context, req api.PlanRequest) (spec.Plan, error) {
+	p, err := b.compute(ctx, req)
+	if err != nil {
+		return spec.Plan{}, err
+	}
+	for i := range p.Jobs {
+		if err := b.sealer.seal(&p.Jobs[i]); err != nil {
+			return spec.Plan{}, err
+		}
+	}
+	return p, nil
+}
+
+// PlanAndApply does what Plan would say of the request.
+func (b *backend) PlanAndApply(ctx context.Context, req api.PlanRequest) (api.Done, error) {
+	p, err := b.compute(ctx, req)
+	if err != nil {
+		return api.Done{}, err
+	}
+	done := api.Done{Plan: p, Result: api.ApplyResult{Index: p.Index, Applied: []string{}}}
+	if p.Empty() {
+		return done, nil
+	}
+	if done.Result, err = b.commit(ctx, p); err != nil {
+		return api.Done{}, err
+	}
+	for i := range p.Jobs {
+		leaveNames(&p.Jobs[i])
+	}
+	return done, nil
+}
+
+// leaveNames leaves of the version in a plan what names it: the job, with its
+// sensitive values, has been written and needs no showing.
+func leaveNames(p *spec.JobPlan) {
+	if p.Wanted == nil {
+		return
+	}
+	named := *p.Wanted
+	named.Job = spec.Job{Name: named.Job.Name}
+	p.Wanted = &named
+}
+
+// compute makes a plan that is not sealed.
+func (b *backend) compute(ctx context.Context, req api.PlanRequest) (spec.Plan, error) {
 	snapshot, err := plan.Load(ctx, b.storeFor(ctx), b.node)
 	if err != nil {
 		return spec.Plan{}, fmt.Errorf("read state: %w", err)
 	}
+	snapshot.Grace = b.grace
 	if err := b.look(ctx, &snapshot); err != nil {
 		return spec.Plan{}, err
 	}
@@ -32,11 +77,6 @@ func (b *backend) Plan(ctx context.Context, req api.PlanRequest) (spec.Plan, err
 		return spec.Plan{}, planError(err)
 	}
 	p.Node = b.node
-	for i := range p.Jobs {
-		if err := b.sealer.seal(&p.Jobs[i]); err != nil {
-			return spec.Plan{}, err
-		}
-	}
 	return p, nil
 }
 
@@ -141,18 +181,22 @@ func (b *backend) rollback(ctx context.Context, s *plan.Snapshot, r api.Rollback
 
 // Apply does what a plan of this agent says.
 func (b *backend) Apply(ctx context.Context, p spec.Plan) (api.ApplyResult, error) {
-	var result api.ApplyResult
 	if p.Format != spec.PlanFormat {
-		return result, fmt.Errorf("the plan has format %d, this agent reads %d: plan again: %w", p.Format, spec.PlanFormat, api.ErrInvalid)
+		return api.ApplyResult{}, fmt.Errorf("the plan has format %d, this agent reads %d: plan again: %w", p.Format, spec.PlanFormat, api.ErrInvalid)
 	}
 	for i := range p.Jobs {
 		if err := b.sealer.open(&p.Jobs[i]); err != nil {
 			if p.Node != "" && p.Node != b.node {
 				err = fmt.Errorf("the plan was made by the agent of node %s, and this is %s: apply it there, or plan again", p.Node, b.node)
 			}
-			return result, fmt.Errorf("%w: %w", api.ErrInvalid, err)
+			return api.ApplyResult{}, fmt.Errorf("%w: %w", api.ErrInvalid, err)
 		}
 	}
+	return b.commit(ctx, p)
+}
+
+// commit writes what a plan with whole versions says.
+func (b *backend) commit(ctx context.Context, p spec.Plan) (result api.ApplyResult, err error) {
 	txns, err := plan.Ops(p, api.Who(ctx), time.Now())
 	if err != nil {
 		return result, planError(err)

@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +28,9 @@ type backend struct {
 	dataDir string
 	started time.Time
 	store   state.Store
+	// grace is how long an exclusive shard has to end by itself when its node
+	// loses the cluster; 0 where there is none to lose.
+	grace time.Duration
 	// scoped returns the store with the rights of who asks (api.CallOf); nil
 	// where there are no rights to tell apart. See storeFor.
 	scoped   func(context.Context) state.Store
@@ -78,17 +82,22 @@ func (b *backend) Info(ctx context.Context) (api.Info, error) {
 	} else {
 		info.Problems = append(info.Problems, b.watchdogProblem())
 	}
+	info.Problems = append(info.Problems, b.problemsBut()...)
+	return info, nil
+}
+
+// problemsBut returns what is wrong with the node, but for what is noted under
+// some names.
+func (b *backend) problemsBut(names ...string) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	names := make([]string, 0, len(b.problems))
-	for name := range b.problems {
-		names = append(names, name)
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(b.problems)) {
+		if !slices.Contains(names, name) {
+			out = append(out, b.problems[name])
+		}
 	}
-	sort.Strings(names)
-	for _, name := range names {
-		info.Problems = append(info.Problems, b.problems[name])
-	}
-	return info, nil
+	return out
 }
 
 // watchdogProblem says why the watchdog may not have answered, and what comes

@@ -240,7 +240,7 @@ func (r *registry) expire(ctx context.Context, session string, engine *spec.Engi
 func (r *registry) register(ctx context.Context, store state.Store, engine spec.Engine, now time.Time) (api.EngineStatus, error) {
 	engine.Normalize()
 	if err := engine.Validate(); err != nil {
-		return api.EngineStatus{}, fmt.Errorf("%w: %w", api.ErrInvalid, err)
+		return api.EngineStatus{}, api.Errorf(api.ErrInvalid, "%v", err)
 	}
 	if status, ok := r.beat(engine, now); ok {
 		return status, nil

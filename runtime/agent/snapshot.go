@@ -23,7 +23,7 @@ func (b *backend) RestoreSnapshot(ctx context.Context, r io.Reader) (int, error)
 	keys, err := state.Import(ctx, store, r)
 	switch {
 	case errors.Is(err, state.ErrNotEmpty), errors.Is(err, state.ErrDamaged), errors.Is(err, state.ErrTooLarge), errors.Is(err, state.ErrInvalid):
-		return 0, fmt.Errorf("%w: %w", api.ErrInvalid, err)
+		return 0, api.Errorf(api.ErrInvalid, "%v", err)
 	case err != nil:
 		return 0, err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/synergymesh/meshrun/runtime/api"
 	"github.com/synergymesh/meshrun/runtime/api/apitest"
+	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -69,6 +70,10 @@ func TestPlanAndApplyCrossTheSocketUnchanged(t *testing.T) {
 	result, err := client.Apply(t.Context(), got)
 	if err != nil || result.Index != 43 || !reflect.DeepEqual(applied, plan) {
 		t.Errorf("apply: %+v, %v; backend got %+v", result, err, applied)
+	}
+	done, err := client.PlanAndApply(t.Context(), req)
+	if err != nil || done.Result.Index != 43 || !reflect.DeepEqual(done.Plan, plan) || asked.Who == "" {
+		t.Errorf("plan and apply: %+v, %v; asked by %q", done, err, asked.Who)
 	}
 }
 
@@ -276,6 +281,16 @@ func TestTargetsAreReadStrictly(t *testing.T) {
 		target, _ := api.ParseTarget(text)
 		if target.Matches(id) != want {
 			t.Errorf("%s matches %s: %v", text, id, !want)
+		}
+	}
+}
+
+func TestTheStoresFaultsCrossTheSocketByName(t *testing.T) {
+	for fault, want := range map[error]error{state.ErrUnavailable: api.ErrUnavailable, state.ErrDenied: api.ErrForbidden} {
+		b := &apitest.Backend{JobsFunc: func(context.Context) ([]spec.JobVersion, error) { return nil, fmt.Errorf("read jobs: %w", fault) }}
+		client := api.NewClient(filepath.Join(apitest.Serve(t, b), "agent.sock"))
+		if _, err := client.Jobs(t.Context()); !errors.Is(err, want) {
+			t.Errorf("%v comes as %v, want %v", fault, err, want)
 		}
 	}
 }

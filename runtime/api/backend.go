@@ -24,6 +24,10 @@ type Backend interface {
 	// state has moved since and ErrInvalid if the plan was altered. When it
 	// returns nil, the change is durable; the instances follow.
 	Apply(ctx context.Context, plan spec.Plan) (ApplyResult, error)
+	// PlanAndApply does both for who agrees unseen, and returns what was done.
+	// The plan is only to be shown: it can't be applied again, and of the
+	// versions it has what names them, not the jobs. Errors are those of both.
+	PlanAndApply(ctx context.Context, req PlanRequest) (Done, error)
 
 	// Jobs returns what is wanted now, ordered by name.
 	Jobs(ctx context.Context) ([]spec.JobVersion, error)
@@ -118,6 +122,13 @@ type ApplyResult struct {
 	Index uint64 `json:"index"`
 	// Applied names the jobs that were written or removed.
 	Applied []string `json:"applied"`
+}
+
+// Done is a plan that was applied, and what came of it. A plan that was empty
+// has a result with its index.
+type Done struct {
+	Plan   spec.Plan   `json:"plan"`
+	Result ApplyResult `json:"result"`
 }
 
 // EventQuery selects events.

@@ -44,6 +44,11 @@ func (c *Client) Apply(ctx context.Context, plan spec.Plan) (ApplyResult, error)
 	return call[ApplyResult](ctx, c, http.MethodPost, "/v1/apply", plan)
 }
 
+// PlanAndApply implements Backend.
+func (c *Client) PlanAndApply(ctx context.Context, req PlanRequest) (Done, error) {
+	return call[Done](ctx, c, http.MethodPost, "/v1/plan/apply", req)
+}
+
 // Jobs implements Backend.
 func (c *Client) Jobs(ctx context.Context) ([]spec.JobVersion, error) {
 	return call[[]spec.JobVersion](ctx, c, http.MethodGet, "/v1/jobs", nil)

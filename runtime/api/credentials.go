@@ -11,11 +11,13 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/spec"
 )
 
 // AgentService is the name under which Consul's CA knows every agent: the last
 // part of the SPIFFE identity in its certificate.
-const AgentService = "meshrun-agent"
+const AgentService = spec.AgentService
 
 // Credentials are what an agent shows to other agents, and how it judges what
 // they show. Both are asked for anew at every handshake, so that a rotated

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+
+	"github.com/synergymesh/meshrun/runtime/state"
 )
 
 // Sentinels. Backends wrap them, or return an *Error to add a hint; on the
@@ -72,18 +74,19 @@ type kind struct {
 	sentinel error
 	code     string
 	status   int
+	store    error // the store's own word for the same; nil if it has none
 }
 
 const codeInternal = "internal"
 
 func kinds() []kind {
 	return []kind{
-		{ErrPartial, "partial", http.StatusBadGateway}, // before what kept the other nodes from answering
-		{ErrStale, "stale", http.StatusConflict},
-		{ErrNotFound, "not_found", http.StatusNotFound},
-		{ErrInvalid, "invalid", http.StatusBadRequest},
-		{ErrForbidden, "forbidden", http.StatusForbidden},
-		{ErrUnavailable, "unavailable", http.StatusServiceUnavailable},
+		{ErrPartial, "partial", http.StatusBadGateway, nil}, // before what kept the other nodes from answering
+		{ErrStale, "stale", http.StatusConflict, nil},
+		{ErrNotFound, "not_found", http.StatusNotFound, nil},
+		{ErrInvalid, "invalid", http.StatusBadRequest, nil},
+		{ErrForbidden, "forbidden", http.StatusForbidden, state.ErrDenied},
+		{ErrUnavailable, "unavailable", http.StatusServiceUnavailable, state.ErrUnavailable},
 	}
 }
 
@@ -94,7 +97,7 @@ func wireError(err error) (*Error, int) {
 		out.Message, out.Hint = given.Message, given.Hint
 	}
 	for _, k := range kinds() {
-		if errors.Is(err, k.sentinel) {
+		if errors.Is(err, k.sentinel) || (k.store != nil && errors.Is(err, k.store)) {
 			out.Code = k.code
 			return out, k.status
 		}

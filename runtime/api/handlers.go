@@ -29,6 +29,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /ready", s.ready)
 	mux.HandleFunc("GET /v1/info", answer(s, func(r *http.Request) (Info, error) { return s.cfg.Backend.Info(r.Context()) }))
 	mux.HandleFunc("POST /v1/plan", answer(s, s.plan))
+	mux.HandleFunc("POST /v1/plan/apply", answer(s, s.planAndApply))
 	mux.HandleFunc("POST /v1/apply", answer(s, s.apply))
 	mux.HandleFunc("GET /v1/jobs", answer(s, func(r *http.Request) ([]spec.JobVersion, error) { return s.cfg.Backend.Jobs(r.Context()) }))
 	mux.HandleFunc("GET /v1/jobs/{job}", answer(s, func(r *http.Request) (spec.JobVersion, error) {
@@ -133,14 +134,35 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) plan(r *http.Request) (spec.Plan, error) {
-	req, err := read[PlanRequest](r)
+	req, err := readPlanRequest(r)
 	if err != nil {
 		return spec.Plan{}, err
 	}
+	return s.cfg.Backend.Plan(r.Context(), req)
+}
+
+func (s *Server) planAndApply(r *http.Request) (Done, error) {
+	req, err := readPlanRequest(r)
+	if err != nil {
+		return Done{}, err
+	}
+	ctx, cancel := finishing(r)
+	defer cancel()
+	return s.cfg.Backend.PlanAndApply(ctx, req)
+}
+
+func readPlanRequest(r *http.Request) (PlanRequest, error) {
+	req, err := read[PlanRequest](r)
 	if req.Who == "" {
 		req.Who = Who(r.Context())
 	}
-	return s.cfg.Backend.Plan(r.Context(), req)
+	return req, err
+}
+
+// finishing returns the context of a change: one that was begun is finished,
+// also if the caller doesn't wait.
+func finishing(r *http.Request) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(r.Context()), blockTimeout)
 }
 
 func (s *Server) apply(r *http.Request) (ApplyResult, error) {
@@ -148,8 +170,7 @@ func (s *Server) apply(r *http.Request) (ApplyResult, error) {
 	if err != nil {
 		return ApplyResult{}, err
 	}
-	// A change that was begun is finished, also if the caller doesn't wait.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), blockTimeout)
+	ctx, cancel := finishing(r)
 	defer cancel()
 	return s.cfg.Backend.Apply(ctx, plan)
 }

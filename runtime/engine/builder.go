@@ -9,7 +9,9 @@ type builder struct {
 	ports *portBook
 	locks *locks
 	files *files
-	made  map[spec.InstanceID]*made
+	// fenced is set if exclusive shards live under the lease of their session.
+	fenced bool
+	made   map[spec.InstanceID]*made
 	// exclusive lists the shards whose locks shall be held, as of wanted.
 	exclusive []spec.InstanceID
 	// faults counts the shards that cannot be launched, as of wanted.
@@ -19,7 +21,7 @@ type builder struct {
 // made is a launch, or the fault of one, with what it was made of.
 type made struct {
 	process *process
-	token   uint64
+	hold    hold
 	digest  string
 	result  Wanted
 	// refused is why the watchdog did not take result; told is the fault that
@@ -88,14 +90,20 @@ func (b *builder) shard(p *process, id spec.InstanceID) Wanted {
 		b.made[id] = m
 	}
 	m.used = true
-	if why, held := p.Held[id.Shard]; held {
-		return b.keep(m, Wanted{ID: id, Why: why})
-	}
-	var token uint64
-	if p.Process.Exclusive {
+	waits, held := p.Held[id.Shard]
+	if p.Process.Exclusive && !held {
 		b.exclusive = append(b.exclusive, id)
+	}
+	if why := b.locks.lostWhy(id); why != "" {
+		return b.keep(m, Wanted{ID: id, Why: why, Stop: true})
+	}
+	if held {
+		return b.keep(m, Wanted{ID: id, Why: waits})
+	}
+	var lock hold
+	if p.Process.Exclusive {
 		var why string
-		if token, why = b.locks.token(id); why != "" {
+		if lock, why = b.locks.token(id); why != "" {
 			return b.keep(m, Wanted{ID: id, Why: why})
 		}
 	}
@@ -108,18 +116,22 @@ func (b *builder) shard(p *process, id spec.InstanceID) Wanted {
 		return b.keep(m, Wanted{ID: id, Why: err.Error(), Failed: true})
 	}
 	digest := b.files.digest(paths)
-	if m.process == p && m.token == token && m.digest == digest && m.result.Launch != nil {
+	if m.process == p && m.hold == lock && m.digest == digest && m.result.Launch != nil {
 		if m.refused != "" {
 			b.faults++
 			return Wanted{ID: id, Why: m.refused, Failed: true}
 		}
 		return m.result
 	}
-	launch, err := Launch(&p.AssignedProcess, id, Given{Hash: p.hash, Ports: ports, Token: token, Digest: digest}, b.host)
+	given := Given{Hash: p.hash, Ports: ports, Token: lock.token, Digest: digest}
+	if b.fenced {
+		given.Lease = lock.session
+	}
+	launch, err := Launch(&p.AssignedProcess, id, given, b.host)
 	if err != nil {
 		return b.keep(m, Wanted{ID: id, Why: err.Error(), Failed: true})
 	}
-	m.process, m.token, m.digest, m.refused, m.told = p, token, digest, "", ""
+	m.process, m.hold, m.digest, m.refused, m.told = p, lock, digest, "", ""
 	m.result = Wanted{ID: id, Launch: &launch, Digest: Digest(&launch)}
 	return m.result
 }

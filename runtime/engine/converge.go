@@ -20,10 +20,12 @@ type Wanted struct {
 	// Digest identifies the launch: see Digest.
 	Digest uint64
 	// Why the shard must not be started or changed now; one that runs is left
-	// exactly as it is.
+	// exactly as it is, unless Stop is set.
 	Why string
 	// Failed tells that Why is a fault and not something to wait for.
 	Failed bool
+	// Stop tells that the shard must not go on running either.
+	Stop bool
 }
 
 // Declared is what was last told to the watchdog about an instance.
@@ -65,8 +67,8 @@ func Digest(l *spec.Launch) uint64 {
 // to the watchdog since the table was last read as a whole. It is pure.
 //
 // An instance that was declared as it is wanted is not declared again; one that
-// is held back is not declared at all; one that runs and is not assigned is
-// removed. Should a shard be assigned twice, the newer version counts.
+// is held back is not declared at all; one that runs and is not assigned, or
+// must not run, is removed. Should a shard be assigned twice, the newer version counts.
 func Converge(assigned []Wanted, running []spec.Instance, declared map[spec.InstanceID]Declared) Actions {
 	wanted := unique(assigned)
 	runs := make(map[spec.InstanceID]*spec.Instance, len(running))
@@ -94,6 +96,9 @@ func Converge(assigned []Wanted, running []spec.Instance, declared map[spec.Inst
 		case w.ID.Job == ReservedJob:
 		case w.Launch == nil:
 			a.Pending[w.ID] = Pending{Reason: w.Why, Failed: w.Failed}
+			if w.Stop && !d.Removed && (known || runs[w.ID] != nil) {
+				a.Remove = append(a.Remove, w.ID)
+			}
 		case known && !d.Removed && d.Digest == w.Digest:
 		case known && d.Removed, runs[w.ID] == nil, disturbs(w.Launch, runs[w.ID]):
 			a.Declare = append(a.Declare, w)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"sync"
 	"time"
@@ -46,11 +47,16 @@ type Config struct {
 	Node       string
 	Labels     map[string]string
 	// Session returns the agent's session, which holds the locks of exclusive
-	// shards; "" while there is none. Call Refresh when its answer changes.
+	// shards; "" while there is none. Call Refresh when its answer changes. It
+	// must not block.
 	Session func() string
 	// Fenced is set where the session can be lost, and others may then have
 	// this node's shards: while there is none, the node goes on with what it was
-	// last assigned, and reports nothing.
+	// last assigned, and reports nothing. Exclusive shards live under the lease
+	// of the session that holds their lock: while nobody renews it at the
+	// watchdog, they end. Without a session, or with another one, they are
+	// started by nothing until their lock has been taken again, and what runs is
+	// left to the watchdog's fence.
 	Fenced bool
 	// Expand fills in a template with what is known on the node.
 	Expand func(spec.Template, spec.Runtime) (string, error)
@@ -87,7 +93,9 @@ type Engine struct {
 	report      *reporter
 	outputs     *outputs
 	kick        chan struct{} // something that step looks at has changed
+	reread      chan struct{} // the watchdog's table must be read again
 	build       builder       // owned by the loop of Run
+	doubtful    bool          // a declaration may have arrived or not; the loop's
 
 	mu       sync.Mutex // guards declared
 	declared map[spec.InstanceID]Declared
@@ -117,26 +125,39 @@ func New(cfg Config) *Engine {
 	e := &Engine{
 		cfg: cfg, logger: cfg.Logger,
 		host: Host{Node: cfg.Node, Labels: cfg.Labels, Environ: cfg.Environ, Account: cfg.Account, Expand: cfg.Expand},
-		view: newView(cfg.Node), kick: make(chan struct{}, 1), joined: make(chan struct{}, 1),
+		kick: make(chan struct{}, 1), joined: make(chan struct{}, 1), reread: make(chan struct{}, 1),
 		declared: map[spec.InstanceID]Declared{},
 	}
 	e.assignments = newAssignments(cfg.Node, cfg.Logger)
-	e.locks = newLocks(&e.cfg, e.Refresh)
-	e.files = newFiles(cfg.Logger, e.Refresh)
+	e.locks = newLocks(&e.cfg, func() { signal(e.kick) }, e.freed)
+	e.view = newView(cfg.Node, e.locks.holds)
+	e.files = newFiles(cfg.Logger, func() { signal(e.kick) })
 	e.report = newReporter(&e.cfg, e.view)
 	e.outputs = newOutputs(cfg.HoldOutput, cfg.Logger)
-	e.build = builder{host: &e.host, ports: newPortBook(cfg.PortFree), locks: e.locks, files: e.files, made: map[spec.InstanceID]*made{}}
+	e.build = builder{host: &e.host, ports: newPortBook(cfg.PortFree), locks: e.locks, files: e.files, fenced: cfg.Fenced, made: map[spec.InstanceID]*made{}}
 	return e
 }
 
 // Refresh makes the engine look again at what it cannot watch: call it when
-// Session's answer has changed.
+// Session's answer has changed, and when a node has come or gone, whose locks
+// may be free. It costs one read of all shard locks.
 func (e *Engine) Refresh() {
 	signal(e.kick)
 	signal(e.joined)
-	signal(e.locks.wake)
+	e.locks.refresh()
 	e.report.wakeUp()
 }
+
+// freed tells that locks are no longer held: only now is what they were held
+// for reported gone, so that its next node finds it free.
+func (e *Engine) freed(ids []spec.InstanceID) {
+	if e.view.parted(ids) {
+		e.report.wakeUp()
+	}
+}
+
+// HoldsLock reports whether this node holds the lock of an exclusive shard.
+func (e *Engine) HoldsLock(id spec.InstanceID) bool { return e.locks.holds(id) }
 
 // Instances returns all that runs or is assigned on the node, sorted by ID.
 func (e *Engine) Instances() []spec.Instance {
@@ -180,10 +201,16 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-e.kick:
 		case <-timer.C:
 			e.build.pardon()
+			if e.doubtful {
+				signal(e.reread)
+			}
 		}
 		if err := e.step(ctx); err != nil && ctx.Err() == nil {
 			timer.Reset(retry.next("the watchdog did not take a declaration", err))
 			continue
+		}
+		if e.doubtful {
+			continue // until the table has been read
 		}
 		retry.reset("the watchdog takes declarations again")
 		timer.Stop()
@@ -196,18 +223,24 @@ func (e *Engine) Run(ctx context.Context) error {
 // step compares what is assigned with what runs and declares the difference.
 func (e *Engine) step(ctx context.Context) error {
 	jobs, read := e.assignments.current()
+	// Before the mirror: an event that comes in between takes an instance out of
+	// the mirror first, so that what has gone is not removed once more, which no
+	// event would ever answer.
+	e.mu.Lock()
+	declared := maps.Clone(e.declared)
+	e.mu.Unlock()
 	running, synced := e.view.running()
 	if !read || !synced {
 		return nil
 	}
+	e.doubtful = false
 	e.build.ports.adopt(e.view.ports())
 	e.build.ports.adopt(e.assignments.takePorts())
 	wanted := e.build.wanted(jobs, running)
+	e.view.setServices(servicesOf(jobs))
 	e.tellFaults(wanted)
 
-	e.mu.Lock()
-	actions := Converge(wanted, running, e.declared)
-	e.mu.Unlock()
+	actions := Converge(wanted, running, declared)
 	e.view.setPending(actions.Pending, actions.Declare)
 	e.report.wakeUp()
 	take := map[spec.InstanceID]bool{}
@@ -271,6 +304,12 @@ func (e *Engine) tell(ctx context.Context, set []Wanted, remove []spec.InstanceI
 	defer cancel()
 	if err := e.cfg.Supervisor.Declare(ctx, launches, remove); err != nil {
 		e.unsay(told, before)
+		if !e.cfg.Refused(err) {
+			// Nobody knows what arrived, and so which locks may be given up: the
+			// table tells.
+			e.doubtful = true
+			e.view.lose()
+		}
 		return fmt.Errorf("declare %d instances and remove %d: %w", len(set), len(remove), err)
 	}
 	return nil

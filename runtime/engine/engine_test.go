@@ -115,6 +115,43 @@ func TestNothingStopsWhileSomethingIsAway(t *testing.T) {
 	})
 }
 
+// An instance that goes away while a step looks at what runs is not removed
+// once more: nothing would ever tell that it is gone, and its lock would stay.
+func TestWhatHasJustGoneIsNotRemovedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var meanwhile func()
+		account := r.cfg.Account
+		r.cfg.Account = func(name string) (Account, error) {
+			if f := meanwhile; f != nil {
+				meanwhile = nil
+				f()
+			}
+			return account(name)
+		}
+		r.start()
+		defer func() { r.close() }()
+		r.assign("shop", proc("web", 0))
+		settled()
+		r.dog.mu.Lock()
+		r.dog.slow = true
+		r.dog.mu.Unlock()
+		r.assign("shop")
+		settled()
+		r.dog.takeCalls()
+		meanwhile = func() {
+			r.dog.mu.Lock()
+			r.dog.gone(id("shop/web/0"))
+			r.dog.mu.Unlock()
+			time.Sleep(10 * time.Millisecond)
+		}
+		r.assign("other", proc("x", 0))
+		settled()
+		want(t, r.dog.takeCalls(), [][]string{{"+other/x/0"}})
+		want(t, r.knows(id("shop/web/0")), false)
+	})
+}
+
 func TestAgentRestartTouchesNothing(t *testing.T) {
 	within(t, func(t *testing.T, r *rig) {
 		web := proc("web", 0, 1)

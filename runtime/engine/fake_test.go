@@ -39,6 +39,10 @@ type fakeWatchdog struct {
 	refuses map[spec.InstanceID]bool
 	// slow keeps removed instances until finish.
 	slow bool
+	// mute holds events back; answer, if set, is what Declare says after it has
+	// done what it was asked.
+	mute   bool
+	answer func() error
 }
 
 func newFakeWatchdog() *fakeWatchdog {
@@ -84,7 +88,7 @@ func (w *fakeWatchdog) Declare(_ context.Context, set []spec.Launch, remove []sp
 			ID: l.ID, Phase: spec.PhaseRunning, Version: l.Version, Hash: l.Hash, Epoch: l.Epoch,
 			ReloadHash: l.ReloadHash, Ports: l.Ports, Generation: old.Generation, Restarts: old.Restarts,
 		}
-		if !known || old.Hash != l.Hash || old.Epoch != l.Epoch || old.Phase == spec.PhaseStopping {
+		if !known || old.Hash != l.Hash || old.Epoch != l.Epoch || w.launches[l.ID].Lease != l.Lease || old.Phase == spec.PhaseStopping {
 			inst.Generation++
 			w.starts[l.ID]++
 		} else if old.ReloadHash != l.ReloadHash {
@@ -107,6 +111,9 @@ func (w *fakeWatchdog) Declare(_ context.Context, set []spec.Launch, remove []sp
 		}
 	}
 	w.calls = append(w.calls, call)
+	if w.answer != nil {
+		return w.answer()
+	}
 	return nil
 }
 
@@ -127,6 +134,9 @@ func (w *fakeWatchdog) Events(ctx context.Context, after uint64, fn func(spec.Ev
 			return errAway
 		}
 		batch, changed := slices.Clone(w.events[after:]), w.changed
+		if w.mute {
+			batch = nil
+		}
 		w.mu.Unlock()
 		for _, ev := range batch {
 			if err := fn(ev); err != nil {

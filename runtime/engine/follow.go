@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/spec"
@@ -31,9 +32,33 @@ func (e *Engine) watchAssignments(ctx context.Context) {
 		}
 		retry.reset("assignments can be read again")
 		after = index
+		if e.cfg.Fenced && len(entries) == 0 && !e.assignments.known() {
+			blank, err := e.isBlank(ctx)
+			if err != nil {
+				after = 0
+				sleep(ctx, retry.next("it is not known whether there ever were jobs; what runs goes on", err))
+				continue
+			}
+			if blank {
+				e.logger.Info("the store has never had a job: what runs here is left as it is until it has")
+				continue
+			}
+		}
 		e.assignments.update(entries)
 		signal(e.kick)
 	}
+}
+
+// isBlank reports whether the store never had a job: then it is new, and what
+// runs here is about to be moved to it rather than to be stopped.
+func (e *Engine) isBlank(ctx context.Context) (bool, error) {
+	for _, prefix := range []string{state.JobsPrefix, state.HistoryPrefix} {
+		entries, _, err := e.cfg.Store.List(ctx, prefix)
+		if err != nil || len(entries) > 0 {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // member reports whether the node may be given orders: it has a session, or
@@ -76,14 +101,7 @@ func (e *Engine) followTable(ctx context.Context) {
 		seq, err := e.readTable(ctx)
 		if err == nil {
 			retry.reset("the watchdog can be reached again")
-			err = e.cfg.Supervisor.Events(ctx, seq, func(ev spec.Event) error {
-				if ev.Seq > seq+1 || ev.Type == spec.EventJournalGap {
-					return errGap
-				}
-				seq = max(seq, ev.Seq)
-				e.see(&ev)
-				return nil
-			})
+			err = e.follow(ctx, seq)
 			e.view.lose()
 		}
 		if ctx.Err() != nil {
@@ -96,11 +114,40 @@ func (e *Engine) followTable(ctx context.Context) {
 	}
 }
 
+// follow takes over all events after a number, until they end or the table has
+// to be read again.
+func (e *Engine) follow(ctx context.Context, seq uint64) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	wg.Go(func() {
+		select {
+		case <-e.reread:
+			cancel(errGap)
+		case <-ctx.Done():
+		}
+	})
+	err := e.cfg.Supervisor.Events(ctx, seq, func(ev spec.Event) error {
+		if ev.Seq > seq+1 || ev.Type == spec.EventJournalGap {
+			return errGap
+		}
+		seq = max(seq, ev.Seq)
+		e.see(&ev)
+		return nil
+	})
+	if errors.Is(context.Cause(ctx), errGap) {
+		return errGap
+	}
+	return err
+}
+
 // readTable replaces the mirror. All launches are declared again then, which
 // changes nothing for those that the watchdog still has.
 func (e *Engine) readTable(ctx context.Context) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, declareTimeout)
 	defer cancel()
+	losses := e.view.lost()
 	table, err := e.cfg.Supervisor.Table(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("read table: %w", err)
@@ -108,7 +155,7 @@ func (e *Engine) readTable(ctx context.Context) (uint64, error) {
 	e.mu.Lock()
 	clear(e.declared)
 	e.mu.Unlock()
-	for _, id := range e.view.reset(table.Instances) {
+	for _, id := range e.view.reset(table.Instances, losses) {
 		e.outputs.drop(id)
 	}
 	for _, inst := range table.Instances {

@@ -37,8 +37,10 @@ type Given struct {
 	// Hash is spec.ReplaceHash of the process, if it is at hand.
 	Hash  string
 	Ports map[string]int
-	// Token is the fencing token of an exclusive shard.
+	// Token is the fencing token of an exclusive shard, Lease the session under
+	// whose lease it lives, if it lives under one.
 	Token uint64
+	Lease string
 	// Digest tells the contents of the process's reload files: see ReloadFiles.
 	Digest string
 }
@@ -54,7 +56,7 @@ func Launch(p *spec.AssignedProcess, id spec.InstanceID, given Given, host *Host
 	proc := &p.Process
 	l := spec.Launch{
 		ID: id, Version: p.Version, Hash: given.Hash, Epoch: p.Epochs[id.Shard],
-		User: proc.User, Exclusive: proc.Exclusive, Critical: proc.Critical,
+		User: proc.User, Exclusive: proc.Exclusive, Critical: proc.Critical, Lease: given.Lease,
 		Restart: proc.Restart, Stop: proc.Stop, Ready: proc.Ready, Watchdog: proc.Watchdog,
 		Logs: proc.Logs, Ports: given.Ports,
 	}

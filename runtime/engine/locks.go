@@ -1,12 +1,9 @@
 package engine
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -20,9 +17,13 @@ import (
 const (
 	// storeTimeout ends every call of the store but a watch.
 	storeTimeout = 10 * time.Second
-	// lockRetry is how long a lock that others hold is left alone: nothing
-	// tells when a lock delay ends.
+	// lockFirst doubles with every try of a lock that cannot be had: up to
+	// lockRetry while nobody holds it, since nothing tells when a lock delay
+	// ends, and up to lockBusy, with jitter, while somebody does. Refresh makes
+	// it be tried again before that, at most every lockFirst.
+	lockFirst = 250 * time.Millisecond
 	lockRetry = time.Second
+	lockBusy  = 5 * time.Second
 	// lockBatch is how many locks are taken in a transaction, with room for
 	// their values.
 	lockBatch = state.MaxTxnOps / 2
@@ -35,31 +36,56 @@ type ShardHolder struct {
 	Session string `json:"session"`
 }
 
+// hold is a lock that is held: with its token, for the session.
+type hold struct {
+	token   uint64
+	session string
+}
+
+// attempt is what came of trying a lock.
+type attempt struct {
+	tries int
+	last  time.Time // when it was tried
+	next  time.Time // when it is tried again
+	busy  bool      // somebody holds it
+	why   string
+}
+
 // locks takes and releases the locks of exclusive shards. Its goroutine is the
 // only one that talks to the store, so that a slow store delays exclusive
 // shards only.
+//
+// A lock belongs to the session that took it: with another session, or none,
+// no shard is held until its lock is taken again. What runs under the old one
+// is left to the end of its lease. Where the session goes on and the store
+// nevertheless says that a lock is gone or another's (somebody has deleted its
+// key), the shard is lost: it is stopped here, and its lock is taken afresh,
+// with a new token, once the watchdog no longer knows it. That is looked at
+// when the engine is refreshed and after the store was away; nothing watches it.
 type locks struct {
 	store   state.Store
 	session func() string
 	node    string
 	logger  hclog.Logger
-	changed func() // told after every change of held or refused
+	changed func()                  // told after every change of what token says
+	freed   func([]spec.InstanceID) // told which locks are no longer held
 	wake    chan struct{}
 
-	// holding is the session that holds held; only run's goroutine knows it.
-	holding string
-
-	mu      sync.Mutex                 // guards all below
-	wanted  map[spec.InstanceID]bool   // true: take or keep; false: release
-	held    map[spec.InstanceID]uint64 // tokens
-	refused map[spec.InstanceID]string
+	mu       sync.Mutex               // guards all below
+	wanted   map[spec.InstanceID]bool // true: take or keep; false: release
+	held     map[spec.InstanceID]hold
+	lost     map[spec.InstanceID]string // why; not taken again while it is in here
+	attempts map[spec.InstanceID]attempt
+	holding  string // the session that held is of
+	look     bool   // compare held with the store before anything else
 }
 
-func newLocks(cfg *Config, changed func()) *locks {
+func newLocks(cfg *Config, changed func(), freed func([]spec.InstanceID)) *locks {
 	return &locks{
 		store: cfg.Store, session: cfg.Session, node: cfg.Node, logger: cfg.Logger.Named("locks"),
-		changed: changed, wake: make(chan struct{}, 1),
-		wanted: map[spec.InstanceID]bool{}, held: map[spec.InstanceID]uint64{}, refused: map[spec.InstanceID]string{},
+		changed: changed, freed: freed, wake: make(chan struct{}, 1),
+		wanted: map[spec.InstanceID]bool{}, held: map[spec.InstanceID]hold{},
+		lost: map[spec.InstanceID]string{}, attempts: map[spec.InstanceID]attempt{},
 	}
 }
 
@@ -71,8 +97,18 @@ func signal(c chan struct{}) {
 }
 
 // want says which locks to hold: all of take, and of the others only those
-// that may not be released yet.
-func (l *locks) want(take map[spec.InstanceID]bool, keep func(spec.InstanceID) bool) {
+// that may not be released yet, since the watchdog knows their shards. What it
+// no longer knows is no longer lost.
+func (l *locks) want(take map[spec.InstanceID]bool, known func(spec.InstanceID) bool) {
+	unknown := l.asked() // asked without l.mu: known takes locks of its own
+	maps.DeleteFunc(unknown, func(id spec.InstanceID, _ bool) bool { return known(id) })
+	if l.note(take, unknown) {
+		l.changed()
+	}
+}
+
+// note is want with l.mu held; it reports whether something is no longer lost.
+func (l *locks) note(take, unknown map[spec.InstanceID]bool) (found bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	moved := false
@@ -81,36 +117,106 @@ func (l *locks) want(take map[spec.InstanceID]bool, keep func(spec.InstanceID) b
 			l.wanted[id], moved = true, true
 		}
 	}
-	for id, want := range l.wanted {
-		if want && !take[id] && !keep(id) {
+	for id := range unknown {
+		if l.wanted[id] && !take[id] {
 			l.wanted[id], moved = false, true
 		}
+		if l.lost[id] != "" {
+			delete(l.lost, id)
+			found = true
+		}
 	}
-	if moved {
+	if moved || found {
 		signal(l.wake)
 	}
+	return found
 }
 
-// token returns the fencing token of a lock that is held, or why it is not.
-func (l *locks) token(id spec.InstanceID) (uint64, string) {
+// asked returns the shards of all locks that matter.
+func (l *locks) asked() map[spec.InstanceID]bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if token, ok := l.held[id]; ok {
-		return token, ""
+	out := maps.Clone(l.wanted)
+	for id := range l.lost {
+		out[id] = true
 	}
-	if why := l.refused[id]; why != "" {
-		return 0, why
+	return out
+}
+
+// refresh makes the locks be compared with the store, and those that could not
+// be had be tried again soon.
+func (l *locks) refresh() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.look = true
+	for id, a := range l.attempts {
+		if soon := a.last.Add(lockFirst); soon.Before(a.next) {
+			a.next = soon
+			l.attempts[id] = a
+		}
 	}
-	return 0, "waits for its shard's lock"
+	signal(l.wake)
+}
+
+// token returns the lock of a shard, or why there is none.
+func (l *locks) token(id spec.InstanceID) (hold, string) {
+	session := l.session()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h, ok := l.held[id]
+	switch {
+	case session == "":
+		return hold{}, "waits for a session with the store"
+	case ok && h.session == session:
+		return h, ""
+	case l.attempts[id].why != "":
+		return hold{}, l.attempts[id].why
+	}
+	return hold{}, "waits for its shard's lock"
+}
+
+// lostWhy says why a shard that may run must be stopped, "" if it needn't.
+func (l *locks) lostWhy(id spec.InstanceID) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lost[id]
+}
+
+// holds reports whether the lock of a shard is held, or may be.
+func (l *locks) holds(id spec.InstanceID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.held[id]
+	return ok
+}
+
+// heldBy returns the shards whose locks the session holds, sorted.
+func (l *locks) heldBy(session string) (ids []spec.InstanceID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, h := range l.held {
+		if h.session == session {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, spec.InstanceID.Compare)
+	return ids
 }
 
 // run takes and releases locks until ctx is done.
 func (l *locks) run(ctx context.Context) {
+	retry := newBackoff(l.logger)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		if retry := l.step(ctx); retry > 0 {
-			timer.Reset(retry)
+		wait, err := l.step(ctx, time.Now())
+		if err != nil && ctx.Err() == nil {
+			wait = retry.next("shard locks are delayed", err)
+		} else if err == nil {
+			retry.reset("shard locks can be had again")
+		}
+		if wait > 0 {
+			timer.Reset(wait)
 		} else {
 			timer.Stop()
 		}
@@ -123,183 +229,139 @@ func (l *locks) run(ctx context.Context) {
 	}
 }
 
-// step does what is to be done now and returns when to try the rest again; 0
-// means only when woken.
-func (l *locks) step(ctx context.Context) (retry time.Duration) {
-	take, release := l.due()
+// step does what is to be done now and returns when to do more; 0 means only
+// when woken. Releasing comes first: others wait for it.
+func (l *locks) step(ctx context.Context, now time.Time) (wait time.Duration, err error) {
 	session := l.session()
-	if len(take)+len(release) == 0 && (session == "" || session == l.holding) {
-		return 0
+	if session == "" {
+		return 0, nil // Refresh tells of the next one
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	if session == "" {
-		l.refuse(take, "waits for a session with the store")
-		return lockRetry
-	}
-	if session != l.holding {
-		if err := l.resume(ctx, session); err != nil {
-			return l.failed(take, err)
+	if l.mustLook(session) {
+		if err := l.compare(ctx, session); err != nil {
+			return 0, l.failed(l.toTake(now), err)
 		}
-		take, release = l.due()
+	}
+	for batch := range slices.Chunk(l.toRelease(), lockBatch) {
+		if err := l.release(ctx, session, batch); err != nil {
+			return 0, l.failed(nil, err)
+		}
+	}
+	take, err := l.free(ctx, l.toTake(now), now)
+	if err != nil {
+		return 0, l.failed(take, err)
 	}
 	for batch := range slices.Chunk(take, lockBatch) {
-		if err := l.take(ctx, session, batch); err != nil {
-			return l.failed(batch, err)
+		if err := l.take(ctx, session, batch, now); err != nil {
+			return 0, l.failed(batch, err)
 		}
 	}
-	for _, id := range release {
-		if err := l.release(ctx, session, id); err != nil {
-			return l.failed(nil, err)
-		}
-	}
-	if rest, _ := l.due(); len(rest) > 0 {
-		return lockRetry
-	}
-	return 0
+	return l.untilNext(time.Now()), nil
 }
 
-func (l *locks) failed(ids []spec.InstanceID, err error) time.Duration {
-	l.logger.Warn("shard locks are delayed", "error", err)
-	l.refuse(ids, "waits for the store: "+err.Error())
-	return lockRetry
+// failed notes that the store did not do what it was asked, or may have done
+// it without saying so.
+func (l *locks) failed(ids []spec.InstanceID, err error) error {
+	l.mu.Lock()
+	l.look = true
+	moved := false
+	for _, id := range ids {
+		a := l.attempts[id]
+		moved = moved || a.why == ""
+		a.why = "waits for the store: " + err.Error()
+		l.attempts[id] = a
+	}
+	l.mu.Unlock()
+	if moved {
+		l.changed()
+	}
+	return err
 }
 
-// due returns the locks to take and to release.
-func (l *locks) due() (take, release []spec.InstanceID) {
+// mustLook reports whether held may not be what the store says.
+func (l *locks) mustLook(session string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return session != l.holding || l.look
+}
+
+// toRelease returns the locks to be given up, and forgets what is done with.
+func (l *locks) toRelease() (ids []spec.InstanceID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, want := range l.wanted {
+		if want {
+			continue
+		}
+		if _, held := l.held[id]; held {
+			ids = append(ids, id)
+			continue
+		}
+		delete(l.wanted, id)
+		delete(l.attempts, id)
+	}
+	slices.SortFunc(ids, spec.InstanceID.Compare)
+	return ids
+}
+
+// toTake returns the locks to be tried now.
+func (l *locks) toTake(now time.Time) (ids []spec.InstanceID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id := range l.missing() {
+		if !l.attempts[id].next.After(now) {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, spec.InstanceID.Compare)
+	return ids
+}
+
+// missing returns the locks that are wanted, may be taken, and are not held.
+// The caller holds l.mu.
+func (l *locks) missing() map[spec.InstanceID]bool {
+	out := maps.Clone(l.wanted)
+	maps.DeleteFunc(out, func(id spec.InstanceID, want bool) bool {
 		_, held := l.held[id]
-		switch {
-		case want && !held:
-			take = append(take, id)
-		case !want && held:
-			release = append(release, id)
-		case !want:
-			delete(l.wanted, id)
-			delete(l.refused, id)
-		}
-	}
-	slices.SortFunc(take, spec.InstanceID.Compare)
-	slices.SortFunc(release, spec.InstanceID.Compare)
-	return take, release
+		return !want || held || l.lost[id] != ""
+	})
+	return out
 }
 
-// resume takes over the locks that the session holds already: an agent that
-// comes back goes on with the same tokens. What nobody wants any more is
-// released.
-func (l *locks) resume(ctx context.Context, session string) error {
-	entries, _, err := l.store.List(ctx, state.ShardLocksPrefix)
-	if err != nil {
-		return fmt.Errorf("list shard locks: %w", err)
-	}
+// untilNext is when the next lock is to be tried; 0 if none waits for that.
+func (l *locks) untilNext(now time.Time) (wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.holding = session
-	clear(l.held)
-	for _, e := range entries {
-		id, err := spec.ParseInstanceID(e.Key[len(state.ShardLocksPrefix):])
-		if err != nil || e.Session != session {
-			continue
-		}
-		l.held[id] = e.ModifyIndex
-		if _, ok := l.wanted[id]; !ok {
-			l.wanted[id] = true // until the first want says otherwise
+	for id := range l.missing() {
+		left := max(l.attempts[id].next.Sub(now), time.Millisecond)
+		if wait == 0 || left < wait {
+			wait = left
 		}
 	}
-	defer l.changed()
-	return nil
+	return wait
 }
 
-// take takes a batch of locks in one transaction, without those that others
-// hold.
-func (l *locks) take(ctx context.Context, session string, ids []spec.InstanceID) error {
-	value, err := json.MarshalIndent(ShardHolder{Node: l.node, Session: session}, "", "  ")
-	if err != nil {
-		return fmt.Errorf("take shard locks: %w", err)
-	}
-	for len(ids) > 0 {
-		ops := make([]state.Op, len(ids))
-		for i, id := range ids {
-			ops[i] = state.Op{Kind: state.OpLock, Key: state.ShardLock(id), Value: value, Session: session}
-		}
-		index, err := l.store.Txn(ctx, ops...)
-		if err == nil {
-			l.mu.Lock()
-			for _, id := range ids {
-				l.held[id] = index
-				delete(l.refused, id)
-			}
-			l.mu.Unlock()
-			l.changed()
-			return nil
-		}
-		var conflict *state.TxnError
-		if !errors.As(err, &conflict) || len(conflict.Failures) == 0 {
-			if errors.Is(err, state.ErrSessionNotFound) {
-				l.holding = ""
-			}
-			return fmt.Errorf("take shard locks: %w", err)
-		}
-		left := l.without(ctx, ids, conflict.Failures)
-		if len(left) == len(ids) {
-			return fmt.Errorf("take shard locks: %w", err)
-		}
-		ids = left
-	}
-	return nil
-}
-
-// without returns the IDs whose operations did not fail, and notes who holds
-// the others' locks.
-func (l *locks) without(ctx context.Context, ids []spec.InstanceID, failures []state.OpFailure) []spec.InstanceID {
-	lost := map[string]string{}
-	for _, f := range failures {
-		lost[f.Op.Key] = f.Reason
-	}
-	var left []spec.InstanceID
-	for _, id := range ids {
-		key := state.ShardLock(id)
-		reason, ok := lost[key]
-		if !ok {
-			left = append(left, id)
-			continue
-		}
-		why := "shard is locked: " + reason
-		if e, err := l.store.Get(ctx, key); err == nil && e.Session != "" {
-			var holder ShardHolder
-			_ = json.Unmarshal(e.Value, &holder) // a value of others may say nothing
-			why = fmt.Sprintf("shard is locked by session %s on node %s", e.Session, cmp.Or(holder.Node, "unknown"))
-		}
-		l.refuse([]spec.InstanceID{id}, why)
-	}
-	return left
-}
-
-// release gives a lock up and removes its key.
-func (l *locks) release(ctx context.Context, session string, id spec.InstanceID) error {
-	key := state.ShardLock(id)
-	_, err := l.store.Txn(ctx,
-		state.Op{Kind: state.OpUnlock, Key: key, Session: session},
-		state.Op{Kind: state.OpDelete, Key: key})
-	if err != nil && !errors.Is(err, state.ErrConflict) {
-		return fmt.Errorf("release shard lock of %s: %w", id, err)
-	}
+// refuse notes that a lock could not be had, and why.
+func (l *locks) refuse(id spec.InstanceID, why string, busy bool, now time.Time) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.held, id)
-	return nil
-}
-
-// refuse notes why locks cannot be had.
-func (l *locks) refuse(ids []spec.InstanceID, why string) {
-	l.mu.Lock()
-	before := maps.Clone(l.refused)
-	for _, id := range ids {
-		l.refused[id] = why
+	a := l.attempts[id]
+	moved := a.why != why
+	limit, jitter := lockRetry, time.Duration(0)
+	if busy {
+		limit, jitter = lockBusy, rand.N(lockBusy/5)
 	}
-	moved := !maps.Equal(before, l.refused)
+	if busy != a.busy {
+		a.tries = 0
+	}
+	wait := limit
+	if a.tries < 6 { // doubled so often, it is longer than any limit
+		wait = min(lockFirst<<a.tries, limit)
+	}
+	if wait == limit {
+		wait += jitter
+	}
+	l.attempts[id] = attempt{tries: a.tries + 1, last: now, next: now.Add(wait), busy: busy, why: why}
 	l.mu.Unlock()
 	if moved {
 		l.changed()

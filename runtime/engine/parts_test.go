@@ -184,8 +184,8 @@ func TestAccounts(t *testing.T) {
 
 func TestWhatIsDeclaredAfterItHadToWaitIsNeverGone(t *testing.T) {
 	id := spec.InstanceID{Job: "j", Process: "p"}
-	v := newView("n")
-	v.reset(nil)
+	v := newView("n", func(spec.InstanceID) bool { return false })
+	v.reset(nil, 0)
 	phase := func() spec.Phase {
 		list, _, err := v.wait(t.Context(), 0)
 		if err != nil || len(list) != 1 {

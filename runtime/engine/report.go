@@ -101,7 +101,8 @@ func (r *reporter) step(ctx context.Context, now time.Time) (next time.Duration,
 		r.under, r.listed = session, false
 		r.view.soil()
 	}
-	if !r.view.takeDirty(r.dirty) {
+	// The others' turn must not wait for a report: it comes at once.
+	if !r.view.takeDirty(r.dirty, func(job string) { delete(r.last, job) }) {
 		return 0, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
@@ -219,7 +220,7 @@ func encode(seen *spec.Observed) ([]byte, error) {
 	if err == nil && len(b) > maxReport {
 		for i := range seen.Instances {
 			inst := &seen.Instances[i]
-			inst.Node, inst.BootID, inst.StartTicks, inst.Status, inst.ReloadHash = "", "", 0, "", ""
+			inst.Node, inst.BootID, inst.StartTicks, inst.Status, inst.ReloadHash, inst.Services = "", "", 0, "", "", nil
 		}
 		b, err = json.Marshal(seen)
 	}

@@ -12,24 +12,34 @@ import (
 // view is what the node sees: the mirror of the watchdog's table, and over it
 // what could not be declared.
 type view struct {
-	node string
+	node  string
+	holds func(spec.InstanceID) bool // the lock of an exclusive shard is held
 
 	mu      sync.Mutex // guards all below
 	jobs    map[string]map[spec.InstanceID]spec.Instance
 	pending map[string]map[spec.InstanceID]Pending
+	// services are those of assigned instances, and of what still ends.
+	services map[spec.InstanceID][]spec.Service
+	settled  bool // services is what is assigned
+	// parting holds, as they were last, the instances that are gone while their
+	// lock is still held: told is that they are gone only when others can have it.
+	parting map[string]map[spec.InstanceID]spec.Instance
 	synced  bool // the mirror follows the watchdog now
+	losses  int
 	version uint64
 	changed chan struct{}   // closed and replaced with every version
 	dirty   map[string]bool // jobs to be reported
+	urgent  map[string]bool // of those, the ones that others wait for
 	all     []spec.Instance // of this version; nil until asked for
 }
 
-func newView(node string) *view {
+func newView(node string, holds func(spec.InstanceID) bool) *view {
 	return &view{
-		node: node, version: 1, changed: make(chan struct{}),
+		node: node, holds: holds, version: 1, changed: make(chan struct{}),
 		jobs:    map[string]map[spec.InstanceID]spec.Instance{},
 		pending: map[string]map[spec.InstanceID]Pending{},
-		dirty:   map[string]bool{},
+		parting: map[string]map[spec.InstanceID]spec.Instance{},
+		dirty:   map[string]bool{}, urgent: map[string]bool{},
 	}
 }
 
@@ -41,8 +51,9 @@ func (v *view) bump() {
 	v.changed = make(chan struct{})
 }
 
-// reset replaces the mirror and returns the instances that are gone.
-func (v *view) reset(instances []spec.Instance) (gone []spec.InstanceID) {
+// reset replaces the mirror and returns the instances that are gone. The
+// mirror follows from now on, unless it was lost since the given count.
+func (v *view) reset(instances []spec.Instance, losses int) (gone []spec.InstanceID) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	old := v.jobs
@@ -55,10 +66,11 @@ func (v *view) reset(instances []spec.Instance) (gone []spec.InstanceID) {
 		for id := range byID {
 			if _, ok := v.jobs[job][id]; !ok {
 				gone = append(gone, id)
+				v.part(byID[id])
 			}
 		}
 	}
-	v.synced = true
+	v.synced = v.losses == losses
 	v.bump()
 	return gone
 }
@@ -74,7 +86,40 @@ func (v *view) put(inst spec.Instance) {
 		v.jobs[inst.ID.Job] = byID
 	}
 	byID[inst.ID] = inst
+	delete(v.parting[inst.ID.Job], inst.ID)
 	v.dirty[inst.ID.Job] = true
+}
+
+// part keeps what is gone until its lock is released. The caller holds v.mu.
+func (v *view) part(inst spec.Instance) {
+	if !v.holds(inst.ID) {
+		return
+	}
+	if v.parting[inst.ID.Job] == nil {
+		v.parting[inst.ID.Job] = map[spec.InstanceID]spec.Instance{}
+	}
+	v.parting[inst.ID.Job][inst.ID] = inst
+}
+
+// parted notes that locks are no longer held, and reports whether somebody may
+// have waited for one of them.
+func (v *view) parted(ids []spec.InstanceID) (moved bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, id := range ids {
+		if _, ok := v.parting[id.Job][id]; !ok {
+			continue
+		}
+		delete(v.parting[id.Job], id)
+		if len(v.parting[id.Job]) == 0 {
+			delete(v.parting, id.Job)
+		}
+		v.dirty[id.Job], v.urgent[id.Job], moved = true, true, true
+	}
+	if moved {
+		v.bump()
+	}
+	return moved
 }
 
 // apply takes one event over and reports whether an instance is gone.
@@ -86,6 +131,9 @@ func (v *view) apply(ev *spec.Event) (gone bool) {
 	defer v.mu.Unlock()
 	id := ev.Instance.ID
 	if ev.Type == spec.EventRemoved {
+		if was, ok := v.jobs[id.Job][id]; ok {
+			v.part(was)
+		}
 		delete(v.jobs[id.Job], id)
 		if len(v.jobs[id.Job]) == 0 {
 			delete(v.jobs, id.Job)
@@ -104,6 +152,14 @@ func (v *view) lose() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.synced = false
+	v.losses++
+}
+
+// lost counts how often the mirror was lost.
+func (v *view) lost() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.losses
 }
 
 // running returns the mirror, or false while it does not follow.
@@ -162,7 +218,13 @@ func (v *view) ofJob(job string) []spec.Instance {
 		if p, ok := v.pending[job][id]; ok && p.Reason != "" && inst.Reason == "" {
 			inst.Reason = "kept as it is: " + p.Reason
 		}
+		inst.Services = inst.Endpoints(v.services[id])
 		out = append(out, inst)
+	}
+	for id, inst := range v.parting[job] {
+		if _, ok := v.pending[job][id]; !ok {
+			out = append(out, inst)
+		}
 	}
 	for id, p := range v.pending[job] {
 		if _, ok := v.jobs[job][id]; ok {
@@ -172,22 +234,28 @@ func (v *view) ofJob(job string) []spec.Instance {
 		if p.Failed {
 			phase = spec.PhaseFailed
 		}
-		out = append(out, spec.Instance{ID: id, Node: v.node, Phase: phase, Reason: p.Reason})
+		inst := spec.Instance{ID: id, Node: v.node, Phase: phase, Reason: p.Reason}
+		inst.Services = inst.Endpoints(v.services[id])
+		out = append(out, inst)
 	}
 	slices.SortFunc(out, func(a, b spec.Instance) int { return a.ID.Compare(b.ID) })
 	return out
 }
 
-// takeDirty returns the jobs to be reported and forgets them; false until the
-// table has been read once.
-func (v *view) takeDirty(into map[string]bool) bool {
+// takeDirty returns the jobs to be reported and forgets them, and calls urgent
+// for those that must not wait; false until the table has been read once.
+func (v *view) takeDirty(into map[string]bool, urgent func(job string)) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if !v.synced && len(v.jobs) == 0 {
 		return false
 	}
 	maps.Copy(into, v.dirty)
+	for job := range v.urgent {
+		urgent(job)
+	}
 	clear(v.dirty)
+	clear(v.urgent)
 	return true
 }
 
@@ -219,6 +287,9 @@ func (v *view) snapshot() []spec.Instance {
 			names[job] = true
 		}
 		for job := range v.pending {
+			names[job] = true
+		}
+		for job := range v.parting {
 			names[job] = true
 		}
 		v.all = []spec.Instance{}
@@ -270,13 +341,23 @@ func (v *view) has(id spec.InstanceID) bool {
 	return ok
 }
 
+// waitSettled blocks until setServices was called.
+func (v *view) waitSettled(ctx context.Context) error {
+	return v.waitFor(ctx, func() bool { return v.settled })
+}
+
 // waitSynced blocks until the mirror follows the watchdog.
 func (v *view) waitSynced(ctx context.Context) error {
+	return v.waitFor(ctx, func() bool { return v.synced })
+}
+
+// waitFor blocks until something holds, which is asked with v.mu held.
+func (v *view) waitFor(ctx context.Context, holds func() bool) error {
 	for {
 		v.mu.Lock()
-		synced, changed := v.synced, v.changed
+		done, changed := holds(), v.changed
 		v.mu.Unlock()
-		if synced {
+		if done {
 			return nil
 		}
 		select {

@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -145,6 +146,24 @@ func TestAnAssignmentThatSomebodyChangedIsMendedByTheNextDecision(t *testing.T) 
 			if err != nil || len(a.Processes) != 1 || a.Processes[0].Version != uint64(n)+2 {
 				t.Fatalf("%s became %+v, %v", broken, a, err)
 			}
+		}
+	})
+}
+
+// Nothing tells the loop of its own write.
+func TestWhatWasNeverSeenOnItsNodeMovesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t)
+		s.set(state.NodeKey("b"), state.Encode(spec.Node{Name: "b", Draining: true})) // it decides nothing
+		v := version(1, process("p"))
+		s.want(v)
+		s.set(state.PlacementKey("j"), state.Encode(onNode(v, "b")))
+		synctest.Wait()
+		if _, err := s.store.Get(t.Context(), state.AssignmentKey("b", "j")); err != nil {
+			t.Errorf("it is placed on b: %v", err)
+		}
+		if _, err := s.store.Get(t.Context(), state.AssignmentKey("a", "j")); !errors.Is(err, state.ErrNotFound) {
+			t.Errorf("a has it still: %v", err)
 		}
 	})
 }

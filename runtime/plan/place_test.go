@@ -51,7 +51,7 @@ func TestAPlacementThatFitsTouchesNothing(t *testing.T) {
 	s := moved(t, v)
 	onHDD := process("db", 2)
 	onHDD.Placing = &spec.Placing{
-		Constraints: []spec.Constraint{{Label: "disk", Is: "hdd"}}, Spreads: []spec.Spread{{Label: "disk"}},
+		Constraints: []spec.Constraint{{Label: "disk", Is: "hdd"}}, Spreads: []spec.Spread{{Label: "zone"}},
 	}
 	p, err := plan.Compute(s, []plan.Wanted{{Job: "j", Apply: job("j", onHDD), Source: v.Source}}, noon)
 	if err != nil {

@@ -13,9 +13,12 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// start runs a loop on a store, in a bubble of virtual time.
-func start(t *testing.T) state.Store {
+// start runs a loop on a store that holds something, in a bubble of virtual time.
+func start(t *testing.T, before ...state.Op) state.Store {
 	store := local.OpenMemory(local.Options{})
+	for _, op := range before {
+		write(t, store, op)
+	}
 	session, err := store.CreateSession(t.Context(), state.SessionConfig{Name: "test"})
 	if err != nil {
 		t.Fatal(err)

@@ -84,6 +84,7 @@ func (d *desk) callRoll(ctx context.Context, term *follow.Term, now time.Time) (
 			return time.Time{}, fmt.Errorf("read roster: %w", err)
 		}
 		r.Roster, r.index, r.known = value, entry.ModifyIndex, true // one that can't be read is made anew
+		r.moved = true
 	}
 	nodes, err := d.allNodes()
 	if err != nil {

@@ -160,6 +160,26 @@ func TestMostNodesHaveGraceWhenTheyAreGoneTogether(t *testing.T) {
 	})
 }
 
+func TestANewPrimaryMovesWhatWasOnMostNodesWhenTheirGraceIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		placement := spec.Placement{Job: "j", Version: 1, Processes: map[string]map[string]spec.ShardSet{"p": {"a": {0}, "b": {1}}}}
+		store := start(t,
+			set(state.RosterKey, spec.Roster{Nodes: map[string]spec.NodeState{"me": spec.NodeHere, "a": spec.NodeHere, "b": spec.NodeHere, "c": spec.NodeHere, "d": spec.NodeHere}}),
+			set(state.NodeKey("c"), worker("c")),
+			set(state.JobKey("j"), forWorkers(2)), set(state.PlacementKey("j"), placement))
+		time.Sleep(massGrace / 2) // virtual
+		synctest.Wait()
+		if now := placedOn(t, store, "j"); fmt.Sprint(now) != fmt.Sprint(placement) {
+			t.Errorf("within the grace placed is %+v", now)
+		}
+		time.Sleep(massGrace) // virtual
+		synctest.Wait()
+		if now := placedOn(t, store, "j"); now.Processes["p"]["c"].String() != "0-1" {
+			t.Errorf("after the grace placed is %+v", now)
+		}
+	})
+}
+
 func TestRoomThatAJobLeavesIsGivenToOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := start(t)

@@ -106,7 +106,7 @@ func Import(ctx context.Context, s Store, r io.Reader) (int, error) {
 	for _, e := range present {
 		for _, prefix := range []string{JobsPrefix, HistoryPrefix, PlacementsPrefix, AssignmentsPrefix} {
 			if strings.HasPrefix(e.Key, prefix) {
-				return 0, fmt.Errorf("import state: %w: there is %s; import into a new one", ErrNotEmpty, e.Key)
+				return 0, fmt.Errorf("import state: %w: there is %s; import into a store that never had jobs", ErrNotEmpty, e.Key)
 			}
 		}
 		there[e.Key] = true

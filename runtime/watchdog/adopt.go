@@ -1,6 +1,7 @@
 package watchdog
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -29,13 +30,20 @@ func (s *supervisor) adoptAll(r *replayed, now time.Time) error {
 	for _, id := range ids {
 		e := r.entries[id]
 		in := &instance{launch: &e.Launch, view: e.Instance, phase: e.Keep.Phase, nonce: e.Keep.Nonce,
-			history: e.Keep.History, blame: e.Keep.Blame, forking: e.Keep.Forking, session: e.Keep.Session, nextAt: e.Instance.NextStart}
+			history: e.Keep.History, blame: e.Keep.Blame, forking: e.Keep.Forking, lease: e.Keep.Lease, session: e.Keep.Session, nextAt: e.Instance.NextStart}
 		in.view.ID = id
 		s.instances[id] = in
+	}
+	if err := s.fenceFirst(ids); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		in := s.instances[id]
 		if in.phase.alive() || in.forking { // these come first if descriptors are few
 			s.listen(in, true)
 		}
 	}
+	s.leases.unheeded = true // some may wait for theirs
 	seen := s.scan(ids)
 	known := make(map[int]bool)
 	for _, id := range ids {
@@ -51,6 +59,36 @@ func (s *supervisor) adoptAll(r *replayed, now time.Time) error {
 	s.strays(seen, known, len(r.damage) > 0 || r.fresh, now)
 	s.settle()
 	return nil
+}
+
+// fenceFirst puts what lives under a lease under the fence again, before
+// anything that takes long where there are many instances.
+func (s *supervisor) fenceFirst(ids []spec.InstanceID) (err error) {
+	for _, id := range ids {
+		in := s.instances[id]
+		if in.lease == "" || in.view.PID == 0 || !in.phase.alive() {
+			continue
+		}
+		if in.proc, err = s.find(in); err != nil {
+			return err
+		}
+		if in.proc != nil {
+			s.leases.fence.guard(in.proc, in.lease)
+		}
+	}
+	return nil
+}
+
+// find opens the process that the journal names.
+func (s *supervisor) find(in *instance) (*process, error) {
+	p, err := s.kern.Find(in.view.PID, in.view.StartTicks, in.view.BootID, in.marks())
+	if err != nil {
+		return nil, fmt.Errorf("adopt instance %s: %w", in.view.ID, err)
+	}
+	if p != nil && in.session != 0 {
+		p.session = in.session // a main process that the leader named
+	}
+	return p, nil
 }
 
 // scan looks for this watchdog's processes; while one is awaited that was
@@ -97,18 +135,20 @@ func leaderOf(in *instance, seen []sighting) *sighting {
 
 // resume goes on with one instance.
 func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, now time.Time) (err error) {
-	var p *process
-	if in.view.PID != 0 && in.phase.alive() {
-		if p, err = s.kern.Find(in.view.PID, in.view.StartTicks, in.view.BootID, in.marks()); err != nil {
-			return fmt.Errorf("adopt instance %s: %w", in.view.ID, err)
+	p := in.proc // of one that is fenced already
+	if p == nil && in.view.PID != 0 && in.phase.alive() {
+		if p, err = s.find(in); err != nil {
+			return err
 		}
 	}
 	awaited := in.phase.alive() || in.forking
 	in.forking = false
 	leader := leaderOf(in, seen)
 	if p == nil && leader != nil && (awaited || leader.generation > in.view.Generation) {
-		if !leader.byPipe {
-			in.view.Generation, in.nonce = leader.generation, leader.nonce
+		if leader.byPipe {
+			in.lease = cmp.Or(in.lease, in.launch.Lease) // it does not tell
+		} else {
+			in.view.Generation, in.nonce, in.lease = leader.generation, leader.nonce, leader.lease
 		}
 		if p, err = s.kern.Find(leader.pid, leader.startTicks, s.kern.BootID(), in.marks()); err != nil {
 			return fmt.Errorf("adopt instance %s: %w", in.view.ID, err)
@@ -116,9 +156,6 @@ func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, n
 		in.view.Started = now.UTC()
 	}
 	if p != nil {
-		if in.session != 0 && p.pid == in.view.PID {
-			p.session = in.session // a main process that the leader named
-		}
 		known[p.pid] = true
 		s.adopted(in, p, now)
 		return nil
@@ -158,7 +195,7 @@ func (s *supervisor) adopted(in *instance, p *process, now time.Time) {
 		s.timers.set(in, timerReady, now.Add(in.readyTimeout()))
 	case running:
 		s.timeRunning(in, now)
-	case stopping, replacing, killing:
+	case stopping, replacing, killing, ceding:
 		s.timers.set(in, timerStop, now.Add(in.launch.Stop.Timeout.Std()))
 	}
 	s.tell(in, note{kind: spec.EventAdopted, severity: spec.Info, message: fmt.Sprintf("found alive as process %d", p.pid)})

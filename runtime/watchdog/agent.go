@@ -40,7 +40,7 @@ func agentEnv(environ []string, socket string) []string {
 		name, _, _ := strings.Cut(v, "=")
 		switch name {
 		case "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES",
-			envInstance, envGeneration, envWatchdog, envUnrecorded, envLockFD, envSocket, envReexec:
+			envInstance, envGeneration, envWatchdog, envUnrecorded, envLockFD, envLease, envSocket, envReexec:
 			continue
 		}
 		env = append(env, v)

@@ -73,7 +73,7 @@ func TestEventsThatAreNoLongerKeptAreToldAsAGap(t *testing.T) {
 	const last = ringSize + 3000
 	for range last {
 		j.append(record{Event: spec.Event{Time: epoch, Type: spec.EventWatchdogUp, Severity: spec.Info, Message: "x"}})
-		j.flush()
+		j.flush(false)
 	}
 	defer j.close()
 	for _, after := range []uint64{0, 2999, 3000, 5000, last, last + 10} {

@@ -57,16 +57,19 @@ func (c *Client) Declare(ctx context.Context, set []spec.Launch, remove []spec.I
 	return c.callAgain(ctx, http.MethodPost, "/v1/declare", declareRequest{Set: set, Remove: remove}, nil)
 }
 
+// Renew makes a session's lease hold until a time, later or earlier than
+// before: see spec.Lease, and Boottime for its clock. At most a minute ahead is
+// allowed. A time that is over, such as 0, ends at once what lives under the
+// lease. Of renewals that are under way at the same moment any may be the last
+// word, so send them one after the other.
+func (c *Client) Renew(ctx context.Context, l spec.Lease) error {
+	return c.callAgain(ctx, http.MethodPut, "/v1/lease", l, nil)
+}
+
 // Signal sends a signal to the process groups of instances. If one of them has
 // no process, none is signalled.
 func (c *Client) Signal(ctx context.Context, ids []spec.InstanceID, sig spec.Signal) error {
 	return c.call(ctx, http.MethodPost, "/v1/signal", signalRequest{IDs: ids, Signal: sig}, nil)
-}
-
-// Renew says until when what lives under a lease may live. It is sent again
-// every second, so that a call in vain needn't be repeated.
-func (c *Client) Renew(ctx context.Context, l spec.Lease) error {
-	return c.call(ctx, http.MethodPut, "/v1/lease", l, nil)
 }
 
 // Health returns how the watchdog feels.

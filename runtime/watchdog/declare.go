@@ -93,6 +93,9 @@ func checkLaunch(l *spec.Launch) error {
 	if err := checkText(l); err != nil {
 		return err
 	}
+	if err := checkSession(l.Lease); err != nil {
+		return refuse("instance %s: its lease cannot be: %v", id, err)
+	}
 	if l.Stop.Signal != "" && signalNumber(l.Stop.Signal) == 0 {
 		return refuse("instance %s: unknown stop signal %q: write it as \"SIGTERM\"", id, l.Stop.Signal)
 	}
@@ -170,7 +173,10 @@ func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 	if replaces(old, l) || in.phase == stopping {
 		in.history, in.view.Restarts = history{}, 0
 		message := "declared with another command or settings"
-		if old.Hash == l.Hash {
+		switch {
+		case old.Lease != l.Lease:
+			message = "declared under another lease"
+		case old.Hash == l.Hash:
 			message = "restart was asked for"
 		}
 		s.step(in, evReplace, now, note{kind: spec.EventDeclared, severity: spec.Info, message: message, launch: true})
@@ -208,7 +214,7 @@ func (s *supervisor) retime(in *instance, old *spec.Launch, now time.Time) {
 		if old.Restart.Stable != in.launch.Restart.Stable {
 			s.timeRunning(in, now)
 		}
-	case stopping, replacing, killing:
+	case stopping, replacing, killing, ceding:
 		if old.Stop.Timeout != in.launch.Stop.Timeout && !in.killed {
 			s.timers.set(in, timerStop, now.Add(in.launch.Stop.Timeout.Std()))
 		}

@@ -6,7 +6,8 @@
 //
 // How it is made:
 //
-//   - One goroutine, the loop, owns all state; there are no locks around it.
+//   - One goroutine, the loop, owns all state but the leases; there are no locks
+//     around it.
 //     It waits for requests, for its timers (one heap, one time.Timer) and for
 //     the kernel.
 //   - What an instance does next is a total table of phase × event (table.go),
@@ -17,6 +18,10 @@
 //     no goroutine and no poll per process.
 //   - Output flows through FIFOs that parent and child both hold open, read by
 //     a pump with an epoll and a goroutine of its own.
+//   - Leases are enforced by a goroutine of its own that waits for nothing but
+//     its clock (fence.go): at the end of its lease an exclusive instance is
+//     killed whatever holds up the loop, and started again only once the lease
+//     is renewed (lease.go).
 //   - A journal of every event is written before and after each fork, so that a
 //     successor adopts what a killed watchdog left running, and nothing dies.
 package watchdog

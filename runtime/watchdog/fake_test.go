@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -18,8 +19,12 @@ import (
 // fakeKernel is a kernel of which the test is the hardware. Inside a synctest
 // bubble everything it is asked happens at once.
 type fakeKernel struct {
-	t        *testing.T
-	events   chan []kernelEvent
+	t      *testing.T
+	clock  *fakeClock
+	fence  *fence // of the newest loop on it
+	events chan []kernelEvent
+
+	mu       sync.Mutex // guards all below, where the fence's goroutine comes
 	next     uint64
 	live     map[uint64]*fakeProcess
 	byID     map[spec.InstanceID]*fakeProcess // the newest of each
@@ -30,22 +35,25 @@ type fakeKernel struct {
 	seen     []sighting
 	// onSignal decides whether a process ends by a signal; nil: it does.
 	onSignal func(p *fakeProcess, sig syscall.Signal) bool
-	signals  []string
-	dropped  chan struct{}
-	lost     map[spec.InstanceID]uint64
-	boot     string
+	// onStart, if set, is called before each start.
+	onStart func(l *spec.Launch)
+	signals []string
+	dropped chan struct{}
+	lost    map[spec.InstanceID]uint64
+	boot    string
 }
 
 type fakeProcess struct {
 	*process
 	id      spec.InstanceID
 	started time.Time
+	over    time.Time // when it ended
 	exit    spec.Exit
 	mute    bool // dead, and its exit is not readable
 }
 
 func newFakeKernel(t *testing.T) *fakeKernel {
-	return &fakeKernel{t: t, events: make(chan []kernelEvent, 1024), live: map[uint64]*fakeProcess{},
+	return &fakeKernel{t: t, clock: newFakeClock(), events: make(chan []kernelEvent, 1024), live: map[uint64]*fakeProcess{},
 		byID: map[spec.InstanceID]*fakeProcess{}, messages: map[spec.InstanceID][]notification{},
 		sockets: map[spec.InstanceID]uint64{}, startErr: map[spec.InstanceID]error{},
 		boot: "boot", dropped: make(chan struct{}, 1), lost: map[spec.InstanceID]uint64{}}
@@ -81,12 +89,21 @@ func (k *fakeKernel) Hold(l *spec.Launch, _ bool) (uint64, error) {
 
 func (k *fakeKernel) Start(starts []start, done func(int, *process, error)) {
 	for i, st := range starts {
+		if k.onStart != nil {
+			k.onStart(st.launch)
+		}
+		if !k.fence.allows(st.launch.Lease) {
+			done(i, nil, errFenced)
+			continue
+		}
 		p, err := k.startOne(st.launch)
 		done(i, p, err)
 	}
 }
 
 func (k *fakeKernel) startOne(l *spec.Launch) (*process, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if err := k.startErr[l.ID]; err != nil {
 		return nil, err
 	}
@@ -104,6 +121,8 @@ func (k *fakeKernel) Find(pid int, ticks uint64, boot string, _ marks) (*process
 	if k.findErr != nil {
 		return nil, k.findErr
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	for _, p := range k.live {
 		if p.pid == pid && p.startTicks == ticks && boot == k.boot {
 			return p.process, nil
@@ -113,18 +132,23 @@ func (k *fakeKernel) Find(pid int, ticks uint64, boot string, _ marks) (*process
 }
 
 func (k *fakeKernel) Signal(p *process, sig syscall.Signal) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	f := k.live[p.token]
 	if f == nil {
 		return nil
 	}
 	k.signals = append(k.signals, fmt.Sprintf("%s %s", f.id, signalName(sig)))
 	if sig == syscall.SIGKILL || k.onSignal == nil || k.onSignal(f, sig) {
-		k.end(f.id, spec.Exit{Signal: signalName(sig)})
+		k.ended(f.id, spec.Exit{Signal: signalName(sig)})
 	}
 	return nil
 }
 
 func (k *fakeKernel) Collect(p *process, last bool) (spec.Exit, bool) {
+	k.fence.release(p)
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	f := k.live[p.token]
 	if f.mute && !last {
 		return spec.Exit{}, false
@@ -148,7 +172,17 @@ func (k *fakeKernel) Follow(*process, int, marks) (*process, error) {
 
 // end lets the newest process of an instance die.
 func (k *fakeKernel) end(id spec.InstanceID, exit spec.Exit) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ended(id, exit)
+}
+
+// ended is end with k.mu held.
+func (k *fakeKernel) ended(id spec.InstanceID, exit spec.Exit) {
 	p := k.byID[id]
+	if p.over.IsZero() {
+		p.over = time.Now()
+	}
 	p.exit = exit
 	k.events <- []kernelEvent{{token: p.token}}
 }
@@ -157,6 +191,76 @@ func (k *fakeKernel) end(id spec.InstanceID, exit spec.Exit) {
 func (k *fakeKernel) say(id spec.InstanceID, n notification) {
 	k.messages[id] = append(k.messages[id], n)
 	k.events <- []kernelEvent{{token: k.sockets[id], notify: true}}
+}
+
+// fakeClock is CLOCK_BOOTTIME in virtual time: it also goes on in sleep.
+type fakeClock struct {
+	mu    sync.Mutex // guards all below
+	boot  time.Time
+	slept time.Duration
+	at    time.Duration
+	timer *time.Timer
+	rings chan bool
+}
+
+func newFakeClock() *fakeClock { return &fakeClock{boot: time.Now().Add(-time.Hour)} }
+
+func (c *fakeClock) open() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rings = make(chan bool, 1)
+}
+
+func (c *fakeClock) Now() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Since(c.boot) + c.slept
+}
+
+func (c *fakeClock) Alarm(at time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = at
+	c.set()
+}
+
+// set sets the timer; c.mu is held.
+func (c *fakeClock) set() {
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	if rings := c.rings; c.at != 0 {
+		c.timer = time.AfterFunc(c.at-time.Since(c.boot)-c.slept, func() {
+			select {
+			case rings <- true:
+			default:
+			}
+		})
+	}
+}
+
+// sleep lets the machine sleep: no timer but this clock's sees it.
+func (c *fakeClock) sleep(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.slept += d
+	c.set()
+}
+
+func (c *fakeClock) Wait() bool {
+	c.mu.Lock()
+	rings := c.rings
+	c.mu.Unlock()
+	return <-rings
+}
+
+func (c *fakeClock) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	close(c.rings)
 }
 
 // world is a loop on a fake kernel in virtual time.
@@ -183,7 +287,8 @@ func newWorld(t *testing.T, dir string, k *fakeKernel) *world {
 	j := &journal{dir: dir, log: hclog.NewNullLogger(), ring: newRing(0), segmentSize: DefaultSegmentSize, segments: DefaultSegments}
 	n := 0
 	nonce := func() string { n++; return fmt.Sprint("nonce", n) }
-	return &world{supervisor: newSupervisor(hclog.NewNullLogger(), k, j, nonce), t: t, fake: k, dir: dir}
+	k.fence = newFence(hclog.NewNullLogger(), k.clock, &leaseFile{path: filepath.Join(dir, "leases"), boot: k.boot}, k.Signal)
+	return &world{supervisor: newSupervisor(hclog.NewNullLogger(), k, k.fence, j, nonce), t: t, fake: k, dir: dir}
 }
 
 // start adopts what a replay says and runs the loop.
@@ -191,6 +296,8 @@ func (w *world) start(r *replayed) {
 	ctx, cancel := context.WithCancel(context.Background())
 	w.end = cancel
 	w.journal.seq = r.seq
+	w.fake.clock.open()
+	w.leases.fence.open()
 	if err := w.adoptAll(r, time.Now()); err != nil {
 		w.t.Fatal(err)
 	}
@@ -201,6 +308,7 @@ func (w *world) start(r *replayed) {
 // stop ends the loop and leaves its processes, as SIGKILL would.
 func (w *world) stop() {
 	w.end()
+	w.leases.fence.close()
 	synctest.Wait()
 	w.journal.close()
 }

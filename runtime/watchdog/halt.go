@@ -14,6 +14,8 @@ func (s *supervisor) beginHalt(keep bool, now time.Time) {
 	if keep {
 		return
 	}
+	// Once all have ended, the agent gives their locks away.
+	s.leases.fence.file.retire()
 	// They are wanted again by whoever comes next: replaced, not removed.
 	for _, id := range s.sorted() {
 		if in := s.instances[id]; id != AgentID {

@@ -25,6 +25,7 @@ type instance struct {
 	killed  bool // SIGKILL was sent, and told
 	// adopted: it was starting when a watchdog died, so READY=1 may be lost.
 	adopted bool
+	lease   string        // that its process was started under, which may not be its launch's
 	session int           // of a main process found by its journal entry
 	notify  uint64        // token of its notify socket
 	pulse   time.Duration // WATCHDOG_USEC that it chose itself, or 0
@@ -34,7 +35,7 @@ type instance struct {
 
 // keep is what the journal holds of it besides what is told.
 func (in *instance) keep() keep {
-	k := keep{Phase: in.phase, Nonce: in.nonce, History: in.history, Blame: in.blame, Forking: in.forking}
+	k := keep{Phase: in.phase, Nonce: in.nonce, History: in.history, Blame: in.blame, Forking: in.forking, Lease: in.lease}
 	if in.proc != nil && in.proc.session != in.proc.pid {
 		k.Session = in.proc.session
 	}
@@ -79,7 +80,9 @@ func (in *instance) marks() marks {
 }
 
 // replaces reports whether a launch needs another process than the one known.
-func replaces(old, l *spec.Launch) bool { return old.Hash != l.Hash || old.Epoch != l.Epoch }
+func replaces(old, l *spec.Launch) bool {
+	return old.Hash != l.Hash || old.Epoch != l.Epoch || old.Lease != l.Lease
+}
 
 // same reports whether two launches are the same in every respect.
 func same(a, b *spec.Launch) bool { return reflect.DeepEqual(a, b) }

@@ -71,15 +71,16 @@ func (j *journal) append(r record) {
 
 // flush writes what was appended, all in one write, and reports whether all of
 // it is in the file. A full disk stops nothing: records wait, within a bound,
-// and the next flush tries again.
-func (j *journal) flush() bool {
+// and the next flush tries again. More says that there is more to come at once.
+func (j *journal) flush(more bool) bool {
 	if len(j.pending) == 0 && !j.lost {
+		j.ring.add(nil, more)
 		return true
 	}
 	err := j.write()
 	// Told is only what is written, so that no number is ever told twice; with
 	// a full disk, it is told nevertheless.
-	j.ring.add(j.untold)
+	j.ring.add(j.untold, more)
 	clear(j.untold)
 	j.untold = j.untold[:0]
 	if err == nil {

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -70,11 +71,11 @@ func TestReplayLeadsToTheSameTable(t *testing.T) {
 		b.segmentSize = int64(rapid.IntRange(500, 5000).Draw(t, "segment"))
 		for i := range rapid.IntRange(1, 60).Draw(t, "records") {
 			b.note(rapid.IntRange(0, 4).Draw(t, "shard"), phase(rapid.IntRange(0, int(numPhases)-1).Draw(t, "phase")), uint64(i))
-			if rapid.Bool().Draw(t, "flush") && !b.flush() {
+			if rapid.Bool().Draw(t, "flush") && !b.flush(false) {
 				t.Fatal(b.err)
 			}
 		}
-		if !b.flush() {
+		if !b.flush(false) {
 			t.Fatal(b.err)
 		}
 		b.close()
@@ -120,10 +121,10 @@ func TestDamageCostsTheDamagedLinesOnly(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			b := newBook(dir)
-			b.flush()
+			b.flush(false)
 			for i := range 5 {
 				b.note(i, running, 1)
-				b.flush()
+				b.flush(false)
 			}
 			b.close()
 			path := segments(t, dir)[0]
@@ -165,7 +166,7 @@ func TestFullDiskStopsNothingAndIsMadeUpFor(t *testing.T) {
 	dir := t.TempDir()
 	b := newBook(dir)
 	b.note(0, running, 1)
-	if !b.flush() {
+	if !b.flush(false) {
 		t.Fatal(b.err)
 	}
 	// A file that cannot be written is as good as a full disk.
@@ -177,7 +178,7 @@ func TestFullDiskStopsNothingAndIsMadeUpFor(t *testing.T) {
 	b.file = full
 	for i := range 5 {
 		b.note(i+1, running, 1)
-		if b.flush() {
+		if b.flush(false) {
 			t.Fatal("a write to a full disk succeeded")
 		}
 	}
@@ -188,7 +189,7 @@ func TestFullDiskStopsNothingAndIsMadeUpFor(t *testing.T) {
 		t.Errorf("%d failures are known: %v", b.fails, b.err)
 	}
 	b.file = whole
-	if !b.flush() || b.err != nil {
+	if !b.flush(false) || b.err != nil {
 		t.Fatal(b.err)
 	}
 	if r := mustReplay(t, dir); r.seq != 6 || len(r.entries) != 6 || len(r.damage) != 0 {
@@ -199,15 +200,15 @@ func TestFullDiskStopsNothingAndIsMadeUpFor(t *testing.T) {
 func TestMoreThanMemoryHoldsOnAFullDiskLeadsToANewTable(t *testing.T) {
 	dir := t.TempDir()
 	b := newBook(dir)
-	b.flush()
+	b.flush(false)
 	b.note(0, running, 1)
-	b.flush()
+	b.flush(false)
 	b.pending = make([]byte, maxPending)
 	b.note(1, running, 1)
 	if !b.lost {
 		t.Fatal("memory has no bound")
 	}
-	if !b.flush() {
+	if !b.flush(false) {
 		t.Fatal(b.err)
 	}
 	if r := mustReplay(t, dir); len(r.entries) != 2 || r.seq != 2 {
@@ -219,7 +220,7 @@ func TestJournalIsForItsOwnerOnly(t *testing.T) {
 	dir := t.TempDir()
 	b := newBook(dir)
 	b.note(0, running, 1)
-	b.flush()
+	b.flush(false)
 	info, err := os.Stat(segments(t, dir)[0])
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode is %v (%v)", info.Mode(), err)
@@ -232,7 +233,7 @@ func TestRingForgetsTheOldest(t *testing.T) {
 	for i := range ringSize + 100 {
 		all = append(all, spec.Event{Seq: uint64(i + 1), Time: time.Time{}})
 	}
-	r.add(all)
+	r.add(all, false)
 	if _, ok, _ := r.after(50, 10); ok {
 		t.Error("it claims to know what it has forgotten")
 	}
@@ -245,6 +246,49 @@ func TestRingForgetsTheOldest(t *testing.T) {
 	}
 }
 
+func TestFollowersAreWokenNowAndThenInABurstAndAtItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRing(0)
+		seq := uint64(0)
+		add := func(n int, more bool) (woken bool) {
+			_, wake := r.wait()
+			events := make([]spec.Event, n)
+			for i := range events {
+				seq++
+				events[i].Seq = seq
+			}
+			r.add(events, more)
+			select {
+			case <-wake:
+				return true
+			default:
+				return false
+			}
+		}
+		for i, step := range []struct {
+			after time.Duration
+			n     int
+			more  bool
+			woken bool
+		}{
+			{0, 1, true, true}, // the first of a burst is told at once
+			{burstPause / 2, 10, true, false},
+			{burstPause / 2, 10, true, true},
+			{0, ringSize / 4, true, false},
+			{0, ringSize / 4, true, true}, // before the ring forgets them
+			{0, 1, true, false},
+			{0, 0, false, true}, // the end of the burst
+			{0, 0, false, false},
+			{0, 1, false, true}, // what comes alone
+		} {
+			time.Sleep(step.after)
+			if woken := add(step.n, step.more); woken != step.woken {
+				t.Errorf("step %d: woken is %v, want %v", i, woken, step.woken)
+			}
+		}
+	})
+}
+
 // FuzzReplay: whatever is in a journal, reading it neither fails nor panics,
 // and what it says can be journalled and read again.
 func FuzzReplay(f *testing.F) {
@@ -252,7 +296,7 @@ func FuzzReplay(f *testing.F) {
 	b := newBook(dir)
 	b.note(0, running, 1)
 	b.note(1, backoff, 2)
-	b.flush()
+	b.flush(false)
 	b.close()
 	text, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("%020d%s", 1, segmentSuffix)))
 	if err != nil {

@@ -11,6 +11,9 @@ import (
 // errLocked: another process holds the lock of an exclusive instance.
 var errLocked = errors.New("another copy still holds the lock")
 
+// errFenced: the lease under which it was to be started does not hold.
+var errFenced = errors.New("its lease does not hold")
+
 // The marks that a process carries in its environment, so that a successor of
 // this watchdog knows it again.
 const (
@@ -19,6 +22,7 @@ const (
 	envWatchdog   = "MESHRUN_WATCHDOG_ID"
 	envUnrecorded = "MESHRUN_UNRECORDED"
 	envLockFD     = "MESHRUN_LOCK_FD"
+	envLease      = "MESHRUN_LEASE"
 	envSocket     = "MESHRUN_WATCHDOG_SOCKET"
 )
 
@@ -45,7 +49,7 @@ type marks struct {
 // startBatch is how many forks are begun together: while the kernel works on
 // one, the others are prepared and the ones before looked at. In between, a
 // long queue of starts delays neither exits nor requests by more than that.
-const startBatch = 16
+const startBatch = 64
 
 // start is a launch to be forked now.
 type start struct {
@@ -75,6 +79,7 @@ type sighting struct {
 	id         spec.InstanceID
 	generation uint64
 	nonce      string
+	lease      string // that it was started under
 	unrecorded bool
 	pid, pgid  int
 	session    int
@@ -87,6 +92,7 @@ func (s sighting) leader() bool { return s.pid == s.pgid && s.pid == s.session }
 
 // kernel is all that the loop needs of the operating system. Its methods are
 // called by the loop's goroutine alone and never wait for a process.
+// The leases and their clock are the fence's.
 type kernel interface {
 	// Events delivers what happens, in bounded batches.
 	Events() <-chan []kernelEvent
@@ -97,7 +103,8 @@ type kernel interface {
 	Hold(l *spec.Launch, lives bool) (notifyToken uint64, err error)
 	// Start forks for each of the starts, at most startBatch, and hands over
 	// what came of them one by one, before it returns. An error says in words
-	// why there is no process; errLocked if another copy holds the lock.
+	// why there is no process; errLocked if another copy holds the lock, errFenced
+	// if its lease does not hold in the moment of the fork.
 	Start(starts []start, done func(i int, p *process, err error))
 	// Find opens a process that is said to live: nil if pid, start time and
 	// boot are not all those of a live or unreaped process, or if the process

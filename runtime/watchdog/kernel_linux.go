@@ -30,6 +30,7 @@ type linuxKernel struct {
 	spawner *spawner
 	spared  bool // the kernel is told to spare this process when memory is short
 
+	fence     *fence
 	poll      *poller
 	pump      *pump
 	events    chan []kernelEvent
@@ -67,6 +68,14 @@ func newLinuxKernel(log hclog.Logger, id, runDir string, p *pump) (*linuxKernel,
 	k := &linuxKernel{log: log, id: id, runDir: runDir, bootID: boot, spawner: spawner, poll: poll, pump: p,
 		spared: isSpared(), events: make(chan []kernelEvent, eventQueue), closed: make(chan struct{}),
 		held: map[spec.InstanceID]*held{}, inherited: map[spec.InstanceID]int{}}
+	clock, err := newBootClock()
+	if err != nil {
+		poll.close()
+		spawner.close()
+		return nil, err
+	}
+	k.fence = newFence(log.Named("fence"), clock, &leaseFile{path: filepath.Join(runDir, "leases"), boot: boot}, k.Signal)
+	k.fence.open()
 	poll.run(k.deliver)
 	return k, nil
 }
@@ -86,6 +95,7 @@ func (k *linuxKernel) deliver(tokens []uint64) {
 // close lets go of everything and waits; no process is touched.
 func (k *linuxKernel) close() {
 	close(k.closed)
+	k.fence.close()
 	k.poll.close()
 	k.spawner.close()
 	for _, h := range k.held {
@@ -237,6 +247,7 @@ func (k *linuxKernel) Release(id spec.InstanceID) {
 
 // Signal signals the whole group of a process. The kernel does it through the
 // pidfd where it can (6.9 and later); elsewhere the identity is verified first.
+// The fence calls it too, from its own goroutine, until it has released p.
 func (k *linuxKernel) Signal(p *process, sig syscall.Signal) error {
 	if p.pid == p.session {
 		err := unix.PidfdSendSignal(p.pidfd, sig, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP)
@@ -271,6 +282,7 @@ func (k *linuxKernel) Collect(p *process, last bool) (spec.Exit, bool) {
 	if kerr := k.Signal(p, unix.SIGKILL); kerr != nil {
 		k.log.Warn("cannot kill the rest of a group", "pid", p.pid, "error", kerr)
 	}
+	k.fence.release(p)
 	if err == nil {
 		var ws unix.WaitStatus
 		if _, err = unix.Wait4(p.pid, &ws, unix.WNOHANG, nil); err == nil {
@@ -318,6 +330,7 @@ func (k *linuxKernel) Kill(p *process) error {
 }
 
 func (k *linuxKernel) drop(p *process) {
+	k.fence.release(p)  // which signals through the descriptor
 	unix.Close(p.pidfd) // leaves the epoll by itself
 	p.pidfd = -1
 }

@@ -146,6 +146,9 @@ func (k *linuxKernel) Follow(old *process, pid int, m marks) (*process, error) {
 	if !own && st.session != old.session {
 		return nil, fmt.Errorf("follow main process: %d is not one of the instance's own", pid)
 	}
+	if k.fence.guards(old) && st.group != old.session {
+		return nil, fmt.Errorf("follow main process: %d is in a group of its own, where a lease does not reach it", pid)
+	}
 	p, err := k.Find(pid, st.startTicks, k.bootID, m)
 	if err != nil {
 		return nil, fmt.Errorf("follow main process: %w", err)

@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -28,6 +31,17 @@ func readStat(pid int) (procStat, error) {
 		return procStat{}, fmt.Errorf("read process %d: %w", pid, err)
 	}
 	return parseStat(b)
+}
+
+// bootTicks is the present moment as /proc/<pid>/stat tells when a process was
+// born: in hundredths of a second since boot. It is 0 if that cannot be told.
+func bootTicks() uint64 {
+	const perSecond = 100 // USER_HZ, on all that Go runs on
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0
+	}
+	return uint64(t.Nano()) / uint64(time.Second/perSecond)
 }
 
 // parseStat takes the file apart. The name in it, in parentheses, may hold
@@ -93,7 +107,7 @@ func readMarks(pid int) (m map[string]string) {
 		}
 		name, value, ok := strings.Cut(string(v), "=")
 		switch name {
-		case envInstance, envGeneration, envWatchdog, envUnrecorded:
+		case envInstance, envGeneration, envWatchdog, envUnrecorded, envLease:
 			if ok {
 				if m == nil {
 					m = make(map[string]string, 4)
@@ -162,7 +176,7 @@ func (k *linuxKernel) look(pid int, pipes map[string]spec.InstanceID) (sighting,
 		}
 		s.id = id
 		s.generation, s.nonce = parseGeneration(m[envGeneration])
-		s.unrecorded = m[envUnrecorded] != ""
+		s.unrecorded, s.lease = m[envUnrecorded] != "", m[envLease]
 	} else if m[envWatchdog] != "" {
 		return s, false // another watchdog's
 	} else if id, ok := pipeOwner(pid, pipes); ok {

@@ -70,8 +70,10 @@ func TestKilledWatchdogLosesNothing(t *testing.T) {
 	if after.PID != before.PID || after.Generation != 1 {
 		t.Errorf("an untouched process is %+v, was %+v", after, before)
 	}
-	again := d.awaitPhase(dies.ID, spec.PhaseRunning)
-	if again.PID == victim.PID || again.Generation != 2 {
+	again := d.awaitInstance(dies.ID, "runs again", func(in spec.Instance) bool {
+		return in.Phase == spec.PhaseRunning && in.PID != victim.PID
+	})
+	if again.Generation != 2 {
 		t.Errorf("the one that died is %+v", again)
 	}
 	end := d.awaitPhase(codes.ID, spec.PhaseFailed)
@@ -154,5 +156,26 @@ func TestUserGetsItsOwnProcessAndSocket(t *testing.T) {
 	log := d.awaitOutput(l.ID, "to stdout")
 	if !strings.Contains(log, "F nobody\n") || !strings.Contains(log, "F nogroup\n") {
 		t.Errorf("it said:\n%s", log)
+	}
+}
+
+func TestBirthIsKnownAsTheKernelTellsIt(t *testing.T) {
+	d := startDaemon(t, t.TempDir())
+	const n = 2*handOver + 3 // some are told of together, and some in the end
+	launches := make([]spec.Launch, n)
+	for i := range launches {
+		launches[i] = shell("sleeper", "exec sleep 1000")
+		launches[i].ID.Shard = i
+	}
+	d.declare(launches...)
+	for _, l := range launches {
+		in := d.awaitPhase(l.ID, spec.PhaseRunning)
+		st, err := readStat(in.PID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if in.StartTicks != st.startTicks {
+			t.Errorf("process %d is said to be born at %d, the kernel says %d", in.PID, in.StartTicks, st.startTicks)
+		}
 	}
 }

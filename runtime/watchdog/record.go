@@ -21,6 +21,8 @@ type keep struct {
 	History history `json:"history,omitzero"`
 	// Forking is set from right before a fork until it is known to have worked.
 	Forking bool `json:"forking,omitempty"`
+	// Lease is the one that the process was started under.
+	Lease string `json:"lease,omitempty"`
 	// Session is the group and session of the process, if not the PID.
 	Session int `json:"session,omitempty"`
 	// Blame is why it is being killed, if it is.

@@ -2,6 +2,7 @@ package watchdog
 
 import (
 	"sync"
+	"time"
 
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -10,6 +11,11 @@ import (
 // follow, and for all while the disk is full.
 const ringSize = 2048
 
+// burstPause is how often those who follow are woken while there is more to
+// come at once: what they do with a thousand starts takes the processors from
+// those that are still to be forked.
+const burstPause = 250 * time.Millisecond
+
 // ring holds the last events and wakes those who wait for more. Adding never
 // blocks: who reads too slowly reads from the journal's files.
 type ring struct {
@@ -17,17 +23,17 @@ type ring struct {
 	events []spec.Event
 	start  int // index of the oldest once the ring is full
 	last   uint64
-	more   chan struct{} // closed when an event was added since it was made
+	more   chan struct{} // closed when there is an event since it was made
+	untold int           // how many were added since it was closed
+	told   time.Time     // when it was closed last
 }
 
 // newRing returns a ring that goes on after event last.
 func newRing(last uint64) *ring { return &ring{last: last, more: make(chan struct{})} }
 
-// add keeps events and forgets the oldest beyond the bound.
-func (r *ring) add(events []spec.Event) {
-	if len(events) == 0 {
-		return
-	}
+// add keeps events and forgets the oldest beyond the bound. Those who wait are
+// woken, but where there are more to come at once, only now and then.
+func (r *ring) add(events []spec.Event, more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range events {
@@ -39,8 +45,13 @@ func (r *ring) add(events []spec.Event) {
 		}
 		r.last = e.Seq
 	}
+	r.untold += len(events)
+	if r.untold == 0 || (more && r.untold < ringSize/2 && time.Since(r.told) < burstPause) {
+		return
+	}
 	close(r.more)
 	r.more = make(chan struct{})
+	r.untold, r.told = 0, time.Now()
 }
 
 // after returns up to limit events that follow seq, and whether the ring goes

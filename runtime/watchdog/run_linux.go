@@ -108,7 +108,7 @@ func (w *watchdog) open() error {
 	if err := w.openKernel(handed); err != nil {
 		return err
 	}
-	w.loop = newSupervisor(w.log, w.kern, w.journal, newNonce)
+	w.loop = newSupervisor(w.log, w.kern, w.kern.fence, w.journal, newNonce)
 	if w.ln, err = w.listen(handed); err != nil {
 		return err
 	}

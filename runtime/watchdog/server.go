@@ -80,6 +80,7 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("GET /v1/events", s.events)
 	mux.HandleFunc("POST /v1/declare", s.declare)
 	mux.HandleFunc("POST /v1/signal", s.signal)
+	mux.HandleFunc("PUT /v1/lease", s.lease)
 	mux.HandleFunc("POST /v1/shutdown", s.shutdown)
 	mux.HandleFunc("POST /v1/upgrade", s.reexec)
 	return mux
@@ -106,6 +107,10 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) {
 			h.OK = false
 			h.Problems = append(h.Problems, "the journal cannot be written: "+jerr.Error())
 		}
+		if problem := s.loop.leases.fence.file.problem(); problem != "" {
+			h.OK = false
+			h.Problems = append(h.Problems, problem)
+		}
 	})
 	reply(w, h, err)
 }
@@ -119,6 +124,9 @@ func (s *server) declare(w http.ResponseWriter, r *http.Request) {
 	var out seqReply
 	if err == nil {
 		derr := s.loop.do(r.Context(), func() {
+			if r.Context().Err() != nil {
+				return // whoever asked has gone, and may have asked for more since
+			}
 			err = s.loop.declare(req.Set, req.Remove, time.Now())
 			out.Seq = s.loop.journal.seq
 		})
@@ -135,6 +143,16 @@ func (s *server) signal(w http.ResponseWriter, r *http.Request) {
 	var err error
 	derr := s.loop.do(r.Context(), func() { err = s.loop.signal(req.IDs, req.Signal) })
 	reply(w, struct{}{}, errors.Join(err, derr))
+}
+
+// lease renews or revokes a lease. It does not wait for the loop, which may be
+// held up: a lease that is renewed in time shall not end for that.
+func (s *server) lease(w http.ResponseWriter, r *http.Request) {
+	var l spec.Lease
+	if !body(w, r, &l) {
+		return
+	}
+	reply(w, struct{}{}, s.loop.leases.fence.renew(l))
 }
 
 func (s *server) shutdown(w http.ResponseWriter, r *http.Request) {

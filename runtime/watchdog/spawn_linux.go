@@ -17,42 +17,86 @@ import (
 // lockFD is the descriptor that an exclusive process inherits locked.
 const lockFD = 3
 
+// handOver is how many forks are told of together while more are to be done:
+// each time wakes a thread, on a processor that a fresh process could have.
+// The last ones of a batch are told of at once, so that little is left to do
+// when they are forked.
+const (
+	handOver = 32
+	lastOnes = 4
+)
+
+// forked is what came of one fork.
+type forked struct {
+	i, pid int
+	// ticks is when the process was born, in clock ticks since boot; 0 if that
+	// has to be read.
+	ticks uint64
+	err   error
+}
+
 // Start checks launches, forks them on the spawner's thread, and meanwhile
 // sees to those that are forked.
 func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
-	type result struct {
-		i, pid int
-		err    error
-	}
-	results := make(chan result, len(starts))
+	results := make(chan []forked, len(starts)/handOver+lastOnes+1) // the spawner never waits
+	var batch []forked                                              // the spawner's thread alone
 	for i, st := range starts {
-		p, err := prepare(st.launch)
-		if err == nil {
-			k.renew(st.launch.ID)
-			_, err = k.Hold(st.launch, false)
-		}
+		o, err := k.order(st)
 		if err != nil {
-			results <- result{i: i, err: err}
+			done(i, nil, err)
 			continue
 		}
-		notify := k.held[st.launch.ID].notify >= 0
 		k.spawner.post(func() {
-			pid, err := k.fork(st, p, notify)
-			results <- result{i, pid, err}
+			f := forked{i: i}
+			f.pid, f.ticks, f.err = k.fork(o)
+			if batch = append(batch, f); len(batch) == handOver || i >= len(starts)-lastOnes {
+				results <- batch
+				batch = nil
+			}
 		})
 	}
-	for range starts {
-		r := <-results
-		if r.err != nil {
-			done(r.i, nil, r.err)
-			continue
+	k.spawner.post(func() {
+		results <- batch
+		close(results)
+	})
+	for batch := range results {
+		for _, f := range batch {
+			if f.err != nil {
+				done(f.i, nil, f.err)
+				continue
+			}
+			proc, err := k.attendChild(f)
+			if err == nil {
+				k.expose(starts[f.i].launch.ID, f.pid)
+			}
+			done(f.i, proc, err)
 		}
-		proc, err := k.attendChild(r.pid)
-		if err == nil {
-			k.expose(starts[r.i].launch.ID, r.pid)
-		}
-		done(r.i, proc, err)
 	}
+}
+
+// order is all that a fork needs, so that the spawner's thread has little else
+// to do.
+type order struct {
+	prepared
+	launch *spec.Launch
+	env    []string
+	stem   string // of the paths of the instance's pipes, socket and lock
+	notify bool
+}
+
+// order checks a launch and opens what its instance keeps.
+func (k *linuxKernel) order(st start) (order, error) {
+	l := st.launch
+	p, err := prepare(l)
+	if err != nil {
+		return order{}, err
+	}
+	k.renew(l.ID)
+	if _, err := k.Hold(l, false); err != nil {
+		return order{}, err
+	}
+	return order{prepared: p, launch: l, env: k.environment(l, st.marks), stem: k.path(l.ID, ""),
+		notify: k.held[l.ID].notify >= 0}, nil
 }
 
 // expose gives up for an instance what the watchdog is spared: that memory is
@@ -67,24 +111,30 @@ func (k *linuxKernel) expose(id spec.InstanceID, pid int) {
 }
 
 // fork opens what the process inherits, and forks. It runs on the spawner's
-// thread.
-func (k *linuxKernel) fork(st start, p prepared, notify bool) (int, error) {
-	l := st.launch
-	files, err := k.files(l, p, notify)
+// thread. It tells when the process was born if it can without asking.
+func (k *linuxKernel) fork(o order) (pid int, ticks uint64, err error) {
+	if !k.fence.allows(o.launch.Lease) {
+		return 0, 0, errFenced
+	}
+	files, err := o.files(k.spawner.null)
 	defer func() {
-		for _, fd := range files {
+		for _, fd := range files[1:] {
 			unix.Close(int(fd))
 		}
 	}()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	pid, err := syscall.ForkExec(p.path, l.Argv, &syscall.ProcAttr{Dir: p.dir, Env: k.environment(l, st.marks), Files: files,
-		Sys: &syscall.SysProcAttr{Setsid: true, Credential: p.cred}})
+	before := bootTicks()
+	pid, err = syscall.ForkExec(o.path, o.launch.Argv, &syscall.ProcAttr{Dir: o.dir, Env: o.env, Files: files,
+		Sys: &syscall.SysProcAttr{Setsid: true, Credential: o.cred}})
 	if err != nil {
-		return 0, explain(err, p, l)
+		return 0, 0, explain(err, o.prepared, o.launch)
 	}
-	return pid, nil
+	if after := bootTicks(); after == before {
+		ticks = after
+	}
+	return pid, ticks, nil
 }
 
 func oomPath(pid string) string { return "/proc/" + pid + "/oom_score_adj" }
@@ -97,16 +147,18 @@ func isSpared() bool {
 
 // attendChild learns who a fresh child is. Should that fail, the child is
 // ended: nothing runs that is not watched.
-func (k *linuxKernel) attendChild(pid int) (*process, error) {
-	proc := &process{pid: pid, bootID: k.bootID, session: pid}
+func (k *linuxKernel) attendChild(f forked) (*process, error) {
+	pid := f.pid
+	proc := &process{pid: pid, bootID: k.bootID, session: pid, startTicks: f.ticks}
 	var err error
 	// Only the loop reaps, so the number is still this child's.
-	if proc.pidfd, err = unix.PidfdOpen(pid, 0); err == nil {
+	if proc.pidfd, err = unix.PidfdOpen(pid, 0); err == nil && f.ticks == 0 {
 		var st procStat
-		if st, err = readStat(pid); err == nil {
-			proc.startTicks = st.startTicks
-			err = k.attend(proc)
-		}
+		st, err = readStat(pid)
+		proc.startTicks = st.startTicks
+	}
+	if err == nil {
+		err = k.attend(proc)
 	}
 	if err == nil {
 		return proc, nil
@@ -126,36 +178,32 @@ func (k *linuxKernel) attendChild(pid int) (*process, error) {
 }
 
 // files opens what a process inherits: /dev/null, its own blocking ends of the
-// pipes, and the lock of an exclusive one. They are the caller's to close, also
-// if there is an error.
-func (k *linuxKernel) files(l *spec.Launch, p prepared, notify bool) ([]uintptr, error) {
-	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open /dev/null: %w", err)
-	}
+// pipes, and the lock of an exclusive one. All but the first are the caller's
+// to close, also if there is an error.
+func (o *order) files(null int) ([]uintptr, error) {
 	files := []uintptr{uintptr(null)}
 	for _, suffix := range [...]string{".out", ".err"} {
-		path := k.path(l.ID, suffix)
+		path := o.stem + suffix
 		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 		if err != nil {
 			return files, fmt.Errorf("open output pipe %s: %w", path, err)
 		}
 		files = append(files, uintptr(fd))
-		if p.cred != nil { // so that it can open its /dev/stdout
-			if err := unix.Fchown(fd, int(p.cred.Uid), -1); err != nil {
+		if o.cred != nil { // so that it can open its /dev/stdout
+			if err := unix.Fchown(fd, int(o.cred.Uid), -1); err != nil {
 				return files, fmt.Errorf("hand over output pipe: %w", err)
 			}
 		}
 	}
-	if p.cred != nil && notify {
-		if err := unix.Chown(k.path(l.ID, ".notify"), int(p.cred.Uid), -1); err != nil {
+	if o.cred != nil && o.notify {
+		if err := unix.Chown(o.stem+".notify", int(o.cred.Uid), -1); err != nil {
 			return files, fmt.Errorf("hand over notify socket: %w", err)
 		}
 	}
-	if !l.Exclusive {
+	if !o.launch.Exclusive {
 		return files, nil
 	}
-	fd, err := unix.Open(k.path(l.ID, ".lock"), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	fd, err := unix.Open(o.stem+".lock", unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return files, fmt.Errorf("open lock: %w", err)
 	}
@@ -189,8 +237,11 @@ func (k *linuxKernel) environment(l *spec.Launch, m marks) []string {
 	if l.Exclusive {
 		add = append(add, envLockFD+"="+strconv.Itoa(lockFD))
 	}
+	if l.Lease != "" {
+		add = append(add, envLease+"="+l.Lease)
+	}
 	own := map[string]bool{"NOTIFY_SOCKET": true, "WATCHDOG_USEC": true, "WATCHDOG_PID": true,
-		envInstance: true, envGeneration: true, envWatchdog: true, envUnrecorded: true, envLockFD: true}
+		envInstance: true, envGeneration: true, envWatchdog: true, envUnrecorded: true, envLockFD: true, envLease: true}
 	env := make([]string, 0, len(l.Env)+len(add))
 	for _, v := range l.Env {
 		if name, _, _ := strings.Cut(v, "="); !own[name] {

@@ -19,17 +19,23 @@ import (
 type spawner struct {
 	work chan func()
 	done chan struct{}
+	null int // /dev/null, open on the thread only: what its children read
 }
 
 // newSpawner starts the thread.
 func newSpawner() (*spawner, error) {
-	s := &spawner{work: make(chan func(), startBatch), done: make(chan struct{})}
+	s := &spawner{work: make(chan func(), startBatch+1), done: make(chan struct{})}
 	began := make(chan error, 1)
 	go func() {
 		defer close(s.done)
 		// Never unlocked: the thread ends with the goroutine.
 		runtime.LockOSThread()
 		err := unix.Unshare(unix.CLONE_FILES)
+		if err != nil {
+			err = fmt.Errorf("give the forking thread descriptors of its own: %w", err)
+		} else if s.null, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+			err = fmt.Errorf("open /dev/null: %w", err)
+		}
 		began <- err
 		if err != nil {
 			return
@@ -39,7 +45,7 @@ func newSpawner() (*spawner, error) {
 		}
 	}()
 	if err := <-began; err != nil {
-		return nil, fmt.Errorf("give the forking thread descriptors of its own: %w", err)
+		return nil, err
 	}
 	return s, nil
 }

@@ -68,11 +68,14 @@ func (s *supervisor) enter(in *instance, p phase, now time.Time) {
 		in.view.ReadyAt = now.UTC()
 		s.timeRunning(in, now)
 		return
-	case stopping, replacing, killing:
+	case stopping, replacing, killing, ceding:
 		in.view.Reason = in.blame
 	case backoff:
 		in.view.NextStart = in.nextAt.UTC()
 		in.view.Reason = in.why
+	case fenced:
+		in.view.Reason = waitsFor(in)
+		s.leases.unheeded = true // it may be renewed already
 	case failed:
 		in.view.Reason = in.why
 	}
@@ -169,12 +172,12 @@ func (s *supervisor) fork(batch []*instance) {
 		in.nonce = s.nonce()
 		in.blame, in.pulse, in.adopted, in.killed = "", 0, false, false
 		in.view.Status, in.view.ReadyAt, in.view.Reason = "", time.Time{}, ""
-		in.forking = true
+		in.forking, in.lease = true, in.launch.Lease
 		s.tell(in, note{kind: spec.EventStarting, severity: spec.Info, message: "starting"})
 		starts[i] = start{launch: in.launch, marks: in.marks()}
 	}
 	// On disk before the fork, so that a successor looks for what was forked.
-	unrecorded := !s.journal.flush()
+	unrecorded := !s.journal.flush(true)
 	for i := range starts {
 		starts[i].marks.unrecorded = unrecorded
 	}
@@ -186,6 +189,10 @@ func (s *supervisor) fork(batch []*instance) {
 // forked handles what came of a fork.
 func (s *supervisor) forked(in *instance, proc *process, err error, now time.Time) {
 	in.forking = false
+	if errors.Is(err, errFenced) {
+		s.await(in, now)
+		return
+	}
 	if err != nil {
 		s.ended(in, spec.Exit{Error: err.Error()}, errors.Is(err, errLocked), now)
 		return
@@ -203,6 +210,10 @@ func (s *supervisor) forked(in *instance, proc *process, err error, now time.Tim
 func (s *supervisor) holdProcess(in *instance, p *process) {
 	in.proc = p
 	s.procs[p.token] = in
+	if in.lease != "" {
+		s.leases.fence.guard(p, in.lease)
+		s.leases.unheeded = true
+	}
 	in.view.PID, in.view.StartTicks, in.view.BootID = p.pid, p.startTicks, p.bootID
 }
 
@@ -224,6 +235,9 @@ func (s *supervisor) listen(in *instance, lives bool) {
 // died handles a process that the kernel says is dead. An adopted one's exit
 // may be readable only later; last gives up on that.
 func (s *supervisor) died(in *instance, last bool, now time.Time) {
+	if s.leases.fence.hasKilled(in.proc) { // which is no failure of its own
+		s.cede(in, evFence, leaseIsOver, now)
+	}
 	exit, ok := s.kern.Collect(in.proc, last)
 	if !ok {
 		if !in.proc.dead {
@@ -250,7 +264,7 @@ func (s *supervisor) ended(in *instance, exit spec.Exit, locked bool, now time.T
 	exit.At = now.UTC()
 	in.view.LastExit = &exit
 	d := decision{event: evDone}
-	if in.phase != stopping && in.phase != replacing {
+	if in.phase.judged() {
 		end := ending{success: exit.Success() && in.blame == "", locked: locked}
 		d = decide(in.launch.Restart, in.history, end, now, seedOf(in.view.ID, in.view.Generation))
 		in.history, in.nextAt = d.history, d.at
@@ -282,7 +296,7 @@ func (s *supervisor) exitNote(in *instance, exit spec.Exit, d decision, now time
 	if in.blame != "" {
 		n.message += " (" + in.blame + ")"
 	}
-	if in.phase == stopping || in.phase == replacing {
+	if !in.phase.judged() {
 		return n
 	}
 	if !exit.Success() || in.blame != "" {

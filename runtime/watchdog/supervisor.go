@@ -40,6 +40,7 @@ type supervisor struct {
 	sockets   map[uint64]*instance // by the token of the notify socket
 	queue     []*instance          // to be forked, in order
 	timers    timerHeap
+	leases    leases
 
 	requests chan func()
 	orphans  chan struct{} // a child has died, known or not; capacity 1
@@ -59,8 +60,8 @@ type halt struct {
 }
 
 // newSupervisor returns a loop without instances; see adoptAll and run.
-func newSupervisor(log hclog.Logger, k kernel, j *journal, nonce func() string) *supervisor {
-	s := &supervisor{log: log, kern: k, journal: j, nonce: nonce,
+func newSupervisor(log hclog.Logger, k kernel, f *fence, j *journal, nonce func() string) *supervisor {
+	s := &supervisor{log: log, kern: k, journal: j, nonce: nonce, leases: leases{fence: f, verdicts: map[string]verdict{}},
 		instances: map[spec.InstanceID]*instance{}, procs: map[uint64]*instance{},
 		sockets: map[uint64]*instance{}, requests: make(chan func()),
 		orphans: make(chan struct{}, 1), done: make(chan struct{})}
@@ -97,6 +98,7 @@ func (s *supervisor) run(ctx context.Context) {
 			s.outputDropped(time.Now())
 		case <-s.orphans:
 			s.planSweep(time.Now())
+		case <-s.leases.fence.turned: // tick looks at them
 		case <-wake.C:
 		}
 		s.tick(time.Now())
@@ -122,13 +124,16 @@ func (s *supervisor) handle(ctx context.Context) {
 
 // settle ends a turn: what happened is written and told.
 func (s *supervisor) settle() {
-	if !s.journal.flush() && s.retryAt.IsZero() {
+	if !s.journal.flush(len(s.queue) > 0) && s.retryAt.IsZero() {
 		s.retryAt = time.Now().Add(journalRetry)
 	}
 }
 
 // untilNext is how long nothing is due.
 func (s *supervisor) untilNext(now time.Time) time.Duration {
+	if s.leases.unheeded {
+		return 0
+	}
 	next := now.Add(time.Hour)
 	if len(s.timers) > 0 && s.timers[0].at.Before(next) {
 		next = s.timers[0].at
@@ -143,6 +148,7 @@ func (s *supervisor) untilNext(now time.Time) time.Duration {
 
 // tick does what is due.
 func (s *supervisor) tick(now time.Time) {
+	s.heedLeases(now)
 	for t := s.timers.due(now); t != nil; t = s.timers.due(now) {
 		s.expired(t.in, t.kind, now)
 	}
@@ -178,7 +184,7 @@ func (s *supervisor) forkNext() {
 		s.queue[0] = nil
 		s.queue = s.queue[1:]
 		in.queued = false
-		if in.phase == pending && s.halt == nil {
+		if in.phase == pending && s.halt == nil && s.mayStart(in, time.Now()) {
 			batch = append(batch, in)
 		}
 	}

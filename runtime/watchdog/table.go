@@ -6,8 +6,8 @@ import "github.com/synergymesh/meshrun/spec"
 // than spec.Phase: there are three reasons to be stopping.
 type phase uint8
 
-// The phases. In starting, running, stopping, replacing and killing a process
-// is alive; in the others none is.
+// The phases. In starting, running, stopping, replacing, killing and ceding a
+// process is alive; in the others none is.
 const (
 	pending   phase = iota // waits for its turn to be forked
 	starting               // forked, has not said READY=1 yet
@@ -15,9 +15,11 @@ const (
 	stopping               // asked to end, and forgotten once it has
 	replacing              // asked to end, and started afresh once it has
 	killing                // did not do its duty; its restart policy follows
+	ceding                 // its lease ends; fenced once it has ended
 	backoff                // down until its next start is due
 	completed              // ended as its policy wants
 	failed                 // given up
+	fenced                 // down until its lease is renewed
 	gone                   // forgotten
 	numPhases
 )
@@ -40,6 +42,9 @@ const (
 	evStopTimeout               // did not end in time after being asked to
 	evDue                       // the wait before the next start is over
 	evStable                    // has been up for long enough
+	evCede                      // its lease was not renewed, and ends soon
+	evFence                     // its lease is over, or must not be started under
+	evGrant                     // its lease is renewed: it may be started
 	numEvents
 )
 
@@ -85,9 +90,17 @@ func to(next phase, acts ...action) cell { return cell{next: next, acts: acts} }
 //	   │               gone ◀──remove── (pending, backoff, completed, failed)
 //	   └──other hash or epoch, or due── (backoff, completed, failed)
 //
+// And of those that live under a lease (lease.go):
+//
+//	starting, running ──lease ends soon, or is over──▶ ceding ──ended──▶ fenced
+//	pending ──its turn, and the lease does not hold────────────────────────▲ │
+//	   ▲──────────────────────lease renewed, or another hash, epoch or lease─┘
+//
 // Laws, each one tested: every place is filled; a start is queued only where
 // no process is alive or by the event that says it has ended; nothing leads
-// out of gone; what is removed never starts again by itself.
+// out of gone; what is removed never starts again by itself; whose lease is over
+// is killed in every phase in which it lives, and starts by no event but a grant
+// or another declaration.
 var table = [numPhases][numEvents]cell{
 	pending: row(pending, moves{
 		evReplace: to(pending), // it is in the queue already
@@ -96,6 +109,7 @@ var table = [numPhases][numEvents]cell{
 		evUp:      to(running),
 		evRetry:   to(backoff, actWait),
 		evGiveUp:  to(failed),
+		evFence:   to(fenced),
 	}),
 	starting: row(starting, moves{
 		evReplace:      to(replacing, actAsk),
@@ -106,6 +120,8 @@ var table = [numPhases][numEvents]cell{
 		evRetry:        to(backoff, actWait),
 		evDone:         to(completed),
 		evGiveUp:       to(failed),
+		evCede:         to(ceding, actAsk),
+		evFence:        to(ceding, actKill),
 	}),
 	running: row(running, moves{
 		evReplace:      to(replacing, actAsk),
@@ -115,6 +131,8 @@ var table = [numPhases][numEvents]cell{
 		evDone:         to(completed),
 		evGiveUp:       to(failed),
 		evStable:       to(running, actRecover),
+		evCede:         to(ceding, actAsk),
+		evFence:        to(ceding, actKill),
 	}),
 	stopping: row(stopping, moves{
 		evReplace:     to(replacing), // removed and wanted again: it is ending already
@@ -122,6 +140,7 @@ var table = [numPhases][numEvents]cell{
 		evDone:        to(gone, actForget),
 		evGiveUp:      to(gone, actForget),
 		evStopTimeout: to(stopping, actKill),
+		evFence:       to(stopping, actKill),
 	}),
 	replacing: row(replacing, moves{
 		evRemove:      to(stopping),
@@ -129,6 +148,7 @@ var table = [numPhases][numEvents]cell{
 		evDone:        to(pending, actQueue),
 		evGiveUp:      to(pending, actQueue),
 		evStopTimeout: to(replacing, actKill),
+		evFence:       to(replacing, actKill),
 	}),
 	killing: row(killing, moves{
 		evReplace:     to(replacing),
@@ -137,6 +157,16 @@ var table = [numPhases][numEvents]cell{
 		evDone:        to(failed), // a duty not done is never a success
 		evGiveUp:      to(failed),
 		evStopTimeout: to(killing, actKill),
+		evFence:       to(killing, actKill), // its next start waits for the lease
+	}),
+	ceding: row(ceding, moves{
+		evReplace:     to(replacing),
+		evRemove:      to(stopping),
+		evRetry:       to(fenced),
+		evDone:        to(fenced),
+		evGiveUp:      to(fenced),
+		evStopTimeout: to(ceding, actKill),
+		evFence:       to(ceding, actKill),
 	}),
 	backoff: row(backoff, moves{
 		evReplace: to(pending, actQueue),
@@ -150,6 +180,11 @@ var table = [numPhases][numEvents]cell{
 	failed: row(failed, moves{
 		evReplace: to(pending, actQueue),
 		evRemove:  to(gone, actForget),
+	}),
+	fenced: row(fenced, moves{
+		evReplace: to(pending, actQueue),
+		evRemove:  to(gone, actForget),
+		evGrant:   to(pending, actQueue),
 	}),
 	gone: row(gone, nil),
 }
@@ -178,8 +213,16 @@ func Next(p phase, e event) (phase, []action) {
 
 // alive reports whether a process exists in the phase.
 func (p phase) alive() bool {
-	return p == starting || p == running || p == stopping || p == replacing || p == killing
+	switch p {
+	case starting, running, stopping, replacing, killing, ceding:
+		return true
+	}
+	return false
 }
+
+// judged reports whether an end in the phase is the restart policy's matter: of
+// one that was asked for it is not.
+func (p phase) judged() bool { return p != stopping && p != replacing && p != ceding }
 
 // public returns the phase as it is told.
 func (p phase) public() spec.Phase {
@@ -188,7 +231,7 @@ func (p phase) public() spec.Phase {
 		return spec.PhaseStarting
 	case running:
 		return spec.PhaseRunning
-	case stopping, replacing, killing:
+	case stopping, replacing, killing, ceding:
 		return spec.PhaseStopping
 	case backoff:
 		return spec.PhaseBackoff
@@ -202,7 +245,7 @@ func (p phase) public() spec.Phase {
 }
 
 var phaseNames = [numPhases]string{"pending", "starting", "running", "stopping", "replacing", "killing",
-	"backoff", "completed", "failed", "gone"}
+	"ceding", "backoff", "completed", "failed", "fenced", "gone"}
 
 // String returns the phase's name: the form in which the journal keeps it.
 func (p phase) String() string { return phaseNames[p] }

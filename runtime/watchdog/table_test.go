@@ -124,3 +124,44 @@ func TestPhaseNamesReadBack(t *testing.T) {
 		}
 	}
 }
+
+// leased are the events that may start an instance whose lease was over.
+var leased = []event{evGrant, evReplace}
+
+func TestFencedStartsByAGrantOrAnotherDeclarationAlone(t *testing.T) {
+	for e := range numEvents {
+		next, acts := Next(fenced, e)
+		starts := slices.Contains(acts, actQueue)
+		if starts != slices.Contains(leased, e) || (starts != (next == pending)) {
+			t.Errorf("event %d leads from fenced to %v, %v", e, next, acts)
+		}
+		if next != fenced && next != pending && next != gone {
+			t.Errorf("event %d leads from fenced to %v", e, next)
+		}
+	}
+}
+
+func TestEndOfALeaseKillsInEveryLivePhase(t *testing.T) {
+	for p := range numPhases {
+		next, acts := Next(p, evFence)
+		if kills := slices.Equal(acts, []action{actKill}); kills != p.alive() {
+			t.Errorf("%v: the end of its lease does %v", p, acts)
+		}
+		if p == pending && next != fenced {
+			t.Errorf("what may not be started under its lease is %v, and stays in the queue", next)
+		}
+	}
+}
+
+func TestWhatCedesIsNotRestartedByItsPolicy(t *testing.T) {
+	for _, e := range ends {
+		if next, acts := Next(ceding, e); next != fenced || len(acts) > 0 {
+			t.Errorf("ended by %d it is %v, %v", e, next, acts)
+		}
+	}
+	for p := range numPhases {
+		if next, _ := Next(p, evCede); next != p && next != ceding {
+			t.Errorf("%v becomes %v", p, next)
+		}
+	}
+}

@@ -20,6 +20,7 @@ import (
 type Backend struct {
 	PlanFunc      func(context.Context, api.PlanRequest) (spec.Plan, error)
 	ApplyFunc     func(context.Context, spec.Plan) (api.ApplyResult, error)
+	DoneFunc      func(context.Context, api.PlanRequest) (api.Done, error)
 	JobsFunc      func(context.Context) ([]spec.JobVersion, error)
 	JobFunc       func(context.Context, string) (spec.JobVersion, error)
 	HistoryFunc   func(context.Context, string) ([]spec.JobVersion, error)
@@ -52,6 +53,20 @@ func (b *Backend) Apply(ctx context.Context, plan spec.Plan) (api.ApplyResult, e
 		return api.ApplyResult{}, errUnexpected
 	}
 	return b.ApplyFunc(ctx, plan)
+}
+
+// PlanAndApply calls DoneFunc. If that is nil, it calls PlanFunc and ApplyFunc,
+// as an agent does.
+func (b *Backend) PlanAndApply(ctx context.Context, req api.PlanRequest) (api.Done, error) {
+	if b.DoneFunc != nil {
+		return b.DoneFunc(ctx, req)
+	}
+	plan, err := b.Plan(ctx, req)
+	if err != nil || plan.Empty() {
+		return api.Done{Plan: plan, Result: api.ApplyResult{Index: plan.Index, Applied: []string{}}}, err
+	}
+	result, err := b.Apply(ctx, plan)
+	return api.Done{Plan: plan, Result: result}, err
 }
 
 // Jobs calls JobsFunc.

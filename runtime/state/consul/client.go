@@ -69,6 +69,8 @@ func newClient(opts Options) (*client, error) {
 type refusal struct {
 	code int
 	text string
+	// needs is the rule that the token lacks, if it is another than for keys.
+	needs string
 }
 
 // Error says what Consul said.
@@ -95,5 +97,5 @@ func (t refuser) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read Consul's answer %d: %w", resp.StatusCode, err)
 	}
-	return nil, &refusal{resp.StatusCode, strings.TrimSpace(string(text))}
+	return nil, &refusal{code: resp.StatusCode, text: strings.TrimSpace(string(text))}
 }

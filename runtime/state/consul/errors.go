@@ -41,6 +41,8 @@ func over(ctx context.Context) error {
 // leader lost in mid-request) and 429 may go well later.
 func (s *Store) refused(r *refusal) error {
 	switch {
+	case r.code == http.StatusForbidden && r.needs != "":
+		return fmt.Errorf("%w: %s; the token's policy needs: %s", state.ErrDenied, r.text, r.needs)
 	case r.code == http.StatusForbidden:
 		return denied(r.text, s.opts.Prefix)
 	case r.code == http.StatusRequestEntityTooLarge:

@@ -96,7 +96,7 @@ func (s *Store) Session(ctx context.Context, id string) (state.Session, error) {
 		var err error
 		entry, meta, err = s.client.Session().Info(id, consistent(ctx))
 		if err == nil && entry == nil && meta.ResultsFilteredByACLs {
-			return &refusal{403, "the token may not read the session"}
+			return &refusal{code: 403, text: "the token may not read the session"}
 		}
 		return err
 	})

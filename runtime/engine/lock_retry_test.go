@@ -1,0 +1,76 @@
+package engine
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/synergymesh/meshrun/runtime/state"
+)
+
+// A failed transaction is a write to Consul's log: it must not be repeated as
+// long as the holder lives.
+func TestLockOfALiveHolderIsNotHammered(t *testing.T) {
+	fenced(t, func(t *testing.T, r *fencedRig) {
+		others := r.create("n2")
+		r.seize("shop/solo/0", others)
+		r.spy.counts()
+		r.assign("shop", exclusive("solo", 0))
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		gets, locks := r.spy.counts()
+		if locks != 1 || gets > 10*60/5+10 {
+			t.Errorf("in ten minutes it was tried %d times and read %d times", locks, gets)
+		}
+		for range 100 {
+			r.Refresh()
+			synctest.Wait()
+		}
+		time.Sleep(time.Second)
+		if gets, locks := r.spy.counts(); locks != 0 || gets > 5 {
+			t.Errorf("a hundred refreshes at once tried it %d times and read it %d times", locks, gets)
+		}
+		op := state.Op{Kind: state.OpUnlock, Key: state.ShardLock(id("shop/solo/0")), Session: others}
+		if _, err := r.store.Txn(t.Context(), op); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(lockBusy + lockBusy/5 + time.Second)
+		synctest.Wait()
+		want(t, r.started("shop/solo/0"), 1)
+	})
+}
+
+func TestRefreshTriesAFreedLockAtOnce(t *testing.T) {
+	fenced(t, func(t *testing.T, r *fencedRig) {
+		others := r.create("n2")
+		r.seize("shop/solo/0", others)
+		r.assign("shop", exclusive("solo", 0))
+		time.Sleep(time.Hour)
+		op := state.Op{Kind: state.OpUnlock, Key: state.ShardLock(id("shop/solo/0")), Session: others}
+		if _, err := r.store.Txn(t.Context(), op); err != nil {
+			t.Fatal(err)
+		}
+		r.Refresh()
+		time.Sleep(lockFirst + 10*time.Millisecond)
+		synctest.Wait()
+		want(t, r.started("shop/solo/0"), 1)
+	})
+}
+
+func TestLockDelayIsWaitedFor(t *testing.T) {
+	fenced(t, func(t *testing.T, r *fencedRig) {
+		others := r.create("n2")
+		r.seize("shop/solo/0", others)
+		if err := r.store.DestroySession(t.Context(), others); err != nil {
+			t.Fatal(err)
+		}
+		r.spy.counts()
+		r.assign("shop", exclusive("solo", 0))
+		time.Sleep(5*time.Second + lockRetry)
+		synctest.Wait()
+		want(t, r.started("shop/solo/0"), 1)
+		if _, locks := r.spy.counts(); locks > 9 {
+			t.Errorf("it was tried %d times in a lock delay of 5s", locks)
+		}
+	})
+}

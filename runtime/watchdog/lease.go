@@ -1,0 +1,192 @@
+package watchdog
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// The bounds of leases.
+const (
+	// StopMargin is how long before the end of its lease an instance is asked to
+	// end. It is the only grace: at the end itself it is killed.
+	StopMargin = 2 * time.Second
+	// startMargin is how much must be left of a lease to start under it: what is
+	// started shall not be asked to end in the next moment, nor come up too late
+	// because the machine is busy.
+	startMargin = StopMargin + 500*time.Millisecond
+	// maxLease is how far ahead a lease may be given: what was given by mistake
+	// must end by itself.
+	maxLease = time.Minute
+	// maxLeases is how many may hold at once. An agent has one, and two for a
+	// moment when its session is replaced.
+	maxLeases = 64
+	// maxSession bounds the name of a session.
+	maxSession = 256
+)
+
+// leaseIsOver is why an instance is killed at the end of its lease.
+const leaseIsOver = "its lease is over"
+
+// verdict is what a lease means for those that live under it, and for those
+// that wait for it. A greater one allows more.
+type verdict uint8
+
+// The verdicts.
+const (
+	leaseOver    verdict = iota // kill; an unknown lease is over
+	leaseEnds                   // ask to end
+	leaseHolds                  // leave it as it is, but start nothing
+	leaseGranted                // may be started
+)
+
+// judge says what a lease that holds until a time means now. Both are on the
+// clock of Boottime.
+func judge(until, now time.Duration) verdict {
+	switch left := until - now; {
+	case left <= 0:
+		return leaseOver
+	case left <= StopMargin:
+		return leaseEnds
+	case left <= startMargin:
+		return leaseHolds
+	}
+	return leaseGranted
+}
+
+// nextTurn returns when a lease next means something else to those that live
+// under it, unless it is renewed; 0 if it is over already.
+func nextTurn(until, now time.Duration) time.Duration {
+	switch {
+	case now < until-StopMargin:
+		return until - StopMargin
+	case now < until:
+		return until
+	}
+	return 0
+}
+
+// checkLease refuses what is no lease.
+func checkLease(l spec.Lease, now time.Duration) error {
+	switch {
+	case l.Session == "":
+		return refuse("the lease names no session")
+	case checkSession(l.Session) != nil:
+		return checkSession(l.Session)
+	case l.Until < 0:
+		return refuse("the lease of session %s ends at %d, which is before all time: want nanoseconds of CLOCK_BOOTTIME, or 0 to revoke it", l.Session, l.Until)
+	case time.Duration(l.Until)-now > maxLease:
+		return refuse("the lease of session %s would hold for %s, at most %s are allowed: want nanoseconds of CLOCK_BOOTTIME",
+			l.Session, (time.Duration(l.Until) - now).Round(time.Second), maxLease)
+	}
+	return nil
+}
+
+// checkSession refuses what is no name of a session. It is part of a process's
+// environment.
+func checkSession(session string) error {
+	if len(session) > maxSession || strings.ContainsAny(session, "\x00\n") {
+		return refuse("a session's name must be of at most %d bytes, without NUL and line breaks", maxSession)
+	}
+	return nil
+}
+
+// leases is what the loop made of the leases when it last looked.
+type leases struct {
+	fence    *fence
+	verdicts map[string]verdict // of the leases in use
+	unheeded bool               // instances or verdicts have changed since
+}
+
+// heedLeases lets the table decide about the instances of every lease that
+// means something else than when it was last looked at. It is called in every
+// turn of the loop, and costs nothing while no lease is in use.
+//
+// What it asks for is late by a turn of the loop at most: by startBatch forks,
+// a batch of the kernel's events, a request or a write of the journal. The kill
+// at a lease's end does not wait for it; see fence.
+func (s *supervisor) heedLeases(now time.Time) {
+	l := &s.leases
+	for lease, was := range l.verdicts {
+		if l.fence.verdict(lease) != was {
+			l.unheeded = true
+		}
+	}
+	if !l.unheeded {
+		return
+	}
+	l.unheeded = false
+	clear(l.verdicts)
+	for _, id := range s.sorted() {
+		s.heed(s.instances[id], now)
+	}
+}
+
+// heed lets the table decide about one instance.
+func (s *supervisor) heed(in *instance, now time.Time) {
+	if in.launch.Lease != "" && s.meaning(in.launch.Lease) == leaseGranted && in.phase == fenced {
+		s.step(in, evGrant, now)
+	}
+	if in.proc == nil || in.proc.dead || in.lease == "" {
+		return
+	}
+	switch s.meaning(in.lease) {
+	case leaseEnds:
+		s.cede(in, evCede, "its lease was not renewed", now)
+	case leaseOver:
+		s.cede(in, evFence, leaseIsOver, now)
+	}
+}
+
+// meaning is what a lease means in this look at them.
+func (s *supervisor) meaning(lease string) verdict {
+	v, ok := s.leases.verdicts[lease]
+	if !ok {
+		v = s.leases.fence.verdict(lease)
+		s.leases.verdicts[lease] = v
+	}
+	return v
+}
+
+// cede ends what lives under a lease that ends.
+func (s *supervisor) cede(in *instance, e event, why string, now time.Time) {
+	next, acts := Next(in.phase, e)
+	if next == in.phase && len(acts) == 0 {
+		return
+	}
+	if in.blame == "" {
+		in.blame = why
+	}
+	if next == in.phase {
+		s.step(in, e, now)
+		return
+	}
+	in.blame = why
+	message := why + ": it must end at once"
+	if e == evCede {
+		message = fmt.Sprintf("%s: it must end, and is killed in %s at the latest", why, StopMargin)
+	}
+	s.step(in, e, now, note{kind: spec.EventFenced, severity: spec.Critical, message: message})
+}
+
+// mayStart reports whether an instance may be forked now as far as its lease
+// goes; one that may not waits for it.
+func (s *supervisor) mayStart(in *instance, now time.Time) bool {
+	if s.leases.fence.allows(in.launch.Lease) {
+		return true
+	}
+	s.await(in, now)
+	return false
+}
+
+// await makes an instance wait for its lease.
+func (s *supervisor) await(in *instance, now time.Time) {
+	s.step(in, evFence, now, note{kind: spec.EventWaiting, severity: spec.Info, message: waitsFor(in)})
+}
+
+// waitsFor says why an instance is fenced.
+func waitsFor(in *instance) string {
+	return "waits for its lease: the agent does not renew session " + in.launch.Lease
+}
