@@ -61,8 +61,7 @@ func TestAllOfConsulIsGoneForAMinuteAndBack(t *testing.T) {
 		time.Sleep(time.Second)
 	}
 	// Exclusive shards cannot outlive their leases.
-	b, err := ledger.ReadFile(w.ledger)
-	must(t, err)
+	b := w.book()
 	for id := range b.Copies() {
 		if last, _ := b.Last(id); last.Last > gone+6*time.Second {
 			t.Errorf("without Consul for a minute: %v", last)
@@ -72,7 +71,7 @@ func TestAllOfConsulIsGoneForAMinuteAndBack(t *testing.T) {
 	for _, s := range w.Servers {
 		must(t, s.Boot(), s.StartConsul())
 	}
-	_, err = w.WaitLeader(w.soon())
+	_, err := w.WaitLeader(w.soon())
 	must(t, err)
 	t.Logf("Consul is back after %v", round(time.Since(at)))
 	at = time.Now()

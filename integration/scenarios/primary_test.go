@@ -29,7 +29,11 @@ func losePrimary(t *testing.T, target time.Duration, lose, undo func(w *world, p
 	t.Logf("%v", gap)
 	w.undisturbed(before, victim)
 	undo(w, victim)
-	t.Logf("all is well %v after the old one is back", round(w.settle()))
+	back := time.Now()
+	must(t, victim.WaitConsul(w.soon()))
+	consul := time.Since(back)
+	w.settle()
+	t.Logf("the old one is back: Consul takes its node for healthy after %v, and all is well after %v", round(consul), round(time.Since(back)))
 	w.verdict()
 }
 

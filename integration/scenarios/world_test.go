@@ -222,13 +222,19 @@ func (w *world) settle() time.Duration {
 	return eventually(w.t, settleBound, "all is as the job wants", w.laws)
 }
 
+// book reads what the exclusive shards have written so far.
+func (w *world) book() *ledger.Book {
+	w.t.Helper()
+	b, err := ledger.ReadFile(w.ledger)
+	must(w.t, err)
+	return b
+}
+
 // recovery returns how long after the moment the last exclusive shard that was
 // down since then ran again; and the longest time that one was down.
 func (w *world) recovery(since time.Duration) (back time.Duration, longest ledger.Gap) {
 	w.t.Helper()
-	b, err := ledger.ReadFile(w.ledger)
-	must(w.t, err)
-	for _, g := range b.Gaps(since, ledger.Now(), time.Second) {
+	for _, g := range w.book().Gaps(since, ledger.Now(), time.Second) {
 		back = max(back, g.To-since)
 		if g.For() > longest.For() {
 			longest = g
@@ -250,15 +256,19 @@ func (w *world) report(what string, took, target, bound time.Duration) {
 func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 
 // verdict is the last word on a scenario: all is as it should be, and there
-// was never a moment at which it wasn't.
+// was never a moment at which an exclusive shard was two.
 func (w *world) verdict() {
 	w.t.Helper()
-	w.settle()
-	b, err := ledger.ReadFile(w.ledger)
-	must(w.t, err)
-	for _, o := range b.Overlaps() {
+	for _, o := range w.conclude().Overlaps() {
 		w.t.Errorf("never two of an exclusive shard: %v", o)
 	}
+}
+
+// conclude is verdict without its judgement of overlaps.
+func (w *world) conclude() *ledger.Book {
+	w.t.Helper()
+	w.settle()
+	b := w.book()
 	for _, f := range b.TokenFaults() {
 		w.t.Errorf("a token fences what had an earlier one: %v", f)
 	}
@@ -269,9 +279,10 @@ func (w *world) verdict() {
 	for _, list := range shards {
 		copies += len(list)
 	}
-	w.t.Logf("%d copies of %d exclusive shards in %v, no two at once; longest gap: %v", copies, len(shards),
-		(ledger.Now() - w.born).Round(time.Second), ledger.Longest(b.Gaps(w.born, ledger.Now(), time.Second)))
+	w.t.Logf("%d copies of %d exclusive shards in %v, %d overlaps; longest gap: %v", copies, len(shards),
+		(ledger.Now() - w.born).Round(time.Second), len(b.Overlaps()), ledger.Longest(b.Gaps(w.born, ledger.Now(), time.Second)))
 	must(w.t, w.eventsTell())
+	return b
 }
 
 // errEmpty says that a list that has to have something in it is empty.
