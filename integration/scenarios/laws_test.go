@@ -21,6 +21,7 @@ type kept struct {
 	assignments map[string]spec.Assignment // by node/job
 	observed    map[string]spec.Observed   // by node/job
 	nodes       map[string]spec.Node       // by node
+	roster      spec.Roster                // the nodes as the primary has seen them
 	events      []spec.Event               // oldest first
 }
 
@@ -51,6 +52,8 @@ func (w *world) keptNow(ctx context.Context) (kept, error) {
 			err = into(k.observed, rest, e.Value)
 		case "nodes":
 			err = into(k.nodes, rest, e.Value)
+		case "roster":
+			err = json.Unmarshal(e.Value, &k.roster)
 		case "events":
 			var ev spec.Event
 			err = json.Unmarshal(e.Value, &ev)
@@ -100,6 +103,9 @@ func (w *world) laws() error {
 		if !assigned(k, at.node, id) {
 			return fmt.Errorf("nothing runs that is not assigned: %v on %s", id, at.node)
 		}
+		if !k.placements[id.Job].Processes[id.Process][at.node].Contains(id.Shard) {
+			return fmt.Errorf("everything runs where it is placed: %v on %s", id, at.node)
+		}
 		if err := known(k, at, id); err != nil {
 			return err
 		}
@@ -116,6 +122,11 @@ func (w *world) nodesAreThere(k kept) error {
 		}
 		if _, there := k.nodes[h.Name]; there != h.Up() {
 			return fmt.Errorf("a node is there exactly while it is up: %s up: %v, there: %v", h.Name, h.Up(), there)
+		}
+	}
+	for name, node := range k.nodes {
+		if seen, told := k.roster.Nodes[name]; !told || node.Draining != (seen != spec.NodeHere) {
+			return fmt.Errorf("the primary sees every node as it is: %s draining: %v, seen: %q", name, node.Draining, seen)
 		}
 	}
 	for key := range k.assignments {
