@@ -9,7 +9,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.1
 FUZZTIME    ?= 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint unit fuzz fuzz-short bench compiler consul clean FORCE
+.PHONY: help build run test lint unit fuzz fuzz-short bench compiler consul cluster cluster-short cluster-test screenshots hosts browser clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ $(BIN)/synergy: FORCE
 run: build ## run examples/quickstart in the foreground; Ctrl-C stops it
 	@$(BIN)/meshrun up examples/quickstart
 
-test: lint unit fuzz-short ## check everything, as CI does
+test: lint unit cluster-short fuzz-short ## check everything, as CI does
 
 lint: ## gofmt, go vet, staticcheck
 	@echo "checking the format"; bad=$$(gofmt -l cmd examples integration runtime schema spec); \
@@ -34,8 +34,8 @@ lint: ## gofmt, go vet, staticcheck
 	@echo "vetting"; $(GO) vet ./...
 	@echo "running staticcheck (the first time builds it: about a minute)"; $(GO) run $(STATICCHECK) ./...
 
-unit: compiler consul ## all tests under the race detector
-	$(GO) test -race -count=1 -timeout 15m ./...
+unit: compiler consul browser ## all tests under the race detector, but for those that break clusters
+	$(GO) test -race -count=1 -timeout 15m $$($(GO) list ./... | grep -v /integration/scenarios)
 
 fuzz-short:
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=3s
@@ -69,6 +69,36 @@ compiler:
 	    echo "no C compiler (the race detector needs one): installing Debian's gcc"; \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq gcc libc6-dev; \
 	  else echo "no C compiler, which Go's race detector needs: install one, e.g. apt-get install gcc libc6-dev" >&2; exit 1; fi; }
+
+cluster: build consul ## three Consul servers and three nodes on this machine, until Ctrl-C
+	@$(GO) run ./integration/trycluster
+
+# These measure time, and have the machine for themselves.
+cluster-short: compiler consul hosts
+	$(GO) test -race -count=1 -v -timeout 15m ./integration/scenarios
+
+cluster-test: compiler consul hosts ## break a cluster in every way: about three quarters of an hour, as root
+	$(GO) test -count=1 -v -timeout 90m ./integration/scenarios -args -cluster.long
+
+screenshots: consul browser ## pictures of a cluster on Consul's own pages, in .run/screenshots
+	$(GO) test -count=1 ./integration/ui -args -screenshots $(CURDIR)/.run/screenshots
+
+# Hosts to break are network namespaces, which take root; who has not got it
+# still runs all other tests.
+hosts:
+	@command -v ip >/dev/null && command -v nft >/dev/null || $(call get,iproute2 nftables,the cluster tests need ip and nft)
+
+browser:
+	@command -v chromium >/dev/null || $(call get,chromium,the tests look at Consul in a browser)
+
+# get installs Debian's packages where that is possible, and says what is
+# missing where it is not: $(call get,PACKAGES,WHY)
+define get
+{ if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+    echo "$(2): installing Debian's $(1)"; \
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null; \
+  else echo "$(2), which are left out: apt-get install $(1)" >&2; fi; }
+endef
 
 clean: ## remove what was built
 	rm -rf $(BIN)

@@ -32,6 +32,7 @@ const (
 	EventStateRepaired EventType = "state.repaired"
 	EventStateRestored EventType = "state.restored" // from a snapshot
 	EventNodeDraining  EventType = "node.draining"  // an operator drains it, or ends that
+	EventWatchdogHung  EventType = "watchdog.hung"  // critical: it did not answer and was killed, for a successor
 
 	EventEngineRegistered EventType = "engine.registered" // from outside, or with another record
 	EventEngineExpired    EventType = "engine.expired"    // its heartbeats stopped

@@ -40,6 +40,7 @@ type agentFile struct {
 	LogLevel string            `hcl:"log_level,optional"`
 	Labels   map[string]string `hcl:"labels,optional"`
 	Weight   float64           `hcl:"weight,optional"`
+	Capacity int               `hcl:"capacity,optional"`
 	Consul   *consulBlock      `hcl:"consul,block"`
 	Peers    *peersBlock       `hcl:"peers,block"`
 }
@@ -77,7 +78,7 @@ func agentCommand(term *terminal) *cobra.Command {
 			"they run goes on whichever of them dies. With -jobs it applies a directory whenever a file in it is saved.\n\n" +
 			"With -consul, or a consul block in its configuration file, it is one of several nodes that share what is\n" +
 			"wanted: Consul holds their state and their locks.\n\n" +
-			"A configuration file is HCL: node, data_dir, jobs (a list), log_level, labels (a map), weight, and\n" +
+			"A configuration file is HCL: node, data_dir, jobs (a list), log_level, labels (a map), weight, capacity, and\n" +
 			"consul { address, token, datacenter, ca_file, cert_file, key_file, fence } and\n" +
 			"peers { listen, ca_file, cert_file, key_file }.",
 		Example: "  meshrun agent -jobs /etc/meshrun/jobs\n  meshrun agent -consul 127.0.0.1:8500\n  meshrun agent -config /etc/meshrun/agent.hcl",
@@ -136,6 +137,10 @@ func (c *runAgent) resolve() (agent.Config, error) {
 		cfg.Jobs = file.Jobs
 	}
 	cfg.Node, cfg.Labels, cfg.Weight = firstOf(c.node, file.Node), maps.Clone(file.Labels), file.Weight
+	cfg.Capacity = file.Capacity
+	if cfg.Capacity < 0 {
+		return cfg, fmt.Errorf("read configuration %s: capacity is %d: it must not be negative", c.config, cfg.Capacity)
+	}
 	if cfg.Weight < 0 {
 		return cfg, fmt.Errorf("read configuration %s: weight is %v: it must not be negative", c.config, cfg.Weight)
 	}
@@ -155,7 +160,7 @@ func (c *runAgent) resolve() (agent.Config, error) {
 // three seconds a lost packet would end exclusive shards.
 const (
 	minFence = 3 * time.Second
-	maxFence = time.Minute
+	maxFence = 50 * time.Second
 )
 
 // cluster returns how Consul is reached; nil if the node is on its own.

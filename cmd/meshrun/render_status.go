@@ -53,7 +53,7 @@ func renderStatus(v *statusView, o statusOptions) string {
 func statusHead(i *api.Info, o statusOptions) string {
 	watchdog := fmt.Sprintf("watchdog pid %d", i.WatchdogPID)
 	if i.WatchdogPID == 0 {
-		watchdog = "no watchdog"
+		watchdog = "the watchdog does not answer"
 	}
 	facts := []string{"meshrun " + i.Version, fmt.Sprintf("agent pid %d, up %s", i.PID, ago(o.now.Sub(i.Started))), watchdog}
 	return o.style.bold("node "+i.Node) + o.style.dim(" · "+strings.Join(facts, " · ")) + "\n"

@@ -84,16 +84,21 @@ type Status struct {
 
 // Status asks the host's agent.
 func (h *Host) Status(ctx context.Context) (Status, error) {
-	var s Status
 	r, err := h.Meshrun(ctx, "status", "-json")
 	if err != nil {
-		return s, err
+		return Status{}, err
 	}
+	return readStatus(h.Name, r)
+}
+
+// readStatus reads what `meshrun status -json` printed on a node.
+func readStatus(node string, r Result) (Status, error) {
+	var s Status
 	if r.Code != 0 {
-		return s, fmt.Errorf("status on %s: exit %d: %s", h.Name, r.Code, r.Stderr)
+		return s, fmt.Errorf("status of %s: exit %d: %s", node, r.Code, strings.TrimSpace(r.Stderr))
 	}
 	if err := json.Unmarshal([]byte(r.Stdout), &s); err != nil {
-		return s, fmt.Errorf("read status of %s: %w", h.Name, err)
+		return s, fmt.Errorf("read status of %s: %w", node, err)
 	}
 	return s, nil
 }

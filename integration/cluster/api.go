@@ -102,6 +102,32 @@ func (c *Consul) Put(ctx context.Context, key, session string, value []byte) (bo
 	return strings.TrimSpace(string(text)) == "true", err
 }
 
+// Session is a session of Consul.
+type Session struct {
+	ID, Name string
+	// Node is the node of the Consul agent that it was made at.
+	Node string
+}
+
+// Holder returns the session that holds a key's lock.
+func (c *Consul) Holder(ctx context.Context, key string) (Session, error) {
+	list, err := c.List(ctx, key)
+	if err != nil {
+		return Session{}, err
+	}
+	if len(list) == 0 || list[0].Key != key || list[0].Session == "" {
+		return Session{}, fmt.Errorf("nobody holds %s", key)
+	}
+	var sessions []Session
+	if err := c.Get(ctx, "/v1/session/info/"+list[0].Session, &sessions); err != nil {
+		return Session{}, err
+	}
+	if len(sessions) != 1 {
+		return Session{}, fmt.Errorf("the session that held %s has just ended", key)
+	}
+	return sessions[0], nil
+}
+
 // NewSession makes a session of the agent's node with Consul's own check of it.
 func (c *Consul) NewSession(ctx context.Context, ttl, lockDelay time.Duration) (string, error) {
 	body, err := json.Marshal(map[string]string{"TTL": ttl.String(), "LockDelay": lockDelay.String(), "Behavior": "delete"})

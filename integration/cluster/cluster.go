@@ -88,8 +88,8 @@ func (c *Cluster) Host(name string) *Host {
 }
 
 // Start boots all servers, waits until they have a leader, and then boots all
-// nodes, each with its Consul client and, if meshrun is set, its agent.
-func (c *Cluster) Start(ctx context.Context, meshrun bool) error {
+// nodes, each with its Consul client.
+func (c *Cluster) Start(ctx context.Context) error {
 	for _, h := range c.Servers {
 		if err := errors.Join(h.Boot(), h.StartConsul()); err != nil {
 			return err
@@ -105,12 +105,6 @@ func (c *Cluster) Start(ctx context.Context, meshrun bool) error {
 	}
 	for _, h := range c.Nodes {
 		if err := h.WaitConsul(ctx); err != nil {
-			return err
-		}
-		if !meshrun {
-			continue
-		}
-		if err := h.StartAgent(); err != nil {
 			return err
 		}
 	}

@@ -37,6 +37,7 @@ func (c ConsulConfig) Write(path string) error {
 		"disable_update_check": true,
 		"retry_join":           c.Servers,
 		"retry_interval":       "1s",
+		"enable_debug":         true, // for Waiting
 		// Counts are kept from the first moment to the last.
 		"telemetry": map[string]any{"prometheus_retention_time": "24h", "disable_hostname": true},
 	}

@@ -105,8 +105,8 @@ func (l *Local) StartAgents(ctx context.Context) error {
 	}
 	return wait(ctx, "the agents answer", func() error {
 		for n := 1; n <= LocalSize; n++ {
-			if r, err := l.Meshrun(ctx, n, "status", "-json"); err != nil || r.Code != 0 {
-				return fmt.Errorf("n%d: %s: %w", n, strings.TrimSpace(r.Stderr), err)
+			if _, err := l.Status(ctx, n); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -116,6 +116,28 @@ func (l *Local) StartAgents(ctx context.Context) error {
 // Meshrun runs a command of meshrun against the n-th agent, from 1.
 func (l *Local) Meshrun(ctx context.Context, n int, args ...string) (Result, error) {
 	return run(ctx, exec.CommandContext(ctx, l.Programs.Meshrun, args...), "MESHRUN_DATA_DIR="+l.Data(n), "NO_COLOR=1")
+}
+
+// Status asks the n-th agent, from 1.
+func (l *Local) Status(ctx context.Context, n int) (Status, error) {
+	r, err := l.Meshrun(ctx, n, "status", "-json")
+	if err != nil {
+		return Status{}, err
+	}
+	return readStatus(fmt.Sprintf("n%d", n), r)
+}
+
+// Apply applies job files through the first agent, and waits until all of
+// them runs.
+func (l *Local) Apply(ctx context.Context, paths ...string) error {
+	r, err := l.Meshrun(ctx, 1, append([]string{"apply", "-yes", "-wait"}, paths...)...)
+	if err != nil {
+		return err
+	}
+	if r.Code != 0 {
+		return fmt.Errorf("apply %s: exit %d\n%s%s", strings.Join(paths, " "), r.Code, r.Stdout, r.Stderr)
+	}
+	return nil
 }
 
 // Stop ends the agents, all that they run, and then Consul. It is safe on one

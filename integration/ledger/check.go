@@ -68,6 +68,9 @@ func (g Gap) For() time.Duration { return g.To - g.From }
 
 // String tells the gap.
 func (g Gap) String() string {
+	if g.For() == 0 {
+		return "none"
+	}
 	how := "on the same node"
 	if g.Moved {
 		how = "on another node"

@@ -29,7 +29,7 @@ func session(t *testing.T, c *cluster.Cluster, h *cluster.Host) (gone func() err
 		if err != nil {
 			return err
 		}
-		var list []struct{ ID string }
+		var list []cluster.Session
 		if err := api.Get(t.Context(), "/v1/session/info/"+id, &list); err != nil {
 			return err
 		}
@@ -49,7 +49,7 @@ func reaches(t *testing.T, from, to *cluster.Host) bool {
 }
 
 func TestTheRigsFaultsAreWhatTheyAreCalled(t *testing.T) {
-	c := newCluster(t, 3, 3, false)
+	c := newCluster(t, 3, 3)
 	a, b, d := c.Nodes[0], c.Nodes[1], c.Nodes[2]
 
 	if !reaches(t, a, b) || !reaches(t, b, a) {
@@ -99,7 +99,7 @@ func TestTheRigsFaultsAreWhatTheyAreCalled(t *testing.T) {
 }
 
 func TestTheRigSeesWhichProcessIsWhose(t *testing.T) {
-	c := newCluster(t, 1, 2, false)
+	c := newCluster(t, 1, 2)
 	a, b := c.Nodes[0], c.Nodes[1]
 	must(t, a.Spawn("x.log", "sleep", "1000"), b.Spawn("x.log", "sleep", "1000"))
 	sleeps := func(p cluster.Process) bool { return p.Is("sleep", "1000") }
@@ -129,7 +129,7 @@ func TestTheRigSeesWhichProcessIsWhose(t *testing.T) {
 }
 
 func TestTheRigCountsWritesAndBlockingQueries(t *testing.T) {
-	c := newCluster(t, 3, 1, false)
+	c := newCluster(t, 3, 1)
 	n := c.Nodes[0]
 	before, err := c.Load(t.Context())
 	must(t, err)
@@ -144,7 +144,6 @@ func TestTheRigCountsWritesAndBlockingQueries(t *testing.T) {
 		t.Fatalf("lock: %v, %v", ok, err)
 	}
 	for range 4 {
-		must(t, n.Spawn("watch.log", "curl", "-s", "http://127.0.0.1:8500/v1/kv/quiet/?recurse&index=1&wait=60s"))
 		must(t, n.Spawn("watch.log", "curl", "-s", "http://127.0.0.1:8500/v1/kv/quiet?index=999999999&wait=60s"))
 	}
 	eventually(t, 15*time.Second, "the counts are right", func() error {
@@ -152,10 +151,11 @@ func TestTheRigCountsWritesAndBlockingQueries(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if now.Writes-before.Writes != 8 || now.Sessions-before.Sessions != 1 || now.Waiting-before.Waiting < 4 {
-			return fmt.Errorf("%+v, then %+v; want 8 writes, 1 session and at least 4 queries more", before, now)
+		keys, certificates, err := n.Waiting(t.Context())
+		if now.Writes-before.Writes != 8 || now.Sessions-before.Sessions != 1 || keys != 4 || certificates != 0 {
+			return fmt.Errorf("%+v, then %+v; want 8 writes and 1 session more; %d and %d queries, want 4 and none (%v)", before, now, keys, certificates, err)
 		}
-		return nil
+		return err
 	})
 }
 

@@ -100,9 +100,9 @@ func needLong(t *testing.T) {
 	}
 }
 
-// newCluster makes a cluster and starts it, with meshrun or without. What is
-// left of it when the test ends is shown if the test failed, and removed.
-func newCluster(t *testing.T, servers, nodes int, meshrun bool) *cluster.Cluster {
+// newCluster makes a cluster and starts it, without meshrun. When the test
+// ends, its logs are shown if the test failed, and all of it is removed.
+func newCluster(t *testing.T, servers, nodes int) *cluster.Cluster {
 	t.Helper()
 	needCluster(t)
 	c, err := cluster.New(programs, servers, nodes)
@@ -119,7 +119,7 @@ func newCluster(t *testing.T, servers, nodes int, meshrun bool) *cluster.Cluster
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if err := c.Start(ctx, meshrun); err != nil {
+	if err := c.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
 	return c

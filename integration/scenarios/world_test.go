@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,13 +38,22 @@ type world struct {
 // newWorld starts a cluster with a job of exclusive shards, and of plain ones.
 func newWorld(t *testing.T, nodes, exclusive, plain int) *world {
 	t.Helper()
-	w := &world{t: t, Cluster: newCluster(t, 3, nodes, true), born: ledger.Now(), exclusive: exclusive, plain: plain}
+	return startWorld(t, newCluster(t, 3, nodes), exclusive, plain)
+}
+
+// startWorld starts meshrun on a cluster without it, and gives it work.
+func startWorld(t *testing.T, c *cluster.Cluster, exclusive, plain int) *world {
+	t.Helper()
+	w := &world{t: t, Cluster: c, born: ledger.Now(), exclusive: exclusive, plain: plain}
+	for _, h := range c.Nodes {
+		must(t, h.StartAgent())
+	}
 	w.ledger = filepath.Join(w.Dir, "ledger")
 	must(t, os.WriteFile(w.ledger, nil, 0o644))
 	must(t, w.WaitAgents(w.soon()))
 	w.apply(w.Nodes[0], w.job("job"))
 	took := w.settle()
-	t.Logf("%d exclusive and %d plain shards run on %d nodes %v after the apply", exclusive, plain, nodes, round(took))
+	t.Logf("%d exclusive and %d plain shards run on %d nodes %v after the apply", exclusive, plain, len(c.Nodes), round(took))
 	return w
 }
 
@@ -101,24 +111,14 @@ func (w *world) holder(key string) (*cluster.Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := api.List(w.t.Context(), key)
+	session, err := api.Holder(w.t.Context(), key)
 	if err != nil {
 		return nil, err
 	}
-	if len(list) != 1 || list[0].Session == "" {
-		return nil, fmt.Errorf("nobody holds %s", key)
-	}
-	var sessions []struct{ Node string }
-	if err := api.Get(w.t.Context(), "/v1/session/info/"+list[0].Session, &sessions); err != nil {
-		return nil, err
-	}
-	if len(sessions) != 1 {
-		return nil, fmt.Errorf("the session that holds %s has just ended", key)
-	}
-	if h := w.Host(sessions[0].Node); h != nil {
+	if h := w.Host(session.Node); h != nil {
 		return h, nil
 	}
-	return nil, fmt.Errorf("%s is held from %s, which is no host", key, sessions[0].Node)
+	return nil, fmt.Errorf("%s is held from %s, which is no host", key, session.Node)
 }
 
 // primary returns the node that decides where shards run.
@@ -188,14 +188,20 @@ func (w *world) snapshot() map[spec.InstanceID]where {
 // still runs there, in the same processes.
 func (w *world) undisturbed(before map[spec.InstanceID]where, victims ...*cluster.Host) {
 	w.t.Helper()
-	now := w.snapshot()
-	for id, at := range before {
-		hit := false
-		for _, v := range victims {
-			hit = hit || v.Name == at.node
+	now := map[string]map[spec.InstanceID][]cluster.Process{}
+	for _, h := range w.Nodes {
+		if slices.Contains(victims, h) {
+			continue
 		}
-		if !hit && now[id] != at {
-			w.t.Errorf("%v was disturbed: ran on %s (%d), now on %q (%d)", id, at.node, at.pid, now[id].node, now[id].pid)
+		shards, err := h.Shards()
+		must(w.t, err)
+		now[h.Name] = shards
+	}
+	for id, at := range before {
+		shards, spared := now[at.node]
+		is := func(p cluster.Process) bool { return p.PID == at.pid }
+		if spared && !slices.ContainsFunc(shards[id], is) {
+			w.t.Errorf("%v was disturbed: it ran on %s with pid %d", id, at.node, at.pid)
 		}
 	}
 }
@@ -206,13 +212,19 @@ func (w *world) settle() time.Duration {
 	return eventually(w.t, settleBound, "all is as the job wants", w.laws)
 }
 
+// book reads what the exclusive shards have written so far.
+func (w *world) book() *ledger.Book {
+	w.t.Helper()
+	b, err := ledger.ReadFile(w.ledger)
+	must(w.t, err)
+	return b
+}
+
 // recovery returns how long after the moment the last exclusive shard that was
 // down since then ran again; and the longest time that one was down.
 func (w *world) recovery(since time.Duration) (back time.Duration, longest ledger.Gap) {
 	w.t.Helper()
-	b, err := ledger.ReadFile(w.ledger)
-	must(w.t, err)
-	for _, g := range b.Gaps(since, ledger.Now(), time.Second) {
+	for _, g := range w.book().Gaps(since, ledger.Now(), time.Second) {
 		back = max(back, g.To-since)
 		if g.For() > longest.For() {
 			longest = g
@@ -234,15 +246,19 @@ func (w *world) report(what string, took, target, bound time.Duration) {
 func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 
 // verdict is the last word on a scenario: all is as it should be, and there
-// was never a moment at which it wasn't.
+// was never a moment at which an exclusive shard was two.
 func (w *world) verdict() {
 	w.t.Helper()
-	w.settle()
-	b, err := ledger.ReadFile(w.ledger)
-	must(w.t, err)
-	for _, o := range b.Overlaps() {
+	for _, o := range w.conclude().Overlaps() {
 		w.t.Errorf("never two of an exclusive shard: %v", o)
 	}
+}
+
+// conclude is verdict without its judgement of overlaps.
+func (w *world) conclude() *ledger.Book {
+	w.t.Helper()
+	w.settle()
+	b := w.book()
 	for _, f := range b.TokenFaults() {
 		w.t.Errorf("a token fences what had an earlier one: %v", f)
 	}
@@ -253,9 +269,10 @@ func (w *world) verdict() {
 	for _, list := range shards {
 		copies += len(list)
 	}
-	w.t.Logf("%d copies of %d exclusive shards in %v, no two at once; longest gap: %v", copies, len(shards),
-		(ledger.Now() - w.born).Round(time.Second), ledger.Longest(b.Gaps(w.born, ledger.Now(), time.Second)))
+	w.t.Logf("%d copies of %d exclusive shards in %v, %d overlaps; longest gap: %v", copies, len(shards),
+		(ledger.Now() - w.born).Round(time.Second), len(b.Overlaps()), ledger.Longest(b.Gaps(w.born, ledger.Now(), time.Second)))
 	must(w.t, w.eventsTell())
+	return b
 }
 
 // errEmpty says that a list that has to have something in it is empty.

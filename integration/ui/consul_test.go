@@ -2,65 +2,73 @@ package ui
 
 import (
 	"context"
-	"encoding/json"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/synergymesh/meshrun/integration/cluster"
-	"github.com/synergymesh/meshrun/spec"
 )
 
-func TestAPersonFindsAJobItsPlacementAndALockInConsul(t *testing.T) {
+func TestAPersonFindsTheClusterInConsul(t *testing.T) {
 	ctx := browser(t)
+	l := tryCluster(t)
+	p := &page{t: t, ctx: ctx, base: "http://" + l.Addr(1) + ":8500/ui/dc1/"}
+	p.open("kv/meshrun/v1/")
+	p.sees("what meshrun keeps", "jobs", "placements", "assignments", "observed", "nodes", "locks", "events")
+	p.follow("jobs")
+	p.sees("the jobs", "tickets")
+	p.follow("tickets")
+	p.sees("a job", `"name": "tickets"`, `"exclusive": true`, `"checksum"`)
+	p.open("kv/meshrun/v1/placements/tickets/edit")
+	p.sees("a placement", `"seller"`, `"version": 1`, `"n1"`, `"n2"`, `"n3"`)
+	p.open("kv/meshrun/v1/nodes/")
+	p.sees("the nodes of meshrun", "n1", "n2", "n3")
+	p.follow("n1")
+	p.sees("a node", `"name": "n1"`, "Lock Session")
+
+	holder, err := l.Consul().Holder(t.Context(), "meshrun/v1/locks/shards/tickets/seller/0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.open("kv/meshrun/v1/locks/shards/tickets/seller/")
+	p.sees("the locks of a process", "0", "5")
+	p.follow("0")
+	p.sees("a lock", "Lock Session", "serfHealth", holder.ID, holder.Name)
+
+	p.open("services")
+	p.sees("the services", "meshrun-agent")
+	p.open("nodes")
+	p.sees("the nodes", "c1", "c2", "c3")
+}
+
+// tryCluster starts what `make cluster` does, on addresses of its own.
+func tryCluster(t *testing.T) *cluster.Local {
 	consul, err := cluster.FindConsul("../..")
 	need(t, err)
 	dir, err := os.MkdirTemp("", "mrui")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// An address of its own, beside that of make cluster.
-	l := &cluster.Local{Dir: dir, Net: "127.82.0", Programs: cluster.Programs{Consul: consul}}
+	programs := cluster.Programs{Consul: consul, Meshrun: filepath.Join(dir, "meshrun")}
+	if out, err := exec.Command("go", "build", "-o", programs.Meshrun, "../../cmd/meshrun").CombinedOutput(); err != nil {
+		t.Fatalf("build meshrun: %v\n%s", err, out)
+	}
+	l := &cluster.Local{Dir: filepath.Join(dir, "c"), Net: "127.82.0", Programs: programs}
 	t.Cleanup(func() {
 		if err := l.Stop(); err != nil {
 			t.Error(err)
 		}
 		os.RemoveAll(dir)
 	})
-	start, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
-	if err := l.StartConsul(start); err != nil {
-		t.Fatal(err)
-	}
-	fill(t, l)
-
-	p := &page{t: t, ctx: ctx, base: "http://" + l.Addr(1) + ":8500"}
-	p.open("meshrun/v1/")
-	p.sees("what meshrun keeps", "jobs", "placements", "locks")
-	p.follow("jobs")
-	p.sees("the jobs", "tickets")
-	p.follow("tickets")
-	p.sees("a job", `"name": "seller"`, `"exclusive": true`)
-	p.open("meshrun/v1/placements/tickets/edit")
-	p.sees("a placement", `"seller"`, `"0-1"`)
-	p.open("meshrun/v1/locks/shards/tickets/seller/0/edit")
-	p.sees("a lock", "Lock Session", "c1")
-}
-
-func fill(t *testing.T, l *cluster.Local) {
-	job := spec.JobVersion{Job: spec.Job{Name: "tickets", Processes: []spec.Process{{Name: "seller", Shards: 6, Exclusive: true}}}}
-	pl := spec.Placement{Job: "tickets", Processes: map[string]map[string]spec.ShardSet{"seller": {"n1": {0, 1}}}}
-	id, err := l.Consul().NewSession(t.Context(), 10*time.Second, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	put := func(key, s string, v any) {
-		b, _ := json.MarshalIndent(v, "", "  ")
-		if ok, err := l.Consul().Put(t.Context(), "meshrun/v1/"+key, s, b); !ok || err != nil {
-			t.Fatal(ok, err)
+	apply := func(ctx context.Context) error { return l.Apply(ctx, "../../examples/cluster") }
+	for _, step := range []func(context.Context) error{l.StartConsul, l.StartAgents, apply} {
+		if err := step(ctx); err != nil {
+			t.Fatal(err)
 		}
 	}
-	put("jobs/tickets", "", job)
-	put("placements/tickets", "", pl)
-	put("locks/shards/tickets/seller/0", id, "n1")
+	return l
 }

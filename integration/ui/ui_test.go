@@ -58,10 +58,10 @@ type page struct {
 	base string
 }
 
-// open goes to a folder or key of the KV store.
+// open goes to a page of the datacenter.
 func (p *page) open(path string) {
 	p.t.Helper()
-	if err := chromedp.Do(p.ctx, chromedp.Navigate(p.base+"/ui/dc1/kv/"+path)); err != nil {
+	if err := chromedp.Do(p.ctx, chromedp.Navigate(p.base+path)); err != nil {
 		p.t.Fatalf("open %s: %v", path, err)
 	}
 }

@@ -41,6 +41,8 @@ type Config struct {
 	Labels map[string]string
 	// Weight is the node's share of the shards relative to the others'; 0 means 1.
 	Weight float64
+	// Capacity is the most instances that the node is given; 0 means no bound.
+	Capacity int
 	// Cluster says how Consul is reached; nil for one machine, with the
 	// embedded store.
 	Cluster *Cluster
@@ -96,11 +98,12 @@ func Run(ctx context.Context, cfg Config) error {
 	case a.ending = <-a.ends:
 	}
 	_ = supervisor().Send("STOPPING=1")
-	timeout := stopTimeout
 	if a.leaving = a.leaves(); a.leaving {
-		timeout += leaveWait
+		// The loops go on until nothing runs here any more, so that a primary does
+		// its work until the others can take over.
+		failure = errors.Join(failure, a.stopInstances())
 	}
-	return errors.Join(failure, a.life.stop(timeout), a.halt())
+	return errors.Join(failure, a.life.stop(stopTimeout), a.halt())
 }
 
 // nodeName makes a host's name usable as a part of keys.
@@ -176,7 +179,7 @@ func (a *agent) open(ctx context.Context) error {
 		store: a.store, scoped: a.scoped, watchdog: a.client, engine: a.engine, engines: a.registry, sealer: seal, logger: a.logger,
 		shutdown: func(stop bool) { a.end(ending{shutdown: true, stopInstances: stop}) },
 		restart:  func() { a.end(ending{}) },
-		problems: map[string]string{},
+		problems: map[string]string{}, grace: a.grace(),
 	}
 	a.backend.problem("state", repaired)
 	a.server = api.NewServer(api.Config{Backend: a.answers(), Logger: a.logger, SocketPath: filepath.Join(a.cfg.DataDir, "agent.sock")})
@@ -217,7 +220,7 @@ func (a *agent) startLoops() {
 	ctx := context.Background() // ended by the lifecycle, in order
 	a.startCatalog()
 	a.life.start(ctx, "guard", (&guard{
-		dataDir: a.cfg.DataDir, args: a.cfg.Args, client: a.client, logger: a.logger.Named("guard"), leave: underSystemd(),
+		dataDir: a.cfg.DataDir, args: a.cfg.Args, client: a.client, logger: a.logger.Named("guard"), leave: underSystemd(), emit: a.emit,
 	}).run, a.failed)
 	a.life.start(ctx, "membership", a.member.run, a.failed)
 	a.life.start(ctx, "scheduler", a.scheduler.Run, a.failed)

@@ -12,6 +12,7 @@ import (
 	"github.com/synergymesh/meshrun/runtime/state/consul"
 	"github.com/synergymesh/meshrun/runtime/state/follow"
 	"github.com/synergymesh/meshrun/runtime/state/local"
+	"github.com/synergymesh/meshrun/runtime/watchdog"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -134,11 +135,20 @@ func (a *agent) openCluster(ctx context.Context) error {
 	return nil
 }
 
+// grace is how long an exclusive shard has to end by itself when this node
+// loses the cluster; 0 where there is none to lose.
+func (a *agent) grace() time.Duration {
+	if a.cfg.Cluster == nil {
+		return 0
+	}
+	return watchdog.StopMargin
+}
+
 // memberConfig returns what makes this node a member.
 func (a *agent) memberConfig(address string) memberConfig {
 	cfg := memberConfig{
 		store: a.store, dir: a.cfg.DataDir,
-		node:  spec.Node{Name: a.cfg.Node, Address: address, Labels: a.cfg.Labels, Weight: a.cfg.Weight, Version: a.cfg.Version},
+		node:  spec.Node{Name: a.cfg.Node, Address: address, Labels: a.cfg.Labels, Weight: a.cfg.Weight, Capacity: a.cfg.Capacity, Version: a.cfg.Version},
 		lease: a.client.Renew, changed: a.refresh,
 		problem: func(text string) { a.backend.problem("membership", text) },
 		bootID:  bootID(), clock: bootTime, logger: a.logger.Named("membership"),

@@ -62,26 +62,17 @@ func (b *backend) Events(ctx context.Context, q api.EventQuery, each func(spec.E
 	})
 }
 
-// decisions returns the events of the store that came after an index.
+// decisions returns the events of the store that came after an index, as soon
+// as there are any, and the index to go on from; those after 0 at once.
 func (b *backend) decisions(ctx context.Context, after uint64) ([]spec.Event, uint64, error) {
-	entries, index, err := b.storeFor(ctx).List(ctx, state.EventsPrefix)
+	r, err := state.WatchEvents(ctx, b.storeFor(ctx), after)
 	if err != nil {
 		return nil, 0, fmt.Errorf("read events: %w", err)
 	}
-	return decodeEvents(entries, after), index, nil
-}
-
-func decodeEvents(entries []state.Entry, after uint64) []spec.Event {
-	var events []spec.Event
-	for _, entry := range entries {
-		if entry.ModifyIndex <= after {
-			continue
-		}
-		if ev, err := state.Decode[spec.Event](entry); err == nil {
-			events = append(events, ev)
-		}
+	if r.Unreadable > 0 {
+		b.logger.Warn("recorded events are damaged and left out", "events", r.Unreadable)
 	}
-	return events
+	return r.Events, r.Index, nil
 }
 
 // journalled returns what the node's journal holds, and its last number.
@@ -159,12 +150,12 @@ func (b *backend) followEvents(ctx context.Context, index, seq uint64, each func
 
 func (b *backend) followDecisions(ctx context.Context, index uint64, send func(spec.Event) error) {
 	for ctx.Err() == nil {
-		entries, next, err := b.storeFor(ctx).Watch(ctx, state.EventsPrefix, index)
+		events, next, err := b.decisions(ctx, index)
 		if err != nil {
 			pause(ctx, time.Second)
 			continue
 		}
-		for _, ev := range decodeEvents(entries, index) {
+		for _, ev := range events {
 			if send(ev) != nil {
 				return
 			}
@@ -174,13 +165,15 @@ func (b *backend) followDecisions(ctx context.Context, index uint64, send func(s
 }
 
 func (b *backend) followJournal(ctx context.Context, seq uint64, send func(spec.Event) error) {
+	wait := askAgain
 	for ctx.Err() == nil {
 		// Ends when the watchdog is replaced; its successor goes on counting.
 		_ = b.watchdog.Events(ctx, seq, func(ev spec.Event) error {
-			seq = ev.Seq
+			seq, wait = ev.Seq, askAgain
 			return send(b.named(ev))
 		})
-		pause(ctx, 100*time.Millisecond)
+		pause(ctx, wait)
+		wait = min(2*wait, askSlowest)
 	}
 }
 

@@ -12,14 +12,14 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"golang.org/x/sys/unix"
-
 	"github.com/synergymesh/meshrun/runtime/watchdog"
+	"github.com/synergymesh/meshrun/spec"
 )
 
 // guard is the other half of mutual supervision: the watchdog brings the
 // agent back, and the agent the watchdog. The successor finds every child of
-// its predecessor, the agent included.
+// its predecessor, the agent included. A watchdog that lives but does not
+// answer keeps nothing alive, so it is killed first: there are never two.
 type guard struct {
 	dataDir string
 	args    []string // the agent's, without the program
@@ -27,24 +27,43 @@ type guard struct {
 	logger  hclog.Logger
 	// leave is set where something else (systemd) restarts the watchdog.
 	leave bool
+	// emit records an event; see agent.emit.
+	emit func(spec.Event)
 }
+
+// The watchdog is asked every askEvery whether it is well, and given up after
+// patience answers in a row that did not come within askTimeout: after about
+// half a minute. Three in a row, so that an agent that stood still itself
+// (a suspended machine) does not take its own absence for the watchdog's.
+const (
+	askEvery   = 10 * time.Second
+	askTimeout = 5 * time.Second
+	patience   = 3
+)
 
 // settleTime is how long a successor that something else started is waited
 // for before the agent starts one itself.
 const settleTime = 2 * time.Second
 
-// run waits for the watchdog's death, without polling, and replaces it. It
-// returns when the context ends.
+// run waits until the watchdog has died, or does not answer any more, and
+// replaces it. It returns when the context ends.
 func (g *guard) run(ctx context.Context) error {
 	for {
 		pid, err := g.find(ctx)
 		if err != nil {
 			return nil // only the context's end makes find give up
 		}
-		if err := waitExit(ctx, pid); ctx.Err() != nil {
+		err = g.attend(ctx, pid)
+		if errors.Is(err, errUnanswered) {
+			err = g.displace(ctx, pid)
+		}
+		if ctx.Err() != nil {
 			return nil
-		} else if err != nil {
-			g.logger.Warn("watch the watchdog", "pid", pid, "error", err)
+		}
+		if err != nil {
+			g.logger.Error("look after the watchdog", "pid", pid, "error", err)
+			pause(ctx, time.Second)
+			continue
 		}
 		g.logger.Warn("the watchdog is gone", "pid", pid)
 		if !g.leave {
@@ -53,6 +72,61 @@ func (g *guard) run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// errUnanswered: the watchdog lives and does not answer.
+var errUnanswered = errors.New("the watchdog does not answer")
+
+// attend returns nil when the watchdog has ended, and errUnanswered when it has
+// not answered for too long.
+func (g *guard) attend(ctx context.Context, pid int) error {
+	p, err := openProcess(pid)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	for silent := 0; silent < patience; {
+		if ended, err := p.wait(ctx, askEvery); ended || err != nil {
+			return err
+		}
+		ask, cancel := context.WithTimeout(ctx, askTimeout)
+		_, err := g.client.Health(ask)
+		cancel()
+		if silent++; err == nil {
+			silent = 0
+		}
+	}
+	return errUnanswered
+}
+
+// displace kills the watchdog, if it is that indeed, and waits for its end.
+func (g *guard) displace(ctx context.Context, pid int) error {
+	owner, err := watchdog.OpenOwner(g.dataDir)
+	if err != nil {
+		return fmt.Errorf("replace watchdog: %w", err)
+	}
+	defer owner.Close()
+	if owner.PID != pid {
+		return fmt.Errorf("replace watchdog: process %d has taken over", owner.PID)
+	}
+	how := "did not answer for half a minute"
+	if owner.Stopped() {
+		how = "was stopped (SIGSTOP) for half a minute"
+	}
+	p, err := openProcess(pid)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if err := owner.Kill(); err != nil {
+		return fmt.Errorf("replace watchdog: %w", err)
+	}
+	g.emit(spec.Event{Type: spec.EventWatchdogHung, Severity: spec.Critical, Who: "agent",
+		Message: fmt.Sprintf("the watchdog, process %d, %s and was killed; its successor takes over what runs", pid, how)})
+	if ended, err := p.wait(ctx, askEvery); !ended {
+		return errors.Join(fmt.Errorf("replace watchdog: process %d was killed and does not end", pid), err)
+	}
+	return nil
 }
 
 // find returns the watchdog's pid as soon as one answers, and starts one
@@ -146,29 +220,4 @@ func cleanEnv(env []string) []string {
 		}
 	}
 	return out
-}
-
-// waitExit waits until a process has ended, through a pidfd in the runtime's
-// poller: no thread and no poll.
-func waitExit(ctx context.Context, pid int) error {
-	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("open pidfd of %d: %w", pid, err)
-	}
-	file := os.NewFile(uintptr(fd), "pidfd")
-	defer file.Close()
-	conn, err := file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	return conn.Read(func(fd uintptr) bool {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 0)
-		return err == nil && n > 0
-	})
 }

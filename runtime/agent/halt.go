@@ -95,21 +95,27 @@ func (a *agent) depart(ctx context.Context) error {
 	if !a.leaving {
 		return nil
 	}
-	if a.ending.shutdown {
-		if err := a.endWatchdog(); err != nil {
-			return err
-		}
-	}
 	if err := a.waitAllEnded(ctx); err != nil {
 		return fmt.Errorf("leave the cluster: %w", err)
 	}
 	return a.member.leave()
 }
 
+// stopInstances has the watchdog stop what runs, if it does not do so already,
+// and waits for that.
+func (a *agent) stopInstances() error {
+	if a.ending.shutdown {
+		if err := a.endWatchdog(); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveWait)
+	defer cancel()
+	return a.waitAllEnded(ctx)
+}
+
 // waitAllEnded waits until no instance is alive on this node.
 func (a *agent) waitAllEnded(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, leaveWait)
-	defer cancel()
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		table, err := a.client.Table(ctx)
 		if err != nil {

@@ -28,6 +28,9 @@ const (
 	renewEvery   = time.Second
 	renewTimeout = 2 * time.Second
 	leaseTimeout = time.Second
+	// fenceSlack is how much longer than the fence nobody else gets a lock: what
+	// the watchdog kills at the fence's end takes a moment to be gone.
+	fenceSlack = time.Second
 	// leaveTimeout bounds giving the node's locks back.
 	leaveTimeout = 5 * time.Second
 )
@@ -209,13 +212,13 @@ func (m *membership) publish(session string) {
 func (m *membership) create(ctx context.Context) error {
 	cfg := state.SessionConfig{Name: "meshrun agent", Node: m.cfg.node.Name, Behavior: state.BehaviorDelete}
 	if m.cfg.fence > 0 {
-		cfg.TTL, cfg.LockDelay = sessionTTL, m.cfg.fence
+		cfg.TTL, cfg.LockDelay = sessionTTL, m.cfg.fence+fenceSlack
 	}
 	id, err := m.cfg.store.CreateSession(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	m.id = id
+	m.id, m.cfg.node.Since = id, time.Now().UTC().Truncate(time.Second)
 	if m.cfg.fence == 0 {
 		return nil // the record in the store tells it
 	}
@@ -279,6 +282,7 @@ func (m *membership) register(ctx context.Context) error {
 		// What an operator said of the node is in its record.
 		if was, err := state.Decode[spec.Node](entry); err == nil {
 			m.drain(was.Draining)
+			m.cfg.node.Since = was.Since
 			if reflect.DeepEqual(was, m.record()) {
 				return nil
 			}

@@ -51,7 +51,21 @@ func (b *backend) Signal(ctx context.Context, target string, signal spec.Signal)
 }
 
 // Shutdown begins to end the agent and its watchdog.
-func (b *backend) Shutdown(_ context.Context, stopInstances bool) error {
+//
+// Without a watchdog nothing fences what lives under a lease, so in a cluster
+// exclusive shards must have left before.
+func (b *backend) Shutdown(ctx context.Context, stopInstances bool) error {
+	if !stopInstances && b.grace > 0 {
+		instances, _, err := b.engine.WaitInstances(ctx, 0)
+		if err != nil {
+			return err
+		}
+		for _, i := range instances {
+			if i.Phase.Alive() && b.engine.HoldsLock(i.ID) {
+				return api.Errorf(api.ErrInvalid, "%s is exclusive, and with nobody to fence it a second one could be started elsewhere: `meshrun drain %s` first", i.ID, b.node)
+			}
+		}
+	}
 	b.shutdown(stopInstances)
 	return nil
 }

@@ -64,6 +64,7 @@ func (b *backend) compute(ctx context.Context, req api.PlanRequest) (spec.Plan, 
 	if err != nil {
 		return spec.Plan{}, fmt.Errorf("read state: %w", err)
 	}
+	snapshot.Grace = b.grace
 	if err := b.look(ctx, &snapshot); err != nil {
 		return spec.Plan{}, err
 	}

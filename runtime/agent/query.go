@@ -28,6 +28,9 @@ type backend struct {
 	dataDir string
 	started time.Time
 	store   state.Store
+	// grace is how long an exclusive shard has to end by itself when its node
+	// loses the cluster; 0 where there is none to lose.
+	grace time.Duration
 	// scoped returns the store with the rights of who asks (api.CallOf); nil
 	// where there are no rights to tell apart. See storeFor.
 	scoped   func(context.Context) state.Store
@@ -77,7 +80,7 @@ func (b *backend) Info(ctx context.Context) (api.Info, error) {
 	if table, err := b.watchdog.Table(ctx); err == nil {
 		info.WatchdogPID = table.PID
 	} else {
-		info.Problems = append(info.Problems, "the watchdog does not answer; if it has died, a new one is being started")
+		info.Problems = append(info.Problems, b.watchdogProblem())
 	}
 	info.Problems = append(info.Problems, b.problemsBut()...)
 	return info, nil
@@ -95,6 +98,22 @@ func (b *backend) problemsBut(names ...string) []string {
 		}
 	}
 	return out
+}
+
+// watchdogProblem says why the watchdog may not have answered, and what comes
+// of it.
+func (b *backend) watchdogProblem() string {
+	owner, err := watchdog.OpenOwner(b.dataDir)
+	if err != nil {
+		return "the watchdog is gone; a new one is being started, and takes over what runs"
+	}
+	defer owner.Close()
+	if owner.Stopped() {
+		return fmt.Sprintf("the watchdog (pid %d) does not answer: it is stopped; kill -CONT %d lets it go on, else it is killed "+
+			"within a minute and a new one takes over what runs", owner.PID, owner.PID)
+	}
+	return fmt.Sprintf("the watchdog (pid %d) does not answer; if it does not within a minute, it is killed and a new one "+
+		"takes over what runs", owner.PID)
 }
 
 // Jobs returns what is wanted now.

@@ -43,6 +43,13 @@ func newAssignments(node string, logger hclog.Logger) *assignments {
 	return &assignments{prefix: state.AssignmentsPrefix + node + "/", logger: logger, jobs: map[string]*assigned{}}
 }
 
+// known reports whether the store has been read.
+func (a *assignments) known() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.read
+}
+
 // update takes over what the store holds now.
 func (a *assignments) update(entries []state.Entry) {
 	a.mu.Lock()

@@ -156,6 +156,9 @@ func (e *Engine) freed(ids []spec.InstanceID) {
 	}
 }
 
+// HoldsLock reports whether this node holds the lock of an exclusive shard.
+func (e *Engine) HoldsLock(id spec.InstanceID) bool { return e.locks.holds(id) }
+
 // Instances returns all that runs or is assigned on the node, sorted by ID.
 func (e *Engine) Instances() []spec.Instance {
 	instances, _, _ := e.view.wait(context.Background(), 0)

@@ -325,3 +325,28 @@ func TestTableThatWasReadBeforeTheMirrorWasLostIsNotFollowed(t *testing.T) {
 		t.Error("what was read since is not taken over")
 	}
 }
+
+// Who moves to a cluster starts its agent on an empty store, and then brings
+// the state there.
+func TestAStoreThatNeverHadAJobStopsNothing(t *testing.T) {
+	fenced(t, func(t *testing.T, r *fencedRig) {
+		r.assign("shop", proc("web", 0))
+		settled()
+		r.stop()
+		for _, key := range []string{state.AssignmentKey("n1", "shop"), state.ObservedKey("n1", "shop")} {
+			if _, err := r.store.Txn(t.Context(), state.Op{Kind: state.OpDelete, Key: key}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.dog.takeCalls()
+		r.start()
+		settled()
+		want(t, r.dog.takeCalls(), nil)
+		if _, err := r.store.Txn(t.Context(), state.Op{Kind: state.OpSet, Key: state.HistoryKey("other", 1), Value: []byte("{}")}); err != nil {
+			t.Fatal(err)
+		}
+		r.assign("other", proc("new", 0))
+		settled()
+		want(t, r.dog.takeCalls(), [][]string{{"+other/new/0", "-shop/web/0"}})
+	})
+}

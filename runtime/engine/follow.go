@@ -32,9 +32,33 @@ func (e *Engine) watchAssignments(ctx context.Context) {
 		}
 		retry.reset("assignments can be read again")
 		after = index
+		if e.cfg.Fenced && len(entries) == 0 && !e.assignments.known() {
+			blank, err := e.isBlank(ctx)
+			if err != nil {
+				after = 0
+				sleep(ctx, retry.next("it is not known whether there ever were jobs; what runs goes on", err))
+				continue
+			}
+			if blank {
+				e.logger.Info("the store has never had a job: what runs here is left as it is until it has")
+				continue
+			}
+		}
 		e.assignments.update(entries)
 		signal(e.kick)
 	}
+}
+
+// isBlank reports whether the store never had a job: then it is new, and what
+// runs here is about to be moved to it rather than to be stopped.
+func (e *Engine) isBlank(ctx context.Context) (bool, error) {
+	for _, prefix := range []string{state.JobsPrefix, state.HistoryPrefix} {
+		entries, _, err := e.cfg.Store.List(ctx, prefix)
+		if err != nil || len(entries) > 0 {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // member reports whether the node may be given orders: it has a session, or

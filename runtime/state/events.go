@@ -40,36 +40,63 @@ func EventOp(ev spec.Event) (Op, error) {
 }
 
 // Events returns the recorded events in the order in which they happened,
-// which is that of their transactions whatever the writers' clocks said.
+// which is that of their transactions whatever the writers' clocks said. One
+// that cannot be read is left out.
 func Events(ctx context.Context, s Store) ([]spec.Event, error) {
 	entries, _, err := s.List(ctx, EventsPrefix)
 	if err != nil {
 		return nil, err
 	}
-	return decodeEvents(entries)
+	events, _ := decodeEvents(entries)
+	return events, nil
+}
+
+// Recorded is what WatchEvents has found.
+type Recorded struct {
+	Events []spec.Event // in order
+	// Index is where to go on from.
+	Index uint64
+	// Unreadable counts events that somebody has damaged. They are left out,
+	// so that who follows does not stay before them for good.
+	Unreadable int
 }
 
 // WatchEvents blocks until events were recorded after the index, and returns
-// those, in order, with the index to go on from. Index 0 returns all at once.
-func WatchEvents(ctx context.Context, s Store, after uint64) ([]spec.Event, uint64, error) {
+// those. Index 0 returns all at once.
+func WatchEvents(ctx context.Context, s Store, after uint64) (Recorded, error) {
 	for {
 		entries, index, err := s.Watch(ctx, EventsPrefix, after)
 		if err != nil {
-			return nil, 0, err
+			return Recorded{}, err
 		}
 		entries = slices.DeleteFunc(entries, func(e Entry) bool { return e.CreateIndex <= after })
 		if len(entries) == 0 && after != 0 {
 			after = index // events were trimmed
 			continue
 		}
-		events, err := decodeEvents(entries)
-		return events, index, err
+		r := Recorded{Index: index}
+		r.Events, r.Unreadable = decodeEvents(entries)
+		return r, nil
 	}
 }
 
-func decodeEvents(entries []Entry) ([]spec.Event, error) {
+// decodeEvents returns what can be read, in order, and how many cannot.
+func decodeEvents(entries []Entry) (events []spec.Event, unreadable int) {
+	inOrder(entries)
+	for _, e := range entries {
+		ev, err := Decode[spec.Event](e)
+		if err != nil {
+			unreadable++
+			continue
+		}
+		events = append(events, ev)
+	}
+	return events, unreadable
+}
+
+// inOrder sorts entries by their transactions.
+func inOrder(entries []Entry) {
 	slices.SortStableFunc(entries, func(a, b Entry) int { return cmp.Compare(a.CreateIndex, b.CreateIndex) })
-	return DecodeAll[spec.Event](entries)
 }
 
 // subject is what a decision is about: a later event of the same subject
@@ -136,12 +163,19 @@ func Horizon(events []spec.Event, keep int) time.Time {
 	return events[len(events)-max(1, keep)].Time
 }
 
-// Trim deletes what TrimEvents says, and returns how many events that were. If
-// it is interrupted, what is left is in order, and the next call goes on.
+// Trim deletes what TrimEvents says, and returns how many events that were. One
+// that cannot be read is the last word on nothing. If it is interrupted, what
+// is left is in order, and the next call goes on.
 func Trim(ctx context.Context, s Store, keep int) (int, error) {
-	events, err := Events(ctx, s)
+	entries, _, err := s.List(ctx, EventsPrefix)
 	if err != nil {
 		return 0, fmt.Errorf("trim events: %w", err)
+	}
+	inOrder(entries)
+	events := make([]spec.Event, len(entries))
+	for i, e := range entries {
+		events[i], _ = Decode[spec.Event](e)
+		events[i].ID = strings.TrimPrefix(e.Key, EventsPrefix)
 	}
 	var ops []Op
 	for _, id := range TrimEvents(events, keep) {

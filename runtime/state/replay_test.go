@@ -276,19 +276,51 @@ func TestWatchedEventsAreThoseSinceTheIndex(t *testing.T) {
 		check(t, err)
 	}
 	record("a")
-	events, index, err := state.WatchEvents(t.Context(), s, 0)
+	begin, err := state.WatchEvents(t.Context(), s, 0)
 	check(t, err)
-	if len(events) != 1 || events[0].Message != "a" {
-		t.Errorf("from the beginning: %+v", events)
+	if len(begin.Events) != 1 || begin.Events[0].Message != "a" {
+		t.Errorf("from the beginning: %+v", begin)
 	}
 	_, err = state.Trim(t.Context(), s, 0) // no event: it must not return for this
 	check(t, err)
 	record("b")
 	record("c")
-	events, _, err = state.WatchEvents(t.Context(), s, index)
+	since, err := state.WatchEvents(t.Context(), s, begin.Index)
 	check(t, err)
-	if len(events) != 2 || events[0].Message != "b" || events[1].Message != "c" {
-		t.Errorf("since then: %+v", events)
+	if len(since.Events) != 2 || since.Events[0].Message != "b" || since.Events[1].Message != "c" {
+		t.Errorf("since then: %+v", since)
+	}
+}
+
+func TestADamagedEventStopsNobody(t *testing.T) {
+	s := memory(t)
+	record := func(message string) {
+		op, err := state.EventOp(spec.Event{Type: spec.EventSignalled, Time: epoch, Message: message})
+		check(t, err)
+		_, err = s.Txn(t.Context(), op)
+		check(t, err)
+	}
+	record("a")
+	_, err := s.Txn(t.Context(), state.Op{Kind: state.OpSet, Key: state.EventKey("broken"), Value: []byte("{")})
+	check(t, err)
+	record("b")
+	r, err := state.WatchEvents(t.Context(), s, 0)
+	check(t, err)
+	if len(r.Events) != 2 || r.Events[1].Message != "b" || r.Unreadable != 1 {
+		t.Errorf("watched %+v", r)
+	}
+	events, err := state.Events(t.Context(), s)
+	check(t, err)
+	if len(events) != 2 {
+		t.Errorf("read %+v", events)
+	}
+	n, err := state.Trim(t.Context(), s, 1)
+	check(t, err)
+	if n != 2 {
+		t.Errorf("trimmed %d events, want the damaged one and the one before", n)
+	}
+	if r, err = state.WatchEvents(t.Context(), s, 0); err != nil || len(r.Events) != 1 || r.Unreadable != 0 {
+		t.Errorf("after trimming: %+v (%v)", r, err)
 	}
 }
 

@@ -10,13 +10,13 @@ import (
 
 // The bounds of leases.
 const (
-	// stopMargin is how long before the end of its lease an instance is asked to
+	// StopMargin is how long before the end of its lease an instance is asked to
 	// end. It is the only grace: at the end itself it is killed.
-	stopMargin = 2 * time.Second
+	StopMargin = 2 * time.Second
 	// startMargin is how much must be left of a lease to start under it: what is
 	// started shall not be asked to end in the next moment, nor come up too late
 	// because the machine is busy.
-	startMargin = stopMargin + 500*time.Millisecond
+	startMargin = StopMargin + 500*time.Millisecond
 	// maxLease is how far ahead a lease may be given: what was given by mistake
 	// must end by itself.
 	maxLease = time.Minute
@@ -48,7 +48,7 @@ func judge(until, now time.Duration) verdict {
 	switch left := until - now; {
 	case left <= 0:
 		return leaseOver
-	case left <= stopMargin:
+	case left <= StopMargin:
 		return leaseEnds
 	case left <= startMargin:
 		return leaseHolds
@@ -60,8 +60,8 @@ func judge(until, now time.Duration) verdict {
 // under it, unless it is renewed; 0 if it is over already.
 func nextTurn(until, now time.Duration) time.Duration {
 	switch {
-	case now < until-stopMargin:
-		return until - stopMargin
+	case now < until-StopMargin:
+		return until - StopMargin
 	case now < until:
 		return until
 	}
@@ -166,7 +166,7 @@ func (s *supervisor) cede(in *instance, e event, why string, now time.Time) {
 	in.blame = why
 	message := why + ": it must end at once"
 	if e == evCede {
-		message = fmt.Sprintf("%s: it must end, and is killed in %s at the latest", why, stopMargin)
+		message = fmt.Sprintf("%s: it must end, and is killed in %s at the latest", why, StopMargin)
 	}
 	s.step(in, e, now, note{kind: spec.EventFenced, severity: spec.Critical, message: message})
 }

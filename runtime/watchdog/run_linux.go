@@ -176,55 +176,6 @@ func checkLayout(root string) error {
 	return nil
 }
 
-// What a watchdog forked in the moment of its death holds a copy of its lock
-// until it has executed its program: that moment is waited for.
-const (
-	lockGrace = 5 * time.Second
-	lockPoll  = 5 * time.Millisecond
-)
-
-// isAlive reports whether there is a process of the number.
-func isAlive(pid string) bool {
-	n, err := strconv.Atoi(pid)
-	if err != nil {
-		return false
-	}
-	st, err := readStat(n)
-	return err == nil && st.state != 'Z' && st.state != 'X'
-}
-
-// takeLock makes this watchdog the only one of its data directory.
-func takeLock(path, root string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open lock: %w", err)
-	}
-	fd := int(f.Fd())
-	for deadline := time.Now().Add(lockGrace); ; time.Sleep(lockPoll) {
-		if err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			break
-		}
-		b := make([]byte, 32)
-		n, _ := f.ReadAt(b, 0)
-		owner := strings.TrimSpace(string(b[:n]))
-		switch {
-		case !errors.Is(err, unix.EWOULDBLOCK):
-			f.Close()
-			return nil, fmt.Errorf("take lock: %w", err)
-		case isAlive(owner) || time.Now().After(deadline):
-			f.Close()
-			return nil, fmt.Errorf("%w: process %s has data directory %s: stop it, or use another directory", ErrRunning, owner, root)
-		}
-	}
-	if err = f.Truncate(0); err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	}
-	if err != nil {
-		return f, nil // a full disk: the lock holds all the same
-	}
-	return f, nil
-}
-
 // openJournal reads what a predecessor knew, and goes on writing behind it.
 func (w *watchdog) openJournal() (*replayed, error) {
 	dir := filepath.Join(w.dir, "journal")
@@ -323,9 +274,10 @@ func (w *watchdog) serve(ctx context.Context) error {
 // wait runs until the loop has ended, passing on what comes from outside.
 func (w *watchdog) wait(ctx context.Context, signals, children <-chan os.Signal) error {
 	end := ctx.Done()
+	var told sync.Once
 	stop := func(why string) {
 		w.log.Info("stopping all instances, the agent last", "why", why)
-		w.systemd.send("STOPPING=1")
+		told.Do(func() { w.wg.Go(func() { w.systemd.stopping(w.loop) }) })
 		// A loop that has ended already has nothing left to stop.
 		_ = w.loop.do(context.Background(), func() { w.loop.beginHalt(false, time.Now()) })
 	}
