@@ -24,6 +24,8 @@ type listing struct {
 	keeper   *catalog.Keeper
 	// settled is set once the services of all instances are known.
 	settled atomic.Bool
+	// ill is since when there are problems; of the keeper's goroutine.
+	ill time.Time
 }
 
 // startCatalog keeps this agent, and the services of what runs here, listed in
@@ -74,8 +76,24 @@ func (l *listing) feed(ctx context.Context) error {
 // wanted returns what shall be listed now, and whether that is all.
 func (l *listing) wanted() ([]catalog.Service, bool) {
 	all := l.settled.Load()
-	agent := catalog.OfAgent(&l.node, agentCheck(l.session() != "", l.problems()))
+	agent := catalog.OfAgent(&l.node, agentCheck(l.session() != "", l.lasting(l.problems(), time.Now())))
 	return append([]catalog.Service{agent}, catalog.OfInstances(l.node.Name, l.engine.Instances())...), all
+}
+
+// lasting returns the problems once there have been some for a while: what
+// passes, such as a restart of Consul, is no news for the whole cluster.
+func (l *listing) lasting(problems []string, now time.Time) []string {
+	if len(problems) == 0 {
+		l.ill = time.Time{}
+		return nil
+	}
+	if l.ill.IsZero() {
+		l.ill = now
+	}
+	if now.Sub(l.ill) < catalog.RefreshEvery {
+		return nil
+	}
+	return problems
 }
 
 // agentCheck is how an agent is listed.
