@@ -67,11 +67,11 @@ func takeLock(path, root string) (*os.File, error) {
 			return nil, fmt.Errorf("%w: process %s has data directory %s: %s", ErrRunning, owner, root, advice)
 		}
 	}
-	if err = f.Truncate(0); err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	}
-	if err != nil {
-		return f, nil // a full disk: the lock holds all the same
+	// Written over, not anew: that needs no room on a full disk. Should it fail
+	// all the same, the lock holds, and nobody can tell whose it is.
+	pid := strconv.Itoa(os.Getpid()) + "\n"
+	if _, err = f.WriteAt([]byte(pid), 0); err == nil {
+		_ = f.Truncate(int64(len(pid)))
 	}
 	return f, nil
 }
