@@ -32,8 +32,10 @@ In another terminal:
   bin/meshrun leader
   bin/meshrun logs -f tickets/seller       # from all nodes, merged; the tokens grow when shards move
   bin/meshrun drain n2                     # its shards go elsewhere; bin/meshrun drain -off n2 takes it back
-  kill -9 $(cat %[3]s/watchdog/watchdog.lock); pkill -9 -f '^[^ ]*meshrun agent -config %[4]s'
-                                           # node n3 is dead: after some 12 seconds others have its exclusive shards
+  pkill -9 -f '^[^ ]*meshrun (agent|watchdog) -data-dir %[3]s '
+                                           # n3's agent and watchdog are dead: some 25 seconds later others have its shards;
+                                           # what it ran goes on with its old tokens until you start n3 again:
+  bin/meshrun agent -data-dir %[3]s -config %[4]s/agent.hcl
 
 Ctrl-C stops everything.
 `
