@@ -157,9 +157,9 @@ func (c *runAgent) resolve() (agent.Config, error) {
 }
 
 // Bounds of a fence: Consul allows a lock delay of a minute at most, and below
-// three seconds a lost packet would end exclusive shards.
+// five seconds a lost packet would end exclusive shards.
 const (
-	minFence = 3 * time.Second
+	minFence = 5 * time.Second
 	maxFence = 50 * time.Second
 )
 

@@ -502,7 +502,7 @@ func TestAnAgentJoinsAClusterOnlyIfItIsTold(t *testing.T) {
 		t.Errorf("the option goes before the file: %+v, %q, %v", cluster, line, err)
 	}
 	for text, want := range map[string]string{
-		"consul { fence = \"1s\" }\n":   "3s",
+		"consul { fence = \"1s\" }\n":   "5s",
 		"consul { fence = \"soon\" }\n": "duration",
 		"consul { adress = \"x\" }\n":   "adress",
 		"weight = -1\n":                 "negative",

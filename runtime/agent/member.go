@@ -23,10 +23,12 @@ const (
 	// sessionTTL ends the session of an agent that renews no more; Consul
 	// enforces it at twice this time.
 	sessionTTL = 10 * time.Second
-	// renewEvery is how often the session, and with it the lease, is renewed;
-	// a renewal that takes longer than renewTimeout has failed.
+	// renewEvery is how often the session, and with it the lease, is renewed. A
+	// renewal that takes longer than renewTimeout has failed and is repeated at
+	// once: one that is lost must leave more of the lease than the stop margin.
 	renewEvery   = time.Second
-	renewTimeout = 2 * time.Second
+	renewTimeout = time.Second
+	turnTimeout  = 2 * time.Second
 	leaseTimeout = time.Second
 	// fenceSlack is how much longer than the fence nobody else gets a lock: what
 	// the watchdog kills at the fence's end takes a moment to be gone.
@@ -116,8 +118,8 @@ func (m *membership) run(ctx context.Context) error {
 			m.registered = false
 		case <-tick.C:
 		}
-		if err := m.turn(ctx); err != nil && ctx.Err() == nil {
-			tick.Reset(renewEvery)
+		if err := m.turn(ctx); err != nil && m.cfg.fence == 0 {
+			tick.Reset(renewEvery) // it may have been stopped
 		}
 	}
 }
@@ -143,7 +145,7 @@ func (m *membership) turn(ctx context.Context) error {
 // renew renews the session, makes one if there is none, and sees to the
 // node's record.
 func (m *membership) renew(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
+	ctx, cancel := context.WithTimeout(ctx, turnTimeout)
 	defer cancel()
 	if m.id == "" {
 		m.id = m.recall(ctx)
@@ -154,7 +156,9 @@ func (m *membership) renew(ctx context.Context) error {
 		}
 	}
 	sent := m.cfg.clock()
-	err := m.cfg.store.RenewSession(ctx, m.id)
+	renewal, end := context.WithTimeout(ctx, renewTimeout)
+	err := m.cfg.store.RenewSession(renewal, m.id)
+	end()
 	if errors.Is(err, state.ErrSessionNotFound) {
 		m.lost(ctx)
 	}
@@ -288,8 +292,13 @@ func (m *membership) register(ctx context.Context) error {
 			}
 		}
 	}
+	// As it was read: an operator may drain the node in this moment.
+	same := state.Op{Kind: state.OpCheckMissing, Key: key}
+	if entry.ModifyIndex != 0 {
+		same = state.Op{Kind: state.OpCheckIndex, Key: key, Index: entry.ModifyIndex}
+	}
 	op := state.Op{Kind: state.OpLock, Key: key, Session: m.id, Value: state.Encode(m.record())}
-	if _, err := m.cfg.store.Txn(ctx, op); err != nil {
+	if _, err := m.cfg.store.Txn(ctx, same, op); err != nil {
 		return fmt.Errorf("register node %s: %w", m.cfg.node.Name, err)
 	}
 	return nil

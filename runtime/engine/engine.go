@@ -96,6 +96,9 @@ type Engine struct {
 	reread      chan struct{} // the watchdog's table must be read again
 	build       builder       // owned by the loop of Run
 	doubtful    bool          // a declaration may have arrived or not; the loop's
+	// talk is held by a declaration on its way and by a reading of the table: a
+	// table from before a declaration must not replace what is known after it.
+	talk chan struct{}
 
 	mu       sync.Mutex // guards declared
 	declared map[spec.InstanceID]Declared
@@ -125,7 +128,7 @@ func New(cfg Config) *Engine {
 	e := &Engine{
 		cfg: cfg, logger: cfg.Logger,
 		host: Host{Node: cfg.Node, Labels: cfg.Labels, Environ: cfg.Environ, Account: cfg.Account, Expand: cfg.Expand},
-		kick: make(chan struct{}, 1), joined: make(chan struct{}, 1), reread: make(chan struct{}, 1),
+		kick: make(chan struct{}, 1), joined: make(chan struct{}, 1), reread: make(chan struct{}, 1), talk: make(chan struct{}, 1),
 		declared: map[spec.InstanceID]Declared{},
 	}
 	e.assignments = newAssignments(cfg.Node, cfg.Logger)
@@ -298,10 +301,14 @@ func (e *Engine) tell(ctx context.Context, set []Wanted, remove []spec.InstanceI
 	for _, id := range remove {
 		told[id] = Declared{Removed: true}
 	}
-	// Remembered before, so that an event that comes meanwhile can overrule it.
-	before := e.remember(told)
 	ctx, cancel := context.WithTimeout(ctx, declareTimeout)
 	defer cancel()
+	if err := e.take(ctx); err != nil {
+		return fmt.Errorf("declare %d instances and remove %d: %w", len(set), len(remove), err)
+	}
+	defer e.leave()
+	// Remembered before, so that an event that comes meanwhile can overrule it.
+	before := e.remember(told)
 	if err := e.cfg.Supervisor.Declare(ctx, launches, remove); err != nil {
 		e.unsay(told, before)
 		if !e.cfg.Refused(err) {
@@ -314,6 +321,18 @@ func (e *Engine) tell(ctx context.Context, set []Wanted, remove []spec.InstanceI
 	}
 	return nil
 }
+
+// take takes talk, leave gives it back.
+func (e *Engine) take(ctx context.Context) error {
+	select {
+	case e.talk <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (e *Engine) leave() { <-e.talk }
 
 // remember notes what is told and returns what was told before.
 func (e *Engine) remember(told map[spec.InstanceID]Declared) map[spec.InstanceID]Declared {

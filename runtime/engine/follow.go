@@ -147,6 +147,10 @@ func (e *Engine) follow(ctx context.Context, seq uint64) error {
 func (e *Engine) readTable(ctx context.Context) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, declareTimeout)
 	defer cancel()
+	if err := e.take(ctx); err != nil {
+		return 0, fmt.Errorf("read table: %w", err)
+	}
+	defer e.leave()
 	losses := e.view.lost()
 	table, err := e.cfg.Supervisor.Table(ctx)
 	if err != nil {

@@ -24,6 +24,17 @@ func (s *supervisor) beginHalt(keep bool, now time.Time) {
 	}
 }
 
+// leaveable refuses to leave the processes alive without a watchdog while one of
+// them lives under a lease: nobody would end it with that.
+func (s *supervisor) leaveable() error {
+	for _, id := range s.sorted() {
+		if in := s.instances[id]; in.proc != nil && in.lease != "" {
+			return refuse("instance %s lives under a lease, which nobody would enforce: stop it or move it away first", id)
+		}
+	}
+	return nil
+}
+
 // pause stops an instance in a way that a successor starts it again.
 func (s *supervisor) pause(in *instance, now time.Time) {
 	if in.phase.alive() {

@@ -161,7 +161,16 @@ func (s *server) shutdown(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.log.Info("asked to shut down", "stop_instances", req.StopInstances)
-	err := s.loop.do(r.Context(), func() { s.loop.beginHalt(!req.StopInstances, time.Now()) })
+	var refused error
+	err := s.loop.do(r.Context(), func() {
+		if !req.StopInstances && s.loop.halt == nil {
+			if refused = s.loop.leaveable(); refused != nil {
+				return
+			}
+		}
+		s.loop.beginHalt(!req.StopInstances, time.Now())
+	})
+	err = errors.Join(refused, err)
 	reply(w, struct{}{}, err)
 }
 

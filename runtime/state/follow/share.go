@@ -57,8 +57,12 @@ type answer struct {
 // Watch is as the contract says. The entries are shared by all who waited:
 // neither they nor their values may be changed.
 func (s *shared) Watch(ctx context.Context, prefix string, after uint64) ([]state.Entry, uint64, error) {
-	if after == 0 {
-		return s.Store.Watch(ctx, prefix, 0) // it doesn't block, so there is nothing to share
+	if after == 0 { // it doesn't block, so there is nothing to share
+		entries, index, err := s.Store.Watch(ctx, prefix, 0)
+		if err == nil {
+			s.forget(prefix, index)
+		}
+		return entries, index, err
 	}
 	for {
 		if err := ctx.Err(); err != nil {
@@ -81,7 +85,7 @@ func (s *shared) Watch(ctx context.Context, prefix string, after uint64) ([]stat
 		case errors.Is(q.err, errSuperseded):
 		case q.err != nil:
 			return nil, 0, q.err
-		case q.index > after:
+		case q.index > after, q.index < q.after: // the latter: the store was put back
 			return q.entries, q.index, nil
 		}
 		// Otherwise the query was somebody's who was further behind.
@@ -138,6 +142,10 @@ func (s *shared) finish(q *query, a answer, err error) {
 	if err != nil {
 		return
 	}
+	if a.index < a.after { // the store was put back: what was answered before is no answer
+		delete(s.answers, q.prefix)
+		return
+	}
 	if last := s.answers[q.prefix]; last != nil && last.index >= a.index {
 		return
 	}
@@ -148,6 +156,16 @@ func (s *shared) finish(q *query, a answer, err error) {
 		delete(s.answers, prefix)
 	}
 	s.answers[q.prefix] = &a
+}
+
+// forget drops an answer from after an index at which the store is: it was put
+// back, or the answer is newer and will be asked for again.
+func (s *shared) forget(prefix string, index uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.answers[prefix]; a != nil && a.index > index {
+		delete(s.answers, prefix)
+	}
 }
 
 // leave gives a query up, and ends it if nobody waits for it any more.

@@ -1,0 +1,81 @@
+package agent
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/runtime/watchdog"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// One request that is lost must not end exclusive shards.
+func TestOneLostRenewalStopsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := join(t, openFlaky(t), "a", t.TempDir(), "boot")
+		n.store.setAway(true)
+		pass(1500 * time.Millisecond) // exactly one renewal is under way
+		n.store.setAway(false)
+		least := time.Hour
+		for range 5000 {
+			least = min(least, time.Duration(n.lastLease().Until-virtual()))
+			pass(time.Millisecond)
+		}
+		if least <= watchdog.StopMargin {
+			t.Errorf("only %v were left of the lease: every exclusive shard is asked to end", least)
+		}
+	})
+}
+
+// meddled calls between before the first transaction on the node's record.
+type meddled struct {
+	state.Store
+	armed   atomic.Bool
+	between func()
+}
+
+func (m *meddled) Txn(ctx context.Context, ops ...state.Op) (uint64, error) {
+	if m.armed.CompareAndSwap(true, false) {
+		m.between()
+	}
+	return m.Store.Txn(ctx, ops...)
+}
+
+// An operator drains the node while its upgraded agent writes its record anew.
+func TestADrainThatWasAcknowledgedIsNotOverwritten(t *testing.T) {
+	store := openFlaky(t)
+	m := &meddled{Store: store.Store}
+	cfg := memberConfig{
+		store: m, node: spec.Node{Name: "a", Version: "1"}, dir: t.TempDir(), fence: testFence, bootID: "boot", clock: bootTime,
+		lease: func(context.Context, spec.Lease) error { return nil }, changed: func() {}, problem: func(string) {},
+		logger: hclog.NewNullLogger(),
+	}
+	if err := newMembership(cfg).turn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.between = func() {
+		e, err := store.Get(t.Context(), state.NodeKey("a"))
+		node, _ := state.Decode[spec.Node](e)
+		node.Draining = true
+		if err == nil {
+			_, err = store.Txn(t.Context(), state.Op{Kind: state.OpCAS, Key: e.Key, Index: e.ModifyIndex, Value: state.Encode(node)})
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	m.armed.Store(true)
+	cfg.node.Version = "2"
+	second := newMembership(cfg)
+	_ = second.turn(t.Context())
+	_ = second.turn(t.Context())
+	e, err := store.Get(t.Context(), state.NodeKey("a"))
+	if got, _ := state.Decode[spec.Node](e); err != nil || !got.Draining || got.Version != "2" {
+		t.Errorf("the record is %+v, %v: want it to drain, of version 2", got, err)
+	}
+}

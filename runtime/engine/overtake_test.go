@@ -1,0 +1,80 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// staleTable is a watchdog that takes declarations late and tells of them late.
+type staleTable struct {
+	*fakeWatchdog
+	hold   chan struct{} // Declare waits for it, if not nil
+	broken chan struct{} // closed: the stream of events breaks off, once
+	late   chan struct{} // events are held back until it is closed
+}
+
+func (s *staleTable) Declare(ctx context.Context, set []spec.Launch, remove []spec.InstanceID) error {
+	if s.hold != nil && len(set) > 0 {
+		<-s.hold
+	}
+	return s.fakeWatchdog.Declare(ctx, set, remove)
+}
+
+func (s *staleTable) Events(ctx context.Context, after uint64, fn func(spec.Event) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	broken := s.broken
+	go func() {
+		select {
+		case <-broken:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := s.fakeWatchdog.Events(ctx, after, func(ev spec.Event) error {
+		if s.late != nil {
+			<-s.late
+		}
+		return fn(ev)
+	})
+	return errors.Join(err, errAway)
+}
+
+// The table is read again while a declaration is on its way, and the shard is
+// unassigned before its first event is here.
+func TestNoLockIsReleasedWhileADeclarationOvertakesTheTable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &fencedRig{rig: newRig(t)}
+		r.spy = &spyStore{Store: r.store}
+		r.spy.before = r.law
+		dog := &staleTable{fakeWatchdog: r.dog, hold: make(chan struct{}), broken: make(chan struct{}), late: make(chan struct{})}
+		r.cfg.Store, r.cfg.Fenced, r.cfg.Supervisor = r.spy, true, dog
+		r.cfg.Session = func() string { return r.session }
+		r.session = r.create("n1")
+		r.start()
+		defer func() { r.close() }()
+		settled()
+		r.assign("shop", exclusive("solo", 0)) // the lock is taken, Declare is on its way
+		settled()
+		old := dog.broken
+		dog.broken = make(chan struct{})
+		close(old) // the watchdog is upgraded: the stream breaks off, the table is read
+		settled()
+		r.assign("shop") // meanwhile it is unassigned
+		settled()
+		close(dog.hold) // Declare arrives
+		settled()
+		close(dog.late) // and is seen
+		settled()
+		r.dog.mu.Lock()
+		_, runs := r.dog.table[id("shop/solo/0")]
+		r.dog.mu.Unlock()
+		if runs {
+			t.Errorf("what is not assigned runs still")
+		}
+	})
+}
