@@ -21,6 +21,9 @@ type spot struct {
 type unit struct {
 	seen spec.Instance
 	def  *spec.Process // what it was last declared as; nil if that isn't known
+	// fresh is set if the model started it and nothing has asked for its hash:
+	// making one for every process of a new job is a third of its plan.
+	fresh bool
 }
 
 // definition names a process as one version of the job defines it.
@@ -187,9 +190,11 @@ func (m *model) declare(where spot, p *spec.AssignedProcess) bool {
 	u := m.units[where]
 	epoch := p.Epochs[where.id.Shard]
 	if u == nil {
-		m.units[where] = &unit{def: &p.Process, seen: spec.Instance{
-			ID: where.id, Phase: spec.PhaseRunning, Version: p.Version, Hash: m.hash(p), Epoch: epoch,
-		}}
+		u = &unit{def: &p.Process, seen: spec.Instance{ID: where.id, Phase: spec.PhaseRunning, Version: p.Version, Epoch: epoch}}
+		if u.fresh = m.next != nil && p.Version == m.next.Version; !u.fresh {
+			u.seen.Hash = m.hash(p) // Rollout compares it with the next version's
+		}
+		m.units[where] = u
 		d := m.deed(where)
 		d.action, d.waited = spec.ActionStart, m.held[where]
 		return true
@@ -211,6 +216,9 @@ func (m *model) change(where spot, u *unit, p *spec.AssignedProcess, epoch uint6
 		d.changes = spec.DiffProcess(u.def, &p.Process)
 	}
 	hash := m.hash(p)
+	if u.fresh {
+		u.seen.Hash, u.fresh = spec.ReplaceHash(u.def), false
+	}
 	d.ordered = d.ordered || u.seen.Epoch != epoch
 	switch {
 	case u.seen.Hash != hash || u.seen.Epoch != epoch:
