@@ -71,7 +71,7 @@ compiler:
 	  else echo "no C compiler, which Go's race detector needs: install one, e.g. apt-get install gcc libc6-dev" >&2; exit 1; fi; }
 
 cluster: build consul ## three Consul servers and three nodes on this machine, until Ctrl-C
-	@$(GO) run ./integration/trycluster
+	@$(GO) build -o $(BIN)/trycluster ./integration/trycluster && exec $(BIN)/trycluster
 
 # These measure time, and have the machine for themselves.
 cluster-short: compiler consul hosts

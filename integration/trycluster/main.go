@@ -32,10 +32,9 @@ In another terminal:
   bin/meshrun leader
   bin/meshrun logs -f tickets/seller       # from all nodes, merged; the tokens grow when shards move
   bin/meshrun drain n2                     # its shards go elsewhere; bin/meshrun drain -off n2 takes it back
-  pkill -9 -f '^[^ ]*meshrun (agent|watchdog) -data-dir %[3]s '
-                                           # n3's agent and watchdog are dead: some 25 seconds later others have its shards;
-                                           # what it ran goes on with its old tokens until you start n3 again:
-  bin/meshrun agent -data-dir %[3]s -config %[4]s/agent.hcl
+  kill -9 %[3]d                             # the agent of n3 dies: it is back at once, and nothing moved
+  kill -STOP %[3]d                          # it hangs instead: within 5 s its watchdog ends its exclusive shards, and within
+                                           # 25 s other nodes have them, never sooner; kill -CONT brings it back
 
 Ctrl-C stops everything.
 `
@@ -44,17 +43,18 @@ func main() {
 	meshrun := flag.String("meshrun", "bin/meshrun", "the `program` to run")
 	dir := flag.String("dir", ".run/cluster", "`directory` for everything that the cluster keeps")
 	jobs := flag.String("jobs", "examples/cluster", "job files to apply; \"\" for none")
+	net := flag.String("net", "127.0.0", "the first three `numbers` of its addresses, on loopback")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := try(ctx, *meshrun, *dir, *jobs); err != nil {
+	if err := try(ctx, *meshrun, *dir, *net, *jobs); err != nil {
 		fmt.Fprintln(os.Stderr, "trycluster:", err)
 		os.Exit(1)
 	}
 }
 
 // try runs the cluster until the context ends.
-func try(ctx context.Context, meshrun, dir, jobs string) (err error) {
+func try(ctx context.Context, meshrun, dir, net, jobs string) (err error) {
 	consul, err := cluster.FindConsul(".")
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func try(ctx context.Context, meshrun, dir, jobs string) (err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}
-	l := &cluster.Local{Dir: dir, Net: "127.0.0", Programs: cluster.Programs{Consul: consul, Meshrun: meshrun}}
+	l := &cluster.Local{Dir: dir, Net: net, Programs: cluster.Programs{Consul: consul, Meshrun: meshrun}}
 	defer func() {
 		fmt.Println("stopping the agents, what they run, and Consul")
 		err = errors.Join(err, l.Stop())
@@ -76,7 +76,11 @@ func try(ctx context.Context, meshrun, dir, jobs string) (err error) {
 		}
 		return fmt.Errorf("%w\nthe logs are in %s", err, dir)
 	}
-	fmt.Printf(guide, l.Addr(1), l.Data(1), l.Data(3), filepath.Dir(l.Data(3)))
+	n3, err := l.Status(ctx, 3)
+	if err != nil {
+		return err
+	}
+	fmt.Printf(guide, l.Addr(1), l.Data(1), n3.Agent.PID)
 	<-ctx.Done()
 	return nil
 }
@@ -97,12 +101,5 @@ func start(ctx context.Context, l *cluster.Local, jobs string) error {
 		return nil
 	}
 	fmt.Println("applying", jobs)
-	r, err := l.Meshrun(ctx, 1, "apply", "-yes", "-wait", jobs)
-	if err != nil {
-		return err
-	}
-	if r.Code != 0 {
-		return fmt.Errorf("apply %s: exit %d\n%s%s", jobs, r.Code, r.Stdout, r.Stderr)
-	}
-	return nil
+	return l.Apply(ctx, jobs)
 }

@@ -12,8 +12,8 @@ import (
 )
 
 func TestAPersonFindsTheClusterInConsul(t *testing.T) {
-	ctx := browser(t)
 	l := tryCluster(t)
+	ctx := browser(t)
 	p := &page{t: t, ctx: ctx, base: "http://" + l.Addr(1) + ":8500/ui/dc1/"}
 	p.open("kv/meshrun/v1/")
 	p.sees("what meshrun keeps", "jobs", "placements", "assignments", "observed", "nodes", "locks", "events")
@@ -62,7 +62,7 @@ func tryCluster(t *testing.T) *cluster.Local {
 		}
 		os.RemoveAll(dir)
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	apply := func(ctx context.Context) error { return l.Apply(ctx, "../../examples/cluster") }
 	for _, step := range []func(context.Context) error{l.StartConsul, l.StartAgents, apply} {

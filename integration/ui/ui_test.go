@@ -46,7 +46,7 @@ func browser(t *testing.T) context.Context {
 	if err := chromedp.Do(ctx); err != nil { // starts it
 		t.Fatalf("start chromium: %v", err)
 	}
-	ctx, cancel = context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel = context.WithTimeout(ctx, 4*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -74,7 +74,7 @@ func (p *page) sees(what string, texts ...string) {
 		p.t.Fatal(err)
 	}
 	shows := chromedp.Evaluate[bool](fmt.Sprintf("!!document.body && %s.every(text => document.body.innerText.includes(text))", want))
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		all, err := chromedp.Run(p.ctx, shows)
 		if err == nil && all {
 			break
