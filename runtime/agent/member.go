@@ -352,7 +352,7 @@ func (m *membership) path(name string) string { return filepath.Join(m.cfg.dir, 
 func (m *membership) followRecord(ctx context.Context) {
 	key := state.NodeKey(m.cfg.node.Name)
 	var index uint64
-	others := 0
+	others := ""
 	for ctx.Err() == nil {
 		entries, next, err := m.cfg.store.Watch(ctx, state.NodesPrefix, index)
 		if err != nil {
@@ -360,8 +360,8 @@ func (m *membership) followRecord(ctx context.Context) {
 			continue
 		}
 		index = next
-		if len(entries) != others {
-			others = len(entries)
+		if now := keys(entries); now != others {
+			others = now
 			m.cfg.changed() // the locks of one that has gone may be free
 		}
 		session, held := m.Session(), false
@@ -381,6 +381,15 @@ func (m *membership) followRecord(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// keys joins the keys of entries.
+func keys(entries []state.Entry) string {
+	var b strings.Builder
+	for _, e := range entries {
+		b.WriteString(e.Key + "\n")
+	}
+	return b.String()
 }
 
 // leave gives every lock back and ends the session, so that others needn't

@@ -61,7 +61,7 @@ func (b *backend) Shutdown(ctx context.Context, stopInstances bool) error {
 			return err
 		}
 		for _, i := range instances {
-			if i.Phase.Alive() && b.engine.HoldsLock(i.ID) {
+			if b.engine.HoldsLock(i.ID) {
 				return api.Errorf(api.ErrInvalid, "%s is exclusive, and with nobody to fence it a second one could be started elsewhere: `meshrun drain %s` first", i.ID, b.node)
 			}
 		}

@@ -43,11 +43,12 @@ func newAssignments(node string, logger hclog.Logger) *assignments {
 	return &assignments{prefix: state.AssignmentsPrefix + node + "/", logger: logger, jobs: map[string]*assigned{}}
 }
 
-// known reports whether the store has been read.
-func (a *assignments) known() bool {
+// mayRun reports whether something may run that an empty store would stop: what
+// was assigned, or, before the first reading, what an earlier agent started.
+func (a *assignments) mayRun() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.read
+	return !a.read || len(a.jobs) > 0
 }
 
 // update takes over what the store holds now.

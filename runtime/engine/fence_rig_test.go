@@ -96,6 +96,7 @@ func fenced(t *testing.T, test func(*testing.T, *fencedRig)) {
 			return r.session
 		}
 		r.session = r.create("n1")
+		r.put(state.HistoryKey("any", 1)) // there have been jobs
 		r.start()
 		defer func() { r.close() }()
 		test(t, r)
@@ -181,4 +182,28 @@ func exclusive(name string, shards ...int) spec.AssignedProcess {
 	p := proc(name, shards...)
 	p.Process.Exclusive = true
 	return p
+}
+
+// put writes a key.
+func (r *fencedRig) put(key string) {
+	r.t.Helper()
+	if _, err := r.store.Txn(r.t.Context(), state.Op{Kind: state.OpSet, Key: key, Value: []byte("{}")}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// wipe removes all that the store keeps of jobs.
+func (r *fencedRig) wipe() {
+	r.t.Helper()
+	entries, _, err := r.store.List(r.t.Context(), state.Root)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var ops []state.Op
+	for _, e := range entries {
+		ops = append(ops, state.Op{Kind: state.OpDelete, Key: e.Key})
+	}
+	if _, err := r.store.Txn(r.t.Context(), ops...); err != nil {
+		r.t.Fatal(err)
+	}
 }

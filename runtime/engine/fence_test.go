@@ -333,20 +333,25 @@ func TestAStoreThatNeverHadAJobStopsNothing(t *testing.T) {
 		r.assign("shop", proc("web", 0))
 		settled()
 		r.stop()
-		for _, key := range []string{state.AssignmentKey("n1", "shop"), state.ObservedKey("n1", "shop")} {
-			if _, err := r.store.Txn(t.Context(), state.Op{Kind: state.OpDelete, Key: key}); err != nil {
-				t.Fatal(err)
-			}
-		}
+		r.wipe()
 		r.dog.takeCalls()
 		r.start()
 		settled()
 		want(t, r.dog.takeCalls(), nil)
-		if _, err := r.store.Txn(t.Context(), state.Op{Kind: state.OpSet, Key: state.HistoryKey("other", 1), Value: []byte("{}")}); err != nil {
-			t.Fatal(err)
-		}
+		r.put(state.HistoryKey("other", 1))
 		r.assign("other", proc("new", 0))
 		settled()
 		want(t, r.dog.takeCalls(), [][]string{{"+other/new/0", "-shop/web/0"}})
+	})
+}
+
+func TestAStoreThatHasLostEverythingStopsNothing(t *testing.T) {
+	fenced(t, func(t *testing.T, r *fencedRig) {
+		r.assign("shop", proc("web", 0))
+		settled()
+		r.dog.takeCalls()
+		r.wipe()
+		settled()
+		want(t, r.dog.takeCalls(), nil)
 	})
 }

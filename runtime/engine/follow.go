@@ -32,7 +32,7 @@ func (e *Engine) watchAssignments(ctx context.Context) {
 		}
 		retry.reset("assignments can be read again")
 		after = index
-		if e.cfg.Fenced && len(entries) == 0 && !e.assignments.known() {
+		if e.cfg.Fenced && len(entries) == 0 && e.assignments.mayRun() {
 			blank, err := e.isBlank(ctx)
 			if err != nil {
 				after = 0
@@ -49,8 +49,9 @@ func (e *Engine) watchAssignments(ctx context.Context) {
 	}
 }
 
-// isBlank reports whether the store never had a job: then it is new, and what
-// runs here is about to be moved to it rather than to be stopped.
+// isBlank reports whether the store never had a job: then it is new, or has
+// lost all that it held, and what runs here is to be brought (back) to it rather
+// than to be stopped.
 func (e *Engine) isBlank(ctx context.Context) (bool, error) {
 	for _, prefix := range []string{state.JobsPrefix, state.HistoryPrefix} {
 		entries, _, err := e.cfg.Store.List(ctx, prefix)

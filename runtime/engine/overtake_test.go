@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -55,6 +56,7 @@ func TestNoLockIsReleasedWhileADeclarationOvertakesTheTable(t *testing.T) {
 		r.cfg.Store, r.cfg.Fenced, r.cfg.Supervisor = r.spy, true, dog
 		r.cfg.Session = func() string { return r.session }
 		r.session = r.create("n1")
+		r.put(state.HistoryKey("any", 1))
 		r.start()
 		defer func() { r.close() }()
 		settled()

@@ -223,6 +223,7 @@ func TestMismatchedIdentityKillsNothing(t *testing.T) {
 	before := d.awaitPhase(l.ID, spec.PhaseRunning)
 	d.kill()
 	unix.Kill(before.PID, unix.SIGKILL)
+	d.await("it has ended", func() bool { return hasEnded(before.PID) })
 	stranger := startStranger(t, before.StartTicks)
 	journals, _ := filepath.Glob(filepath.Join(dir, "watchdog", "journal", "*"+segmentSuffix))
 	text, err := os.ReadFile(journals[0])
