@@ -109,9 +109,9 @@ func (g *guard) displace(ctx context.Context, pid int) error {
 	if owner.PID != pid {
 		return fmt.Errorf("replace watchdog: process %d has taken over", owner.PID)
 	}
-	how := "did not answer for half a minute"
+	how := "did not answer any more"
 	if owner.Stopped() {
-		how = "was stopped (SIGSTOP) for half a minute"
+		how = "was stopped (SIGSTOP)"
 	}
 	p, err := openProcess(pid)
 	if err != nil {

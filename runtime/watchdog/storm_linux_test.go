@@ -25,7 +25,8 @@ func TestStorm(t *testing.T) {
 	d := startDaemon(t, dir)
 	launches := make([]spec.Launch, instances)
 	for i := range launches {
-		l := shell("storm", `echo "start $$"; i=0; while [ $i -lt 30 ]; do i=$((i+1)); echo "line $$ $i"; sleep 0.01; done; echo "end $$"; exit 4`)
+		// By generation and nonce, for pids come again.
+		l := shell("storm", `g=$MESHRUN_GENERATION; i=0; while [ $i -lt 30 ]; do i=$((i+1)); echo "line $g $i"; sleep 0.01; done; echo "end $g"; exit 4`)
 		l.ID.Shard = i
 		l.Restart.Attempts = 1 << 20
 		launches[i] = l
@@ -143,14 +144,14 @@ func checkLines(t *testing.T, dir string, id spec.InstanceID) {
 	for l := range strings.Lines(string(b)) {
 		_, text, _ := strings.Cut(strings.TrimSpace(l), "F ")
 		lines[text]++
-		if pid, ok := strings.CutPrefix(text, "end "); ok {
-			ended = append(ended, pid)
+		if generation, ok := strings.CutPrefix(text, "end "); ok {
+			ended = append(ended, generation)
 		}
 	}
-	for _, pid := range ended {
+	for _, generation := range ended {
 		for i := range 30 {
-			if n := lines[fmt.Sprintf("line %s %d", pid, i+1)]; n != 1 {
-				t.Errorf("%s: line %d of process %s is there %d times", id, i+1, pid, n)
+			if n := lines[fmt.Sprintf("line %s %d", generation, i+1)]; n != 1 {
+				t.Errorf("%s: line %d of generation %s is there %d times", id, i+1, generation, n)
 			}
 		}
 	}
