@@ -115,12 +115,18 @@ func TestAnIdleClusterCostsNothing(t *testing.T) {
 		t.Error("an idle cluster writes")
 	}
 	for _, h := range w.Nodes {
-		keys, certificates, err := h.Waiting(t.Context())
-		must(t, err)
-		t.Logf("%s: %d blocking queries for keys (target at most 5), %d for certificates", h.Name, keys, certificates)
-		if keys > 5 {
-			t.Errorf("%s has %d blocking queries", h.Name, keys)
-		}
+		// A control shard that is being handed over has one more, for a moment.
+		eventually(t, settleBound, h.Name+" waits for few things", func() error {
+			keys, certificates, err := h.Waiting(t.Context())
+			if err != nil {
+				return err
+			}
+			t.Logf("%s: %d blocking queries for keys (target at most 5), %d for certificates", h.Name, keys, certificates)
+			if keys > 5 {
+				return fmt.Errorf("%s has %d blocking queries", h.Name, keys)
+			}
+			return nil
+		})
 	}
 	w.verdict()
 }
