@@ -151,7 +151,7 @@ func (a *agent) memberConfig(address string) memberConfig {
 		node:  spec.Node{Name: a.cfg.Node, Address: address, Labels: a.cfg.Labels, Weight: a.cfg.Weight, Capacity: a.cfg.Capacity, Version: a.cfg.Version},
 		lease: a.client.Renew, changed: a.refresh,
 		problem: func(text string) { a.backend.problem("membership", text) },
-		bootID:  bootID(), clock: bootTime, logger: a.logger.Named("membership"),
+		bootID:  bootID(), clock: func() int64 { return int64(watchdog.Boottime()) }, logger: a.logger.Named("membership"),
 	}
 	if c := a.cfg.Cluster; c != nil {
 		if cfg.fence = c.Fence; cfg.fence == 0 {

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"golang.org/x/sys/unix"
 
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/spec"
@@ -425,15 +424,6 @@ func (m *membership) leave() error {
 		return fmt.Errorf("leave the cluster: forget session: %w", err)
 	}
 	return nil
-}
-
-// bootTime is CLOCK_BOOTTIME in nanoseconds: it goes on while the machine sleeps.
-func bootTime() int64 {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
-		return 0 // every Linux since 2.6.39 has it
-	}
-	return t.Nano()
 }
 
 // bootID names the running boot (random(4)); "" where it cannot be read.

@@ -51,7 +51,7 @@ func TestADrainThatWasAcknowledgedIsNotOverwritten(t *testing.T) {
 	store := openFlaky(t)
 	m := &meddled{Store: store.Store}
 	cfg := memberConfig{
-		store: m, node: spec.Node{Name: "a", Version: "1"}, dir: t.TempDir(), fence: testFence, bootID: "boot", clock: bootTime,
+		store: m, node: spec.Node{Name: "a", Version: "1"}, dir: t.TempDir(), fence: testFence, bootID: "boot", clock: func() int64 { return int64(watchdog.Boottime()) },
 		lease: func(context.Context, spec.Lease) error { return nil }, changed: func() {}, problem: func(string) {},
 		logger: hclog.NewNullLogger(),
 	}
