@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/synergymesh/meshrun/runtime/api"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -54,17 +55,11 @@ func completeTargets(p *place, which words) func(*cobra.Command, []string, strin
 		if which != everyWord && len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		ctx := cmd.Context()
-		if ctx == nil {
-			ctx = context.Background()
-		}
-		ctx, cancel := context.WithTimeout(ctx, completionTimeout)
-		defer cancel()
-		client, err := p.client()
-		if err != nil {
+		ctx, client, end := p.askForCompletion(cmd)
+		defer end()
+		if client == nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		defer client.Close()
 		jobs, err := client.Jobs(ctx)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
@@ -95,4 +90,19 @@ func targetsLike(jobs []spec.JobVersion, word string, jobsOnly bool) []string {
 		}
 	}
 	return slices.DeleteFunc(out, func(s string) bool { return !strings.HasPrefix(s, word) })
+}
+
+// askForCompletion returns a client and a short context to ask for what could
+// complete a word, and what ends both; the client is nil if there is none.
+func (p *place) askForCompletion(cmd *cobra.Command) (context.Context, *api.Client, func()) {
+	ctx := cmd.Context()
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, cancel := context.WithTimeout(ctx, completionTimeout)
+	client, err := p.client()
+	if err != nil {
+		return ctx, nil, cancel
+	}
+	return ctx, client, func() { client.Close(); cancel() }
 }

@@ -128,17 +128,11 @@ func completeNodes(p *place) func(*cobra.Command, []string, string) ([]string, c
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		ctx := cmd.Context()
-		if ctx == nil {
-			ctx = context.Background()
-		}
-		ctx, cancel := context.WithTimeout(ctx, completionTimeout)
-		defer cancel()
-		client, err := p.client()
-		if err != nil {
+		ctx, client, end := p.askForCompletion(cmd)
+		defer end()
+		if client == nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		defer client.Close()
 		cluster, err := client.Cluster(ctx)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
