@@ -254,8 +254,20 @@ func decodeProcessBlock(r *reader, b *hcl.Block, out *spec.Process) {
 		out.DependsOn = append(out.DependsOn, v)
 	case "service":
 		out.Services = append(out.Services, decodeService(r))
-	default:
-		decodeLaterBlock(r, b, out)
+	case "health":
+		out.Health = append(out.Health, decodeHealth(r, b.Labels[0]))
+	case "guard":
+		out.Guards = append(out.Guards, decodeGuard(r, b.Labels[0]))
+	case "resources":
+		out.Resources = decodeResources(r)
+	case "update":
+		out.Update = decodeUpdate(r)
+	case "placement":
+		out.Placing = decodePlacement(r)
+	case "schedule":
+		out.Schedule = decodeSchedule(r)
+	case "hook":
+		out.Hooks = append(out.Hooks, decodeHook(r, b.Labels[0]))
 	}
 }
 
@@ -281,51 +293,6 @@ func decodeService(r *reader) (v spec.Service) {
 		r.fail(r.rec.at(path, r.header), "Sensitive value", "Services are listed for everybody to see, so what is sensitive can be no part of one.")
 	}
 	return v
-}
-
-// decodeLaterBlock reads the blocks that this version refuses.
-func decodeLaterBlock(r *reader, b *hcl.Block, out *spec.Process) {
-	switch b.Type {
-	case "health":
-		v := spec.DefaultHealth(b.Labels[0])
-		r.template("url", &v.URL)
-		r.duration("interval", &v.Interval)
-		r.duration("timeout", &v.Timeout)
-		r.integer("failures", &v.Failures)
-		out.Health = append(out.Health, v)
-	case "guard":
-		v := spec.Guard{Name: b.Labels[0]}
-		r.amount("above", &v.Above)
-		r.duration("for", &v.For)
-		v.Action = r.enum("action")
-		out.Guards = append(out.Guards, v)
-	case "resources":
-		v := spec.Resources{}
-		r.float("cpu", &v.CPU)
-		r.size("memory", &v.Memory)
-		r.integer("pids", &v.PIDs)
-		out.Resources = &v
-	case "update":
-		v := spec.DefaultUpdate()
-		r.integer("max_parallel", &v.MaxParallel)
-		r.integer("canary", &v.Canary)
-		r.duration("min_healthy", &v.MinHealthy)
-		r.boolean("auto_revert", &v.AutoRevert)
-		out.Update = &v
-	case "placement":
-		out.Placing = decodePlacement(r)
-	case "schedule":
-		v := spec.Schedule{}
-		r.str("cron", &v.Cron)
-		r.str("time_zone", &v.TimeZone)
-		r.boolean("overlap", &v.Overlap)
-		out.Schedule = &v
-	case "hook":
-		v := spec.Hook{When: b.Labels[0]}
-		r.templates("command", &v.Command)
-		r.duration("timeout", &v.Timeout)
-		out.Hooks = append(out.Hooks, v)
-	}
 }
 
 func decodePlacement(r *reader) *spec.Placing {

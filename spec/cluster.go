@@ -32,6 +32,13 @@ type Order struct {
 	Stopped bool `json:"stopped,omitempty"`
 	// Epoch counts the restarts that were asked for.
 	Epoch uint64 `json:"epoch,omitempty"`
+	// Paused keeps every running shard at the definition that it has, until the
+	// rollout is resumed or the process is applied anew.
+	Paused bool `json:"paused,omitempty"`
+	// Promoted ends the trial of the process's canaries.
+	Promoted bool `json:"promoted,omitempty"`
+	// Runs counts the runs of a scheduled process that were asked for by hand.
+	Runs uint64 `json:"runs,omitempty"`
 }
 
 // Op is what an operator orders of instances.
@@ -48,6 +55,13 @@ const (
 	OpStart Op = "start"
 	// OpScale sets a process's number of shards.
 	OpScale Op = "scale"
+	// OpPause holds a rollout where it is, OpResume lets it go on.
+	OpPause  Op = "pause"
+	OpResume Op = "resume"
+	// OpPromote ends the trial of canaries: the others follow.
+	OpPromote Op = "promote"
+	// OpRun starts a run of a scheduled process now.
+	OpRun Op = "run"
 )
 
 // Order returns what operators ordered for one shard: Stopped if the shard
@@ -56,7 +70,10 @@ const (
 func (v *JobVersion) Order(process string, shard int) Order {
 	p := v.Orders[process]
 	s := v.Orders[process+"/"+strconv.Itoa(shard)]
-	return Order{Stopped: p.Stopped || s.Stopped, Epoch: p.Epoch + s.Epoch}
+	return Order{
+		Stopped: p.Stopped || s.Stopped, Epoch: p.Epoch + s.Epoch,
+		Paused: p.Paused, Promoted: p.Promoted, Runs: p.Runs,
+	}
 }
 
 // Node is a machine that runs instances: the value of nodes/<node>.
@@ -208,6 +225,13 @@ type AssignedProcess struct {
 	Held map[int]string `json:"held,omitempty"`
 	// Epochs are the orders' epochs of the shards, where not 0.
 	Epochs map[int]uint64 `json:"epochs,omitempty"`
+	// Expire holds what each shard's launch shall say of its present generation.
+	Expire map[int]Expire `json:"expire,omitempty"`
+	// After remembers, of each dependency whose restart is followed by one of the
+	// process, the generations with which the shards here live. Due are the shards
+	// that are still to be restarted for a change of it, with their generation.
+	After map[string]string `json:"after,omitempty"`
+	Due   map[int]uint64    `json:"due,omitempty"`
 }
 
 // AssignedShards is an AssignedProcess as events tell it: the process by name

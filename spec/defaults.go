@@ -54,10 +54,27 @@ func DefaultDependency(process string) Dependency {
 
 // DefaultHealth returns an empty health block.
 func DefaultHealth(name string) Health {
-	return Health{Name: name, Interval: Duration(10 * time.Second), Timeout: Duration(time.Second), Failures: 3}
+	return Health{
+		Name: name, Interval: Duration(10 * time.Second), Timeout: Duration(time.Second),
+		Failures: 3, Successes: 1, OnFailure: HealthAlert,
+	}
+}
+
+// DefaultGuard returns an empty guard block.
+func DefaultGuard(kind GuardKind) Guard {
+	return Guard{Name: kind, Interval: Duration(5 * time.Second), Action: GuardAlert}
 }
 
 // DefaultUpdate returns an empty update block.
 func DefaultUpdate() Update {
-	return Update{MaxParallel: 1, MinHealthy: Duration(10 * time.Second)}
+	return Update{
+		MaxParallel: 1, MinHealthy: Duration(10 * time.Second),
+		HealthyDeadline: Duration(5 * time.Minute), ProgressDeadline: Duration(10 * time.Minute),
+	}
 }
+
+// DefaultSchedule returns an empty schedule block.
+func DefaultSchedule() Schedule { return Schedule{TimeZone: "UTC", CatchUp: CatchUpNone} }
+
+// DefaultHook returns an empty hook block.
+func DefaultHook(when HookTime) Hook { return Hook{When: when, Timeout: Duration(30 * time.Second)} }

@@ -34,6 +34,17 @@ const (
 	EventNodeDraining  EventType = "node.draining"  // an operator drains it, or ends that
 	EventWatchdogHung  EventType = "watchdog.hung"  // critical: it did not answer and was killed, for a successor
 
+	// The rollout of a job: done is info; failed and reverted are critical.
+	EventRolloutDone     EventType = "rollout.done"
+	EventRolloutWaiting  EventType = "rollout.waiting"
+	EventRolloutFailed   EventType = "rollout.failed"
+	EventRolloutReverted EventType = "rollout.reverted"
+	EventRolloutOrdered  EventType = "rollout.ordered" // paused, resumed or promoted by an operator
+
+	EventRunStarted EventType = "run.started"
+	EventRunEnded   EventType = "run.ended" // a warning if it failed
+	EventRunSkipped EventType = "run.skipped"
+
 	EventEngineRegistered EventType = "engine.registered" // from outside, or with another record
 	EventEngineExpired    EventType = "engine.expired"    // its heartbeats stopped
 )
@@ -59,8 +70,13 @@ const (
 	EventRemoved     EventType = "instance.removed"
 	EventOutputLost  EventType = "instance.output_dropped"
 	EventWatchdogUp  EventType = "watchdog.started"
-	EventStray       EventType = "watchdog.stray" // a forgotten process was found and ended
-	EventJournalGap  EventType = "watchdog.gap"   // events before this one are no longer kept: read the table
+	EventHealthy     EventType = "instance.healthy"
+	EventUnhealthy   EventType = "instance.unhealthy" // a check fails
+	EventGuard       EventType = "instance.guard"     // a guard's bound is passed, or kept again
+	EventHook        EventType = "instance.hook"      // a hook has failed
+	EventUnlimited   EventType = "node.unlimited"     // limits of resources cannot be set here
+	EventStray       EventType = "watchdog.stray"     // a forgotten process was found and ended
+	EventJournalGap  EventType = "watchdog.gap"       // events before this one are no longer kept: read the table
 )
 
 // Event is one thing that happened or was decided. Events never hold secrets.

@@ -84,6 +84,8 @@ type Exit struct {
 	Signal Signal `json:"signal,omitempty"`
 	// Unknown is set if nobody could read the exit code: it is never guessed.
 	Unknown bool `json:"unknown,omitempty"`
+	// OOM is set if the kernel killed the process because its memory was used up.
+	OOM bool `json:"oom,omitempty"`
 	// Error says why the process could not be started at all.
 	Error string    `json:"error,omitempty"`
 	At    time.Time `json:"at"`
@@ -101,6 +103,8 @@ func (e Exit) String() string {
 		return e.Error
 	case e.Unknown:
 		return "exit code unknown"
+	case e.OOM:
+		return string(e.Signal) + ", out of memory"
 	case e.Signal != "":
 		return string(e.Signal)
 	default:
@@ -147,6 +151,27 @@ type Launch struct {
 	Watchdog *Watchdog      `json:"watchdog,omitempty"`
 	Logs     Logs           `json:"logs"`
 	Ports    map[string]int `json:"ports,omitempty"`
+
+	// Resources are the limits of the instance's cgroup; nil for none.
+	Resources *Resources   `json:"resources,omitempty"`
+	Hooks     []LaunchHook `json:"hooks,omitempty"`
+	// Expire ends one generation of the instance by its restart policy, as if it
+	// had failed by itself. It is nothing to any other generation.
+	Expire *Expire `json:"expire,omitempty"`
+}
+
+// LaunchHook is a Hook with no templates left.
+type LaunchHook struct {
+	When    HookTime `json:"when"`
+	Argv    []string `json:"argv"`
+	Timeout Duration `json:"timeout"`
+}
+
+// Expire says that one generation of an instance shall end, and why. Nothing
+// comes of it once that generation is gone.
+type Expire struct {
+	Generation uint64 `json:"generation"`
+	Why        string `json:"why"`
 }
 
 // Lease lets the instances of a session live until a time, and no longer. The
@@ -183,17 +208,61 @@ type Instance struct {
 	ReadyAt time.Time `json:"ready_at,omitzero"`
 	// NextStart is when an instance in backoff is started again.
 	NextStart time.Time `json:"next_start,omitzero"`
+	// Since is when the present Hash, Epoch or Lease was declared.
+	Since time.Time `json:"since,omitzero"`
 	// Restarts counts the recoveries since the launch was last replaced.
 	Restarts int   `json:"restarts"`
 	LastExit *Exit `json:"last_exit,omitempty"`
 	// Status is the last STATUS= that the process told (sd_notify(3)).
 	Status string         `json:"status,omitempty"`
 	Ports  map[string]int `json:"ports,omitempty"`
+	// Health is what the checks of this generation say; empty if there are none.
+	Health HealthState `json:"health,omitempty"`
+	// HealthSince is when Health became what it is.
+	HealthSince time.Time     `json:"health_since,omitzero"`
+	Checks      []CheckResult `json:"checks,omitempty"`
+	// Ailing says why this generation should be restarted, as a check or a guard
+	// finds; the orchestrator says when.
+	Ailing string `json:"ailing,omitempty"`
 	// Services are what a catalog lists of the instance.
 	Services []Endpoint `json:"services,omitempty"`
 	Critical bool       `json:"critical,omitempty"`
 	// DroppedBytes counts output that was not kept because its bound was hit.
 	DroppedBytes uint64 `json:"dropped_bytes,omitempty"`
+}
+
+// HealthState is what the checks of an instance say together.
+type HealthState string
+
+// The states of health: failing if one check is, passing if all are, and
+// unknown before that.
+const (
+	HealthUnknown HealthState = "unknown"
+	HealthPassing HealthState = "passing"
+	HealthFailing HealthState = "failing"
+)
+
+// CheckResult is what one check of an instance says.
+type CheckResult struct {
+	Name  string      `json:"name"`
+	State HealthState `json:"state"`
+	Since time.Time   `json:"since,omitzero"`
+	// Output is the end of what the last check answered that said something new.
+	Output string `json:"output,omitempty"`
+}
+
+// HealthyAt returns since when the instance has been up and, as far as it has
+// checks, healthy; false if it isn't.
+func (i *Instance) HealthyAt() (time.Time, bool) {
+	switch {
+	case i.Phase != PhaseRunning:
+		return time.Time{}, false
+	case i.Health == "":
+		return i.ReadyAt, true
+	case i.Health == HealthPassing:
+		return i.HealthSince, true
+	}
+	return time.Time{}, false
 }
 
 // Table is what a watchdog keeps: its instances as of event Seq.

@@ -1,5 +1,7 @@
 package spec
 
+import "strings"
+
 // Job is a named group of processes that are planned, applied, versioned and
 // rolled back together.
 //
@@ -53,8 +55,6 @@ type Process struct {
 	Ports     []Port       `json:"ports,omitempty" diff:"walk,port"`
 	DependsOn []Dependency `json:"depends_on,omitempty" diff:"walk"`
 
-	// The blocks below are read and checked; validation refuses each one that
-	// this version cannot act on yet (see schema's block table).
 	Health    []Health   `json:"health,omitempty" diff:"walk"`
 	Guards    []Guard    `json:"guards,omitempty" diff:"walk,guard"`
 	Resources *Resources `json:"resources,omitempty" diff:"walk"`
@@ -161,29 +161,129 @@ const (
 	ConditionCompleted Condition = "completed"
 )
 
-// Dependency holds a process back until another one of its job is so far.
+// OnFailure says what happens to a running process whose dependency is no
+// longer so far.
+type OnFailure string
+
+// What can happen to the dependents of a process that fails.
+const (
+	// OnFailureWait leaves what runs as it is; only starts wait.
+	OnFailureWait OnFailure = "wait"
+	// OnFailureRestart restarts dependents once the dependency, started anew, is
+	// so far again.
+	OnFailureRestart OnFailure = "restart"
+	// OnFailureStop stops dependents until the dependency is so far again.
+	OnFailureStop OnFailure = "stop"
+)
+
+// Dependency holds a process back until another one is so far, and says what
+// follows if that one fails later.
 type Dependency struct {
+	// Process is the name of a process of the same job, or "job/process".
 	Process   string    `json:"process" diff:"key"`
 	Condition Condition `json:"condition" diff:"live"`
+	// OnFailure is OnFailureWait if it is empty.
+	OnFailure OnFailure `json:"on_failure,omitempty" diff:"live"`
 }
 
-// Health is a check of a running process.
+// Of returns the job and the process that are depended on, seen from a job.
+func (d *Dependency) Of(job string) (onJob, process string) {
+	if other, name, far := strings.Cut(d.Process, "/"); far {
+		return other, name
+	}
+	return job, d.Process
+}
+
+// HealthAction says what a failing check leads to, beside that whoever waits
+// for the instance's health waits on.
+type HealthAction string
+
+// What a failing check can lead to.
+const (
+	// HealthAlert tells of it, and lists the instance's services as critical.
+	HealthAlert HealthAction = "alert"
+	// HealthWithdraw tells of it, and takes the instance's services out of the catalog.
+	HealthWithdraw HealthAction = "withdraw"
+	// HealthRestart restarts the instance, by its restart policy and when a
+	// rollout would let it; its services are critical until then.
+	HealthRestart HealthAction = "restart"
+)
+
+// Health is a check of a running process. Exactly one of URL, TCP, Command,
+// GRPC, Notify and Log is set, and says of which kind it is.
 type Health struct {
-	Name     string   `json:"name" diff:"key"`
-	URL      Template `json:"url,omitempty" diff:"live"`
+	Name string `json:"name" diff:"key"`
+	// URL is asked over HTTP or HTTPS.
+	URL Template `json:"url,omitempty" diff:"live"`
+	// TCP is a host:port that must take a connection.
+	TCP Template `json:"tcp,omitempty" diff:"live"`
+	// Command is run as the process's user, and must exit with 0.
+	Command []Template `json:"command,omitempty" diff:"live"`
+	// GRPC is a host:port whose standard health service is asked.
+	GRPC Template `json:"grpc,omitempty" diff:"live"`
+	// Notify demands that READY=1 has come (sd_notify(3)).
+	Notify bool `json:"notify,omitempty" diff:"live"`
+	// Log is a regular expression (RE2) that a line of output must match once
+	// in each generation.
+	Log string `json:"log,omitempty" diff:"live"`
+
+	// The next are for URL. Status lists the codes that are right, as numbers and
+	// ranges ("200-299"); Body is a regular expression that the body must match.
+	Method  string              `json:"method,omitempty" diff:"live"`
+	Headers map[string]Template `json:"headers,omitempty" diff:"live"`
+	Status  []string            `json:"status,omitempty" diff:"live"`
+	Body    string              `json:"body,omitempty" diff:"live"`
+	// Service is the name that is asked for with GRPC; empty for the server as a whole.
+	Service string `json:"service,omitempty" diff:"live"`
+	// TLS uses TLS with GRPC. CAFile replaces the system's authorities, and
+	// SkipVerify trusts whoever answers.
+	TLS        bool   `json:"tls,omitempty" diff:"live"`
+	CAFile     string `json:"ca_file,omitempty" diff:"live"`
+	SkipVerify bool   `json:"skip_verify,omitempty" diff:"live"`
+
 	Interval Duration `json:"interval" diff:"live"`
 	Timeout  Duration `json:"timeout" diff:"live"`
-	Failures int      `json:"failures" diff:"live"`
+	// Failures in a row make the check fail, Successes make it pass.
+	Failures  int `json:"failures" diff:"live"`
+	Successes int `json:"successes" diff:"live"`
+	// StartPeriod is how long failures don't count after a start, until the
+	// first success.
+	StartPeriod Duration     `json:"start_period,omitempty" diff:"live"`
+	OnFailure   HealthAction `json:"on_failure" diff:"live"`
 }
 
-// Guard acts when a process uses too much of something for too long.
+// GuardKind is what a guard watches.
+type GuardKind string
+
+// The kinds of guards.
+const (
+	GuardCPU    GuardKind = "cpu"    // percent of one core, by the whole group
+	GuardMemory GuardKind = "memory" // resident size of the whole group
+	GuardZombie GuardKind = "zombie" // ended children that are not reaped
+	GuardAbsent GuardKind = "absent" // it should run, and no process is there
+)
+
+// Guard acts when a process uses too much of something, or isn't what it
+// should be, for too long.
 type Guard struct {
-	Name string `json:"name" diff:"key"` // cpu or memory
-	// Above is a percentage of one core ("95%") or a size ("512MiB").
-	Above  string   `json:"above" diff:"live"`
-	For    Duration `json:"for" diff:"live"`
-	Action string   `json:"action" diff:"live"` // restart or alert
+	Name GuardKind `json:"name" diff:"key"`
+	// Above is a percentage of one core ("95%"), a size ("512MiB"), or a number
+	// of zombies; absent has none.
+	Above string   `json:"above,omitempty" diff:"live"`
+	For   Duration `json:"for" diff:"live"`
+	// Interval is the time between two looks.
+	Interval Duration    `json:"interval" diff:"live"`
+	Action   GuardAction `json:"action" diff:"live"`
 }
+
+// GuardAction is what a guard does.
+type GuardAction string
+
+// What a guard can do.
+const (
+	GuardRestart GuardAction = "restart" // by the restart policy, when a rollout would let it
+	GuardAlert   GuardAction = "alert"
+)
 
 // Resources are scheduling weights and cgroup limits.
 type Resources struct {
@@ -202,12 +302,26 @@ type Service struct {
 	Tags []string `json:"tags,omitempty" diff:"live"`
 }
 
-// Update bounds a rollout.
+// Update bounds a rollout, and every other restart that is not the process's
+// own doing: at no time are more than MaxParallel shards down on purpose.
 type Update struct {
-	MaxParallel int      `json:"max_parallel" diff:"live"`
-	Canary      int      `json:"canary,omitempty" diff:"live"`
-	MinHealthy  Duration `json:"min_healthy" diff:"live"`
-	AutoRevert  bool     `json:"auto_revert,omitempty" diff:"live"`
+	MaxParallel int `json:"max_parallel" diff:"live"`
+	// Canary is the number of shards that get a new definition first, as a
+	// trial; the others wait until it is promoted.
+	Canary int `json:"canary,omitempty" diff:"live"`
+	// MinHealthy is how long a shard must be healthy to count as such.
+	MinHealthy Duration `json:"min_healthy" diff:"live"`
+	// HealthyDeadline is how long a changed shard may take to become healthy, and
+	// ProgressDeadline the time within which some shard must; a rollout that
+	// misses one has failed.
+	HealthyDeadline  Duration `json:"healthy_deadline" diff:"live"`
+	ProgressDeadline Duration `json:"progress_deadline" diff:"live"`
+	// AutoRevert goes back to the last good version of the job on failure.
+	AutoRevert bool `json:"auto_revert,omitempty" diff:"live"`
+	// AutoPromote ends the trial by itself once the canaries are healthy.
+	AutoPromote bool `json:"auto_promote,omitempty" diff:"live"`
+	// Stagger is the least time between two changes.
+	Stagger Duration `json:"stagger,omitempty" diff:"live"`
 }
 
 // Placing are the rules by which nodes are chosen (the placement block).
@@ -227,16 +341,39 @@ type Spread struct {
 	Label string `json:"label" diff:"key"`
 }
 
-// Schedule starts a process at times.
+// CatchUp says what becomes of ticks that nobody was there for.
+type CatchUp string
+
+// What can become of missed ticks.
+const (
+	CatchUpNone CatchUp = "none" // they are skipped
+	CatchUpOne  CatchUp = "one"  // the last of them is run late
+)
+
+// Schedule starts a process at times; in between it is down.
 type Schedule struct {
 	Cron     string `json:"cron" diff:"live"`
 	TimeZone string `json:"time_zone,omitempty" diff:"live"`
-	Overlap  bool   `json:"overlap,omitempty" diff:"live"`
+	// Overlap starts a run even if the one before has not ended.
+	Overlap bool    `json:"overlap,omitempty" diff:"live"`
+	CatchUp CatchUp `json:"catch_up,omitempty" diff:"live"`
 }
 
-// Hook is a command that runs around a process's life.
+// HookTime says when a hook runs.
+type HookTime string
+
+// The times of hooks.
+const (
+	// HookBeforeStart runs before every start; if it fails, so has the start.
+	HookBeforeStart HookTime = "before_start"
+	// HookAfterStop runs after every end, and before the next start.
+	HookAfterStop HookTime = "after_stop"
+)
+
+// Hook is a command that runs around a process's life, as its user, in its
+// directory and with its environment.
 type Hook struct {
-	When    string     `json:"when" diff:"key"` // before_start or after_stop
+	When    HookTime   `json:"when" diff:"key"`
 	Command []Template `json:"command" diff:"live"`
 	Timeout Duration   `json:"timeout" diff:"live"`
 }

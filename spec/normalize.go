@@ -46,9 +46,9 @@ func (p *Process) normalize() {
 	sortBy(&p.Ports, func(v Port) string { return v.Name })
 	sortBy(&p.DependsOn, func(v Dependency) string { return v.Process })
 	sortBy(&p.Health, func(v Health) string { return v.Name })
-	sortBy(&p.Guards, func(v Guard) string { return v.Name })
+	sortBy(&p.Guards, func(v Guard) string { return string(v.Name) })
 	sortBy(&p.Services, func(v Service) string { return v.Name })
-	sortBy(&p.Hooks, func(v Hook) string { return v.When })
+	sortBy(&p.Hooks, func(v Hook) string { return string(v.When) })
 	sortBy(&p.Sensitive, func(v string) string { return v })
 	p.Sensitive = slices.Compact(p.Sensitive)
 }

@@ -18,6 +18,8 @@ const (
 	AssignmentsPrefix = Root + "assignments/" // <node>/<job>: spec.Assignment
 	ObservedPrefix    = Root + "observed/"    // <node>/<job>: spec.Observed
 	NodesPrefix       = Root + "nodes/"       // <node>: spec.Node
+	RolloutsPrefix    = Root + "rollouts/"    // <job>: spec.Rollout
+	RunsPrefix        = Root + "runs/"        // <job>/<process>/<id>: spec.Run
 	RosterKey         = Root + "roster"       // spec.Roster
 	EnginesPrefix     = Root + "engines/"     // <engine>: spec.Engine
 	EventsPrefix      = Root + "events/"      // <time-ordered id>: spec.Event
@@ -48,6 +50,13 @@ func AssignmentKey(node, job string) string { return AssignmentsPrefix + node + 
 
 // ObservedKey is where a node reports a job's instances.
 func ObservedKey(node, job string) string { return ObservedPrefix + node + "/" + job }
+
+// RolloutKey is where a job's rollout is remembered.
+func RolloutKey(job string) string { return RolloutsPrefix + job }
+
+// RunKey is where one run of a scheduled process is kept; the runs of a tick
+// sort by time.
+func RunKey(job, process, id string) string { return RunsPrefix + job + "/" + process + "/" + id }
 
 // NodeKey is where a node describes itself.
 func NodeKey(node string) string { return NodesPrefix + node }

@@ -1,0 +1,74 @@
+package spec
+
+import "time"
+
+// RolloutState is how far a rollout is.
+type RolloutState string
+
+// The states of a rollout.
+const (
+	RolloutRunning RolloutState = "running"
+	// RolloutWaiting: the canaries are healthy, and wait to be promoted.
+	RolloutWaiting RolloutState = "waiting"
+	RolloutPaused  RolloutState = "paused"
+	RolloutFailed  RolloutState = "failed"
+	RolloutDone    RolloutState = "done"
+)
+
+// Rollout is what is remembered of a job's rollout: the value of rollouts/<job>.
+// Everything else about it can be seen.
+type Rollout struct {
+	Job     string       `json:"job"`
+	Version uint64       `json:"version"` // of the job
+	State   RolloutState `json:"state"`
+	Reason  string       `json:"reason,omitempty"`
+	Since   time.Time    `json:"since,omitzero"`
+	// Good is the last version of the job whose rollout was done; 0 if none was.
+	Good uint64 `json:"good,omitempty"`
+}
+
+// Progress is how far the rollout of one process is.
+type Progress struct {
+	Process string       `json:"process"`
+	State   RolloutState `json:"state"`
+	// Wanted shards shall run; Updated are assigned as the job wants them, and
+	// Healthy are those of them that have been healthy for long enough.
+	Wanted  int `json:"wanted"`
+	Updated int `json:"updated"`
+	Healthy int `json:"healthy"`
+	// Waits says what is waited for, and why; empty if for nothing.
+	Waits string `json:"waits,omitempty"`
+}
+
+// RunState is how a run of a scheduled process is going.
+type RunState string
+
+// The states of a run.
+const (
+	RunActive    RunState = "active"
+	RunSucceeded RunState = "succeeded"
+	RunFailed    RunState = "failed"
+	RunSkipped   RunState = "skipped" // it was due, and not started
+)
+
+// Run is one run of a scheduled process: the value of runs/<job>/<process>/<id>.
+// Its key is written by a transaction that demands that there is none yet, in
+// the same that assigns it, so that a tick is run at most once.
+type Run struct {
+	Job     string `json:"job"`
+	Process string `json:"process"`
+	// ID is the tick in UTC, "20261124T030000Z", or "manual-N" for the Nth run
+	// that was asked for by hand.
+	ID   string    `json:"id"`
+	Tick time.Time `json:"tick"`
+	// Shard and Epoch are what runs it.
+	Shard int       `json:"shard"`
+	Epoch uint64    `json:"epoch"`
+	Node  string    `json:"node,omitempty"`
+	State RunState  `json:"state"`
+	Began time.Time `json:"began,omitzero"`
+	Ended time.Time `json:"ended,omitzero"`
+	Exit  *Exit     `json:"exit,omitempty"`
+	// Reason says why it was skipped, or failed without an exit.
+	Reason string `json:"reason,omitempty"`
+}
