@@ -158,6 +158,12 @@ func orders(out []plan.Wanted, req api.PlanRequest) ([]plan.Wanted, error) {
 // rollback finds the version to bring back.
 func (b *backend) rollback(ctx context.Context, s *plan.Snapshot, r api.Rollback) (plan.Wanted, error) {
 	version := r.Version
+	if version == 0 && r.Good {
+		var err error
+		if version, err = b.good(ctx, s, r.Job); err != nil {
+			return plan.Wanted{}, err
+		}
+	}
 	if version == 0 {
 		current, ok := s.Jobs[r.Job]
 		if !ok || current.Value.Version < 2 {

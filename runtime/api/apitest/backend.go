@@ -24,6 +24,7 @@ type Backend struct {
 	JobsFunc      func(context.Context) ([]spec.JobVersion, error)
 	JobFunc       func(context.Context, string) (spec.JobVersion, error)
 	HistoryFunc   func(context.Context, string) ([]spec.JobVersion, error)
+	RolloutFunc   func(context.Context, string, string) (api.RolloutStatus, error)
 	InstancesFunc func(context.Context, uint64) ([]spec.Instance, uint64, error)
 	LogsFunc      func(context.Context, spec.LogQuery, func(spec.LogLine) error) error
 	EventsFunc    func(context.Context, api.EventQuery, func(spec.Event) error) error
@@ -91,6 +92,14 @@ func (b *Backend) History(ctx context.Context, name string) ([]spec.JobVersion, 
 		return nil, errUnexpected
 	}
 	return b.HistoryFunc(ctx, name)
+}
+
+// Rollout calls RolloutFunc.
+func (b *Backend) Rollout(ctx context.Context, name, after string) (api.RolloutStatus, error) {
+	if b.RolloutFunc == nil {
+		return api.RolloutStatus{}, errUnexpected
+	}
+	return b.RolloutFunc(ctx, name, after)
 }
 
 // Instances calls InstancesFunc.
