@@ -178,7 +178,7 @@ func (g *gate) need(m *member) (need, string) {
 		return needStart, ""
 	case m.at.node != m.to.node:
 		return needMove, "move to " + m.to.node
-	case m.entry.Version != g.def.version && m.in != nil && m.in.Version != g.def.version && m.in.Hash != g.def.replaceHash():
+	case m.entry.Version != g.def.version && g.hashOf(m) != g.def.replaceHash():
 		return needReplace, "restart with another definition"
 	case m.entry.Epochs[m.to.shard] != g.Job.Order(m.to.process, m.to.shard).Epoch:
 		return needOrder, "ordered restart"
@@ -188,6 +188,17 @@ func (g *gate) need(m *member) (need, string) {
 		return needLive, ""
 	}
 	return needNothing, ""
+}
+
+// hashOf returns the ReplaceHash of what the shard runs, or is about to.
+func (g *gate) hashOf(m *member) string {
+	switch {
+	case m.in == nil || m.in.Hash == "":
+		return spec.ReplaceHash(&m.entry.Process)
+	case m.in.Version == g.def.version:
+		return g.def.replaceHash()
+	}
+	return m.in.Hash
 }
 
 // ails says why the generation that is seen should be restarted; "" if it should not.
@@ -271,6 +282,9 @@ func (g *gate) refuse(m *member, need need) string {
 		}
 		if g.trial && g.left <= 0 {
 			return g.verdict()
+		}
+		if m.in == nil {
+			return "it is about to start"
 		}
 	}
 	if m.down != "" {
