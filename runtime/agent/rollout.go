@@ -54,6 +54,15 @@ func (b *backend) Rollout(ctx context.Context, name, after string) (api.RolloutS
 	}
 }
 
+// Rollouts returns what is remembered of the jobs' rollouts.
+func (b *backend) Rollouts(ctx context.Context) ([]spec.Rollout, error) {
+	entries, _, err := b.storeFor(ctx).List(ctx, state.RolloutsPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("read rollouts: %w", err)
+	}
+	return state.DecodeAll[spec.Rollout](entries)
+}
+
 // viewRollout reads what there is to know of a job.
 func (b *backend) viewRollout(ctx context.Context, name string) (*rolloutView, error) {
 	store := b.storeFor(ctx)
@@ -183,11 +192,16 @@ func (v *rolloutView) status(now time.Time) (api.RolloutStatus, error) {
 	v.wake = d.NextWake
 	s := api.RolloutStatus{
 		Job: v.Job.Job.Name, Version: v.Job.Version, Why: v.Job.Why, Who: v.Job.Who, When: v.Job.When,
-		Rollout: d.Rollout, Progress: d.Progress, Waiting: d.Reasons,
+		Rollout: d.Rollout, Progress: d.Progress, Waiting: d.Reasons, Reverted: v.Job.Why == orchestrator.WhyReverted, Reverting: d.Revert,
 	}
-	if r := s.Rollout; r != nil && r.Version != v.Job.Version {
+	if steps := slices.ContainsFunc(v.Job.Job.Processes, func(p spec.Process) bool { return p.Update != nil }); !steps {
+		s.Rollout = nil
+	} else if r := s.Rollout; r == nil || r.Version != v.Job.Version {
 		// It waits for the scheduler, and has not begun.
-		s.Rollout = &spec.Rollout{Job: r.Job, Version: v.Job.Version, State: spec.RolloutRunning, Good: r.Good}
+		s.Rollout = &spec.Rollout{Job: s.Job, Version: s.Version, State: spec.RolloutRunning}
+		if r != nil {
+			s.Rollout.Good = r.Good
+		}
 	}
 	if r := s.Rollout; r != nil && (v.Rollout == nil || v.Rollout.Version != r.Version || v.Rollout.State != r.State) {
 		// Not remembered yet: its time would be another one with every look.
@@ -252,14 +266,11 @@ func sameInstance(a, b spec.Instance) bool {
 
 // good returns the version that a revert goes back to: the last one that was
 // rolled out completely, 0 if none is known.
-func (b *backend) good(ctx context.Context, s *plan.Snapshot, job string) (uint64, error) {
-	record, err := stored[spec.Rollout](ctx, b.storeFor(ctx), state.RolloutKey(job))
-	if err != nil || record == nil {
-		return 0, err
-	}
-	if current, ok := s.Jobs[job]; ok && record.Good == current.Value.Version {
+func good(s *plan.Snapshot, job string) (uint64, error) {
+	at := s.Rollouts[job].Value.Good
+	if current, ok := s.Jobs[job]; ok && at == current.Value.Version {
 		return 0, api.Errorf(api.ErrInvalid, "job %q: version %d is rolled out completely, so there is nothing to revert: to go back further, `meshrun rollback %s`",
-			job, record.Good, job)
+			job, at, job)
 	}
-	return record.Good, nil
+	return at, nil
 }

@@ -42,6 +42,9 @@ type Backend interface {
 	// the tag of an answer it blocks until there is another one.
 	Rollout(ctx context.Context, name, after string) (RolloutStatus, error)
 
+	// Rollouts returns what is remembered of the jobs' rollouts, by name.
+	Rollouts(ctx context.Context) ([]spec.Rollout, error)
+
 	// Instances returns all instances, ordered by ID, and their index. With an
 	// index it blocks until something has changed after it; an index greater
 	// than the present one (of an agent that has since been restarted)

@@ -30,6 +30,10 @@ type RolloutStatus struct {
 	Progress []spec.Progress `json:"progress,omitempty"`
 	// Waiting says of the instances that aren't as the job wants them why not.
 	Waiting map[spec.InstanceID]string `json:"waiting,omitempty"`
+	// Reverted is set if the version was made to take the place of a failed one.
+	Reverted bool `json:"reverted,omitempty"`
+	// Reverting is the version that the job is about to go back to; 0 for none.
+	Reverting uint64 `json:"reverting,omitempty"`
 	// Tag names all of the above: it is another one as soon as that is.
 	Tag string `json:"tag,omitempty"`
 }
@@ -70,6 +74,11 @@ func (s *Server) rollout(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.write(w, status)
 	}
+}
+
+// Rollouts implements Backend.
+func (c *Client) Rollouts(ctx context.Context) ([]spec.Rollout, error) {
+	return call[[]spec.Rollout](ctx, c, http.MethodGet, "/v1/rollouts", nil)
 }
 
 // Rollout implements Backend. It asks again for as long as nothing changes.
