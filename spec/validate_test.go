@@ -22,6 +22,15 @@ func valid() *Job {
 
 const second = Duration(time.Second)
 
+// update gives process web shards and an update block.
+func update(shards int, spoil func(*Update)) func(*Job) {
+	return func(j *Job) {
+		u := DefaultUpdate()
+		spoil(&u)
+		j.Processes[1].Shards, j.Processes[1].Ports, j.Processes[1].Update = shards, nil, &u
+	}
+}
+
 // numbers returns n different texts.
 func numbers(n int) (out []string) {
 	for i := range n {
@@ -96,6 +105,13 @@ func TestValidateNamesEachFault(t *testing.T) {
 		"never completes":       {func(j *Job) { j.Processes[0].Restart.Policy = RestartAlways }, "web/depends_on.migrate.condition", "never completes"},
 		"nothing to depend on":  {func(j *Job) { j.Processes[0].Shards = 0 }, "web/depends_on.migrate", "no shards"},
 		"ring":                  {func(j *Job) { j.Processes[0].DependsOn = []Dependency{DefaultDependency("web")} }, "migrate/depends_on.web", "migrate → web → migrate"},
+		"nothing in parallel":   {update(2, func(u *Update) { u.MaxParallel = 0 }), "web/update.max_parallel", "1 or more"},
+		"all are canaries":      {update(2, func(u *Update) { u.Canary = 2 }), "web/update.canary", "Set canary to 1 or less, or shards to more than 2"},
+		"the one is a canary":   {update(1, func(u *Update) { u.Canary = 1 }), "web/update.canary", "auto_revert"},
+		"canaries below none":   {update(2, func(u *Update) { u.Canary = -1 }), "web/update.canary", "no trial"},
+		"none to promote":       {update(2, func(u *Update) { u.AutoPromote = true }), "web/update.auto_promote", "Set canary"},
+		"never healthy in time": {update(2, func(u *Update) { u.MinHealthy = u.HealthyDeadline }), "web/update.healthy_deadline", `more than "5m"`},
+		"hasty rollout":         {update(2, func(u *Update) { u.ProgressDeadline = u.HealthyDeadline - 1 }), "web/update.progress_deadline", `"5m" or more`},
 		"too large": {func(j *Job) {
 			j.Processes[0].Env = map[string]Template{"A": Template(strings.Repeat("x", MaxJobBytes))}
 		}, "/", "KiB"},
@@ -135,6 +151,11 @@ func TestValidateFindsNothingWrongWithWhatWorks(t *testing.T) {
 		"never restarts":         func(j *Job) { j.Processes[0].Restart.Policy = RestartNever },
 		"attempts that just fit": func(j *Job) { j.Processes[1].Restart.Attempts = 9 },
 		"real-time signal":       func(j *Job) { j.Processes[1].Stop.Signal = "SIGRTMIN+3" },
+		"canaries of some":       update(4, func(u *Update) { u.Canary, u.AutoPromote = 3, true }),
+		"more at once than are":  update(4, func(u *Update) { u.MaxParallel = 100 }),
+		"deadlines alike":        update(4, func(u *Update) { u.ProgressDeadline = u.HealthyDeadline }),
+		"canaries of none yet":   update(0, func(u *Update) { u.Canary = 3 }),
+		"healthy at once":        update(4, func(u *Update) { u.MinHealthy = 0 }),
 		"user and group":         func(j *Job) { j.Processes[1].User = "www-data:adm" },
 	} {
 		j := valid()

@@ -57,6 +57,8 @@ func goalsOf(p *spec.Plan, before []spec.Instance) []goal {
 			if j.Wanted != nil {
 				g.epoch = j.Wanted.Order(i.ID.Process, i.ID.Shard).Epoch
 				g.ordered = g.epoch > 0 && !replaced[i.ID.Process]
+				// One that never ran is kept as it is, which is down.
+				g.gone = g.gone || j.Wanted.Order(i.ID.Process, i.ID.Shard).Stopped
 			}
 			goals = append(goals, g)
 		}

@@ -94,6 +94,11 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 		note = fmt.Sprintf("version %d, %s %s ago by %s", job.Version, whyText(job.Why), ago(o.now.Sub(job.When)), job.Who)
 	}
 	b.WriteString(s.bold(name) + s.dim("  "+note) + "  " + healthText(instances, s) + "\n")
+	for i := range v.Rollouts {
+		if v.Rollouts[i].Job == name {
+			b.WriteString(renderRollout(&v.Rollouts[i], s, o.now))
+		}
+	}
 	t := table{indent: "  "}
 	rows := statusRows(instances, o)
 	if job != nil {

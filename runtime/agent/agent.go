@@ -176,7 +176,7 @@ func (a *agent) open(ctx context.Context) error {
 	a.registry = newRegistry(a.cfg.Node, a.store, a.sessionNow, a.logger)
 	a.backend = &backend{
 		node: a.cfg.Node, version: a.cfg.Version, dataDir: a.cfg.DataDir, started: time.Now(),
-		store: a.store, scoped: a.scoped, watchdog: a.client, engine: a.engine, engines: a.registry, sealer: seal, logger: a.logger,
+		store: a.store, scoped: a.scoped, watchdog: a.client, engine: a.engine, seen: a.engine.WaitInstances, engines: a.registry, sealer: seal, logger: a.logger,
 		shutdown: func(stop bool) { a.end(ending{shutdown: true, stopInstances: stop}) },
 		restart:  func() { a.end(ending{}) },
 		problems: map[string]string{}, grace: a.grace(),

@@ -93,6 +93,7 @@ func (a *agent) identify() {
 // joinMesh makes what people ask reach all nodes.
 func (a *agent) joinMesh() api.Backend {
 	m := newMesh(a.backend, a.store, a.credentials, a.logger)
+	a.backend.seen = m.feed.wait
 	a.life.onStop("peers", func(context.Context) error { m.peers.close(); return nil })
 	a.life.start(context.Background(), "feed", m.feed.run, a.failed)
 	return m

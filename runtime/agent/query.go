@@ -36,9 +36,12 @@ type backend struct {
 	scoped   func(context.Context) state.Store
 	watchdog *watchdog.Client
 	engine   *engine.Engine
-	engines  *registry
-	sealer   *sealer
-	logger   hclog.Logger
+	// seen returns instances as the engine's WaitInstances does: those of all
+	// nodes where this agent knows them.
+	seen    func(ctx context.Context, after uint64) ([]spec.Instance, uint64, error)
+	engines *registry
+	sealer  *sealer
+	logger  hclog.Logger
 	// shutdown ends agent and watchdog; restart ends the agent, which the
 	// watchdog then starts again. Both only begin it.
 	shutdown func(stopInstances bool)

@@ -84,6 +84,8 @@ func eventType(why string) spec.EventType {
 		return spec.EventJobStopped
 	case spec.OpRestart:
 		return spec.EventJobRestarted
+	case spec.OpPause, spec.OpResume, spec.OpPromote:
+		return spec.EventRolloutOrdered
 	default:
 		return spec.EventJobApplied
 	}
