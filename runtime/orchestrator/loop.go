@@ -76,7 +76,9 @@ type desk struct {
 	assignments *perNode[spec.Assignment]
 	observed    *perNode[spec.Observed]
 
-	// loaded are the control shards whose assignments are known, by lock, with
+	rollouts map[string]recorded // by job
+
+	// loaded are the control shards whose assignments and rollouts are known, by lock, with
 	// the index of its taking. Nobody else writes those while it is held.
 	loaded  map[string]uint64
 	dirty   map[string]bool      // jobs to look at
@@ -157,6 +159,9 @@ func (d *desk) load(ctx context.Context, term *follow.Term) error {
 	if err := d.observed.load(ctx, d.store, mine); err != nil {
 		return err
 	}
+	if err := d.loadRollouts(ctx, mine); err != nil {
+		return err
+	}
 	for lock := range fresh {
 		d.loaded[lock] = term.Locks[lock]
 	}
@@ -182,7 +187,7 @@ func doubtful(err error) bool {
 	var conflict *state.TxnError
 	if errors.As(err, &conflict) {
 		return slices.ContainsFunc(conflict.Failures, func(f state.OpFailure) bool {
-			return strings.HasPrefix(f.Op.Key, state.AssignmentsPrefix)
+			return strings.HasPrefix(f.Op.Key, state.AssignmentsPrefix) || strings.HasPrefix(f.Op.Key, state.RolloutsPrefix)
 		})
 	}
 	return !errors.Is(err, state.ErrTooLarge) && !errors.Is(err, state.ErrInvalid)
