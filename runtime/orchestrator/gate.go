@@ -180,7 +180,7 @@ func (g *gate) need(m *member) (need, string) {
 		return needStart, ""
 	case m.at.node != m.to.node:
 		return needMove, "move to " + m.to.node
-	case m.entry.Version != g.def.version && m.in != nil && m.in.Version != g.def.version && m.in.Hash != g.def.replaceHash():
+	case m.entry.Version != g.def.version && g.hashOf(m) != g.def.replaceHash():
 		return needReplace, "restart with another definition"
 	case m.entry.Epochs[m.to.shard] != g.Job.Order(m.to.process, m.to.shard).Epoch:
 		return needOrder, "ordered restart"
@@ -190,6 +190,17 @@ func (g *gate) need(m *member) (need, string) {
 		return needLive, ""
 	}
 	return needNothing, ""
+}
+
+// hashOf returns the ReplaceHash of what the shard runs, or is about to.
+func (g *gate) hashOf(m *member) string {
+	switch {
+	case m.in == nil || m.in.Hash == "":
+		return spec.ReplaceHash(&m.entry.Process)
+	case m.in.Version == g.def.version:
+		return g.def.replaceHash()
+	}
+	return m.in.Hash
 }
 
 // ails says why the generation that is seen should be restarted; "" if it should not.
@@ -229,7 +240,10 @@ func (g *gate) open() {
 
 // bar finds out whether shards may be given the wanted definition at all.
 func (g *gate) bar() {
-	if !slices.ContainsFunc(g.members, func(m member) bool { n, _ := g.need(&m); return n == needReplace }) {
+	if !slices.ContainsFunc(g.members, func(m member) bool {
+		n, _ := g.need(&m)
+		return n == needReplace || (n == needStart && g.former(m.to) != nil)
+	}) {
 		return
 	}
 	u := g.bounds()
@@ -241,7 +255,7 @@ func (g *gate) bar() {
 		g.block = "the rollout has failed: " + why
 		return
 	}
-	if u.Canary == 0 || g.order.Promoted || g.promoted[g.def.process.Name] == g.def.version {
+	if u.Canary == 0 || g.def.version <= g.good || g.order.Promoted || g.promoted[g.def.process.Name] == g.def.version {
 		return
 	}
 	tried, well := g.canaries()
@@ -276,6 +290,9 @@ func (g *gate) refuse(m *member, need need) string {
 		}
 		if g.trial && g.left <= 0 {
 			return g.verdict()
+		}
+		if m.in == nil {
+			return "it is about to start"
 		}
 	}
 	if m.down != "" {
@@ -357,23 +374,27 @@ func (g *gate) keep(m *member, need need, why string) {
 }
 
 // former returns the definition with which a shard that is assigned nowhere is
-// started while the wanted one is on trial: its own on the node that is gone, or
-// that of the other shards; nil if there is none.
+// started while the wanted one is on trial: its own on the node that is gone,
+// else that of the other shards; nil for the wanted one.
 func (g *gate) former(to spot) *spec.AssignedProcess {
-	var found *spec.AssignedProcess
+	var own, others *spec.AssignedProcess
 	for node, a := range g.Current {
 		for i := range a.Processes {
 			e := &a.Processes[i]
-			if e.Process.Name != to.process || e.Version == g.def.version {
-				continue
-			}
-			if !g.Live[node] && e.Shards.Contains(to.shard) {
-				return e
-			}
-			if found == nil || e.Version > found.Version {
-				found = e
+			switch {
+			case e.Process.Name != to.process:
+			case !g.Live[node] && e.Shards.Contains(to.shard):
+				own = e
+			case e.Version != g.def.version && (others == nil || e.Version > others.Version):
+				others = e
 			}
 		}
 	}
-	return found
+	switch {
+	case own == nil:
+		return others
+	case own.Version == g.def.version:
+		return nil
+	}
+	return own
 }

@@ -95,7 +95,7 @@ func newDesk(store state.Store, logger hclog.Logger) *desk {
 		placements:  follow.NewView[spec.Placement](state.PlacementsPrefix),
 		assignments: newPerNode[spec.Assignment](state.AssignmentsPrefix),
 		observed:    newPerNode[spec.Observed](state.ObservedPrefix),
-		loaded:      map[string]uint64{}, dirty: map[string]bool{}, settled: map[string]bool{}, wakes: map[string]time.Time{},
+		rollouts:    map[string]recorded{}, loaded: map[string]uint64{}, dirty: map[string]bool{}, settled: map[string]bool{}, wakes: map[string]time.Time{},
 	}
 }
 
