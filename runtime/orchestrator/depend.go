@@ -20,6 +20,9 @@ type Other struct {
 	Job       *spec.JobVersion
 	Placement *spec.Placement
 	Observed  map[string]spec.Observed
+	// Unsure is set if some of it can't be read: nobody is started for it, and
+	// nobody stopped.
+	Unsure bool
 }
 
 // on returns the job that a dependency is on, and the name of the process there.
@@ -34,7 +37,7 @@ func (r *rollout) on(d spec.Dependency) (*rollout, string) {
 			o.Placement = &spec.Placement{}
 		}
 		far := newRollout(Snapshot{Job: o.Job, Placement: o.Placement, Live: r.Live, Observed: o.Observed})
-		far.job, far.foreign = job, true
+		far.job, far.foreign, far.unsure = job, true, o.Unsure
 		far.want()
 		r.far[job] = far
 	}
@@ -46,8 +49,8 @@ func (r *rollout) on(d spec.Dependency) (*rollout, string) {
 func (r *rollout) failed(d spec.Dependency) bool {
 	on, name := r.on(d)
 	def := on.defs[name]
-	if def == nil {
-		return true
+	if on.unsure || def == nil {
+		return !on.unsure
 	}
 	for shard := range def.process.Shards {
 		if on.Job.Order(name, shard).Stopped {

@@ -262,10 +262,11 @@ func (d *desk) others(job *spec.JobVersion, current map[string]spec.Assignment) 
 	var out map[string]Other
 	for _, name := range Needs(job, current) {
 		var o Other
-		// What can't be read counts as nothing; whoever rolls that job out tells of it.
-		o.Job, _, _ = d.jobs.Get(name)
-		o.Placement, _, _ = d.placements.Get(name)
-		o.Observed, _ = d.observed.of(name)
+		var bad [3]error // whoever rolls that job out tells of them
+		o.Job, _, bad[0] = d.jobs.Get(name)
+		o.Placement, _, bad[1] = d.placements.Get(name)
+		o.Observed, bad[2] = d.observed.of(name)
+		o.Unsure = errors.Join(bad[:]...) != nil
 		if out == nil {
 			out = map[string]Other{}
 		}

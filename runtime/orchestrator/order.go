@@ -96,6 +96,8 @@ func (r *rollout) lack(d demand) string {
 	switch {
 	case on == nil && of == r:
 		return fmt.Sprintf("waits for %s, which this job does not have", d.Process)
+	case of.unsure:
+		return fmt.Sprintf("waits for %s: what is known of job %s can't be read", d.Process, of.job)
 	case of.Job == nil:
 		return fmt.Sprintf("waits for %s: there is no job %s", d.Process, of.job)
 	case on == nil:

@@ -114,6 +114,7 @@ type rollout struct {
 	dependencies map[demand]string      // why each isn't so far, as far as known
 
 	foreign bool                // it is another job's, on which one depends
+	unsure  bool                // and what is known of that can't be read
 	far     map[string]*rollout // the other jobs, by name
 	// halts says why processes shall not run for now, and halting are their
 	// instances that do; due are those to be restarted with what they depend on, by
