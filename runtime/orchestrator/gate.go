@@ -291,7 +291,7 @@ func (g *gate) refuse(m *member, need need) string {
 		if g.trial && g.left <= 0 {
 			return g.verdict()
 		}
-		if m.in == nil {
+		if m.in == nil && m.entry.Held[m.to.shard] == "" {
 			return "it is about to start"
 		}
 	}
