@@ -274,7 +274,7 @@ func planSum(p *spec.Plan, s style) string {
 		words  string
 		paint  func(string) string
 	}{
-		{spec.ActionWait, "to start later", s.green}, {spec.ActionReload, "to reload", s.yellow},
+		{spec.ActionWait, "to follow later", s.green}, {spec.ActionReload, "to reload", s.yellow},
 		{spec.ActionUpdate, "to change in place", s.yellow}, {spec.ActionRefuse, "refused", s.red},
 	} {
 		if n[more.action] > 0 {
