@@ -235,7 +235,10 @@ func (g *gate) open() {
 
 // bar finds out whether shards may be given the wanted definition at all.
 func (g *gate) bar() {
-	if !slices.ContainsFunc(g.members, func(m member) bool { n, _ := g.need(&m); return n == needReplace }) {
+	if !slices.ContainsFunc(g.members, func(m member) bool {
+		n, _ := g.need(&m)
+		return n == needReplace || (n == needStart && g.former(m.to) != nil)
+	}) {
 		return
 	}
 	u := g.bounds()
@@ -247,7 +250,7 @@ func (g *gate) bar() {
 		g.block = "the rollout has failed: " + why
 		return
 	}
-	if u.Canary == 0 || g.order.Promoted || g.promoted[g.def.process.Name] == g.def.version {
+	if u.Canary == 0 || g.def.version <= g.good || g.order.Promoted || g.promoted[g.def.process.Name] == g.def.version {
 		return
 	}
 	tried, well := g.canaries()
@@ -283,7 +286,7 @@ func (g *gate) refuse(m *member, need need) string {
 		if g.trial && g.left <= 0 {
 			return g.verdict()
 		}
-		if m.in == nil {
+		if m.in == nil && m.entry.Held[m.to.shard] == "" {
 			return "it is about to start"
 		}
 	}
@@ -366,23 +369,27 @@ func (g *gate) keep(m *member, need need, why string) {
 }
 
 // former returns the definition with which a shard that is assigned nowhere is
-// started while the wanted one is on trial: its own on the node that is gone, or
-// that of the other shards; nil if there is none.
+// started while the wanted one is on trial: its own on the node that is gone,
+// else that of the other shards; nil for the wanted one.
 func (g *gate) former(to spot) *spec.AssignedProcess {
-	var found *spec.AssignedProcess
+	var own, others *spec.AssignedProcess
 	for node, a := range g.Current {
 		for i := range a.Processes {
 			e := &a.Processes[i]
-			if e.Process.Name != to.process || e.Version == g.def.version {
-				continue
-			}
-			if !g.Live[node] && e.Shards.Contains(to.shard) {
-				return e
-			}
-			if found == nil || e.Version > found.Version {
-				found = e
+			switch {
+			case e.Process.Name != to.process:
+			case !g.Live[node] && e.Shards.Contains(to.shard):
+				own = e
+			case e.Version != g.def.version && (others == nil || e.Version > others.Version):
+				others = e
 			}
 		}
 	}
-	return found
+	switch {
+	case own == nil:
+		return others
+	case own.Version == g.def.version:
+		return nil
+	}
+	return own
 }

@@ -75,7 +75,7 @@ func (g *gate) updated(m *member) bool {
 // waits reports whether the canaries are healthy and nobody has promoted them.
 func (g *gate) waits() bool {
 	u := g.bounds()
-	if u.Canary == 0 || u.AutoPromote || g.order.Promoted {
+	if u.Canary == 0 || u.AutoPromote || g.order.Promoted || g.def.version <= g.good {
 		return false
 	}
 	tried, well := g.canaries()

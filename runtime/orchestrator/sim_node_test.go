@@ -215,7 +215,7 @@ func (n *simNode) act(ctx context.Context) time.Duration {
 		case u.gone:
 			delete(n.units, id)
 		default:
-			u.seen.Phase, u.due = spec.PhaseRunning, time.Time{}
+			u.seen.Phase, u.seen.ReadyAt, u.due = spec.PhaseRunning, now, time.Time{}
 		}
 	}
 	session, reports := n.session, n.reports()
@@ -247,7 +247,7 @@ func (n *simNode) follow(now time.Time) {
 					continue
 				}
 				if u == nil || u.seen.Hash != hash || u.gone {
-					n.units[id] = &simUnit{seen: spec.Instance{ID: id, Phase: spec.PhaseStarting, Hash: hash}, due: later(500 * time.Millisecond)}
+					n.units[id] = &simUnit{seen: spec.Instance{ID: id, Phase: spec.PhaseStarting, Hash: hash, Since: now}, due: later(500 * time.Millisecond)}
 				}
 				n.units[id].seen.Version = p.Version
 			}

@@ -62,7 +62,7 @@ func agentDir() string {
 // shall be.
 func (s *supervisor) declareAgent(l *spec.Launch, now time.Time) {
 	if in := s.instances[l.ID]; in == nil {
-		s.introduce(l)
+		s.introduce(l, now)
 	} else if !same(in.launch, l) {
 		s.change(in, l, now)
 	}

@@ -1,6 +1,7 @@
 package watchdog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -63,6 +64,9 @@ func checkID(id spec.InstanceID) error {
 	return nil
 }
 
+// maxWhy bounds the reason that a launch gives for the end of a generation.
+const maxWhy = 1 << 10
+
 func checkLaunch(l *spec.Launch) error {
 	id := l.ID
 	switch {
@@ -72,6 +76,8 @@ func checkLaunch(l *spec.Launch) error {
 		return refuse("instance %s: directory %q is not absolute", id, l.Dir)
 	case l.Restart.Attempts < 0:
 		return refuse("instance %s: restart attempts %d are negative", id, l.Restart.Attempts)
+	case l.Expire != nil && (len(l.Expire.Why) > maxWhy || strings.ContainsAny(l.Expire.Why, "\x00\n")):
+		return refuse("instance %s: why it expires must be one line of at most %d bytes", id, maxWhy)
 	case l.Watchdog != nil && l.Watchdog.Timeout <= 0:
 		return refuse("instance %s: the watchdog timeout must be greater than 0", id)
 	}
@@ -148,7 +154,7 @@ func (s *supervisor) declare(set []spec.Launch, remove []spec.InstanceID, now ti
 	for i := range set {
 		l := set[i]
 		if in := s.instances[l.ID]; in == nil {
-			s.introduce(&l)
+			s.introduce(&l, now)
 		} else if !same(in.launch, &l) || in.phase == stopping {
 			s.change(in, &l, now)
 		}
@@ -158,8 +164,8 @@ func (s *supervisor) declare(set []spec.Launch, remove []spec.InstanceID, now ti
 }
 
 // introduce makes a new instance, which is forked in its turn.
-func (s *supervisor) introduce(l *spec.Launch) {
-	in := &instance{phase: pending, view: spec.Instance{ID: l.ID, Phase: spec.PhasePending}}
+func (s *supervisor) introduce(l *spec.Launch, now time.Time) {
+	in := &instance{phase: pending, view: spec.Instance{ID: l.ID, Phase: spec.PhasePending, Since: now.UTC()}}
 	in.want(l)
 	s.instances[l.ID] = in
 	s.tell(in, note{kind: spec.EventDeclared, severity: spec.Info, message: "declared", launch: true})
@@ -171,7 +177,7 @@ func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 	old := in.launch
 	in.want(l)
 	if replaces(old, l) || in.phase == stopping {
-		in.history, in.view.Restarts = history{}, 0
+		in.history, in.view.Restarts, in.view.Since = history{}, 0, now.UTC()
 		message := "declared with another command or settings"
 		switch {
 		case old.Lease != l.Lease:
@@ -180,6 +186,14 @@ func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 			message = "restart was asked for"
 		}
 		s.step(in, evReplace, now, note{kind: spec.EventDeclared, severity: spec.Info, message: message, launch: true})
+		return
+	}
+	if in.expires() {
+		in.blame = cmp.Or(l.Expire.Why, "this generation shall end")
+		s.retime(in, old, now)
+		// One record holds both the launch and what it led to, so that a
+		// successor ends no other generation.
+		s.step(in, evExpire, now, note{kind: spec.EventUpdated, severity: spec.Info, message: in.blame + ": it ends, and its restart policy follows", launch: true})
 		return
 	}
 	n := note{kind: spec.EventUpdated, severity: spec.Info, message: "settings changed, the process is left as it is", launch: true}

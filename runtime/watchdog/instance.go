@@ -74,6 +74,16 @@ func (in *instance) heartbeat() time.Duration {
 	return in.launch.Watchdog.Timeout.Std()
 }
 
+// expires reports whether its launch says that the present generation shall
+// end, and that is not ending or dead already.
+func (in *instance) expires() bool {
+	e := in.launch.Expire
+	if e == nil || e.Generation != in.view.Generation || in.proc == nil || in.proc.dead {
+		return false
+	}
+	return in.phase == starting || in.phase == running
+}
+
 // marks are those of the current generation.
 func (in *instance) marks() marks {
 	return marks{generation: in.view.Generation, nonce: in.nonce}

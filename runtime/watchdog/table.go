@@ -14,7 +14,7 @@ const (
 	running                // up
 	stopping               // asked to end, and forgotten once it has
 	replacing              // asked to end, and started afresh once it has
-	killing                // did not do its duty; its restart policy follows
+	killing                // did not do its duty, or expired; its restart policy follows
 	ceding                 // its lease ends; fenced once it has ended
 	backoff                // down until its next start is due
 	completed              // ended as its policy wants
@@ -36,6 +36,7 @@ const (
 	evReady                     // READY=1 came
 	evReadyTimeout              // READY=1 did not come in time
 	evUnresponsive              // WATCHDOG=1 did not come in time
+	evExpire                    // this generation shall end, and its policy follows
 	evRetry                     // ended, or not startable; policy: again
 	evDone                      // ended; policy: that was all
 	evGiveUp                    // ended, or not startable; policy: no more
@@ -79,7 +80,8 @@ func to(next phase, acts ...action) cell { return cell{next: next, acts: acts} }
 //	   ▲  ▲              │ │                 │  │  │         ├─done───▶ completed
 //	   │  │              │ └──no READY=1──┐  │  │  │         └─give up▶ failed
 //	   │  │              │                ▼  │  │  │              ▲
-//	   │  │              │             killing◀─┘ no WATCHDOG=1   │
+//	   │  │              │             killing◀─┘ no WATCHDOG=1,  │
+//	   │  │              │                │          or it expires │
 //	   │  │              │                └───────────ended───────┘ (or backoff)
 //	   │  └──ended── replacing ◀──other hash or epoch
 //	   │                 │ remove
@@ -117,6 +119,7 @@ var table = [numPhases][numEvents]cell{
 		evReady:        to(running),
 		evReadyTimeout: to(killing, actAsk),
 		evUnresponsive: to(killing, actKill),
+		evExpire:       to(killing, actAsk),
 		evRetry:        to(backoff, actWait),
 		evDone:         to(completed),
 		evGiveUp:       to(failed),
@@ -127,6 +130,7 @@ var table = [numPhases][numEvents]cell{
 		evReplace:      to(replacing, actAsk),
 		evRemove:       to(stopping, actAsk),
 		evUnresponsive: to(killing, actKill),
+		evExpire:       to(killing, actAsk),
 		evRetry:        to(backoff, actWait),
 		evDone:         to(completed),
 		evGiveUp:       to(failed),
