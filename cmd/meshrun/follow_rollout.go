@@ -183,7 +183,7 @@ func rolloutEnd(s *api.RolloutStatus, version uint64, reverted string) error {
 	case s.Version > version && reverted == "" && isApply(s.Why):
 		return fmt.Errorf("%s version %d is rolled out no further: version %d (%s, by %s) has taken its place", s.Job, version, s.Version, s.Why, s.Who)
 	case state == spec.RolloutDone && reverted != "":
-		return fmt.Errorf("%s: %s; that is rolled out now: look at `meshrun events -job %s`", s.Job, reverted, s.Job)
+		return fmt.Errorf("%s: %s; that is rolled out now: `meshrun logs %s` tells what went wrong", s.Job, reverted, s.Job)
 	case state == spec.RolloutDone:
 		return errFollowed
 	case state == spec.RolloutFailed && reverted != "":

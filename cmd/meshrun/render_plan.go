@@ -255,6 +255,10 @@ func renderInstances(b *strings.Builder, plans []spec.InstancePlan, s style, nod
 // planSum returns the plan in one line.
 func planSum(p *spec.Plan, s style) string {
 	n := p.Counts()
+	steps := slices.ContainsFunc(p.Jobs, func(j spec.JobPlan) bool { return j.Steps })
+	if p.Empty() && steps { // which may still be on their way
+		return s.bold("No changes.") + fmt.Sprintf(" This is wanted already, of %s: `meshrun status` shows how far it is.", count(n[spec.ActionKeep], "instance"))
+	}
 	if p.Empty() {
 		return s.bold("No changes.") + fmt.Sprintf(" What runs is what is wanted: %s.", count(n[spec.ActionKeep], "instance"))
 	}
