@@ -168,7 +168,9 @@ func (f *rolloutFollower) one(ctx context.Context, job string, looks chan<- *api
 			}
 			return end
 		}
-		pause(ctx, rolloutPause)
+		if err := pause(ctx, rolloutPause); err != nil {
+			return err
+		}
 	}
 }
 
