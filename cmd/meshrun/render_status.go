@@ -129,11 +129,11 @@ func whyText(why string) string {
 	switch why {
 	case "apply", "":
 		return "applied"
-	case "scale":
-		return "scaled"
+	case "scale", "pause", "resume", "promote":
+		return why + "d"
 	case "stop":
 		return "stopped"
-	case "restart", "start":
+	case "restart", "start", "revert":
 		return why + "ed"
 	default:
 		return why

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -77,6 +78,9 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		cfg.Node = nodeName(host)
 	}
+	if !nodePattern.MatchString(cfg.Node) {
+		return fmt.Errorf("start node %q: that is not a name for a node: it consists of at most 63 letters, digits, \".\", \"-\" and \"_\", and begins with a letter or digit: choose one with -node", cfg.Node)
+	}
 	if err := prepareDataDir(cfg.DataDir); err != nil {
 		return err
 	}
@@ -105,6 +109,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	return errors.Join(failure, a.life.stop(stopTimeout), a.halt())
 }
+
+// nodePattern is what a node's name is like, as a part of keys and of commands.
+var nodePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 // nodeName makes a host's name usable as a part of keys.
 func nodeName(host string) string {
