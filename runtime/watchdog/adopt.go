@@ -57,6 +57,7 @@ func (s *supervisor) adoptAll(r *replayed, now time.Time) error {
 		}
 	}
 	s.strays(seen, known, len(r.damage) > 0 || r.fresh, now)
+	s.reclaim(now)
 	s.settle()
 	return nil
 }
@@ -181,6 +182,7 @@ func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, n
 // adopted takes a live process over.
 func (s *supervisor) adopted(in *instance, p *process, now time.Time) {
 	s.holdProcess(in, p)
+	s.limit(in)
 	if !in.phase.alive() {
 		// That it was started is not in the journal.
 		in.phase = running
