@@ -41,6 +41,16 @@ func (s *supervisor) tellUnlimited(why string, now time.Time) {
 		Who: "watchdog", Message: message}})
 }
 
+// unlimitedNow says why limits don't hold, if there is anybody who has some.
+func (s *supervisor) unlimitedNow() string {
+	for _, in := range s.instances {
+		if in.launch.Resources != nil {
+			return s.unlimited
+		}
+	}
+	return ""
+}
+
 // oneLine tells joined errors in one line.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
