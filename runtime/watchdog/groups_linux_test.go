@@ -275,8 +275,12 @@ func TestWithoutPermissionItRunsAndThatIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
 	program := filepath.Join(dir, "program")
-	if out, err := exec.Command("cp", os.Args[0], program).CombinedOutput(); err != nil {
+	if out, err := exec.Command("cp", self, program).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	const nobody = 65534

@@ -209,10 +209,6 @@ func (k *linuxKernel) affords(id spec.InstanceID) error {
 		l.Cur, room, os.Getpid())
 }
 
-func wantsNotify(l *spec.Launch) bool {
-	return l.Watchdog != nil || (l.Ready != nil && l.Ready.Notify)
-}
-
 // openFIFO opens a FIFO for reading and writing, so that neither end is ever
 // missing, and makes it if need be.
 func openFIFO(path string) (int, error) {
