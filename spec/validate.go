@@ -132,6 +132,7 @@ func (v *validator) process(p *Process) {
 	v.services(p)
 	v.placing(p)
 	v.update(p)
+	v.resources(p)
 }
 
 func (v *validator) command(p *Process) {

@@ -103,6 +103,7 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	rows := statusRows(instances, o)
 	if job != nil {
 		rows = append(rows, absentRows(job, instances, o)...)
+		limitRows(rows, &job.Job)
 	}
 	slices.SortStableFunc(rows, func(a, b statusRow) int {
 		return cmp.Or(strings.Compare(a.process, b.process), cmp.Compare(a.first, b.first))
@@ -110,9 +111,10 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	columns := statusColumns{
 		ports:    slices.ContainsFunc(rows, func(r statusRow) bool { return r.ports != "" }),
 		services: o.known && slices.ContainsFunc(rows, func(r statusRow) bool { return r.services != "" }),
+		limits:   o.known && slices.ContainsFunc(rows, func(r statusRow) bool { return r.limits != "" }),
 		nodes:    o.nodes,
 	}
-	titles := statusRow{name: "INSTANCE", node: "NODE", shown: "PHASE", pid: "PID", up: "UP", restart: "RESTARTS", ports: "PORTS", services: "SERVICES"}.cells(style{}, columns)
+	titles := statusRow{name: "INSTANCE", node: "NODE", shown: "PHASE", pid: "PID", up: "UP", restart: "RESTARTS", ports: "PORTS", services: "SERVICES", limits: "LIMITS"}.cells(style{}, columns)
 	for i := range titles {
 		titles[i].paint = s.dim
 	}
@@ -170,11 +172,12 @@ type statusRow struct {
 	restart  string
 	ports    string
 	services string
+	limits   string
 	what     string
 }
 
 // statusColumns says which columns there are that not every table has.
-type statusColumns struct{ ports, services, nodes bool }
+type statusColumns struct{ ports, services, limits, nodes bool }
 
 // cells returns the row's cells.
 func (r statusRow) cells(s style, columns statusColumns) []cell {
@@ -204,6 +207,9 @@ func (r statusRow) cells(s style, columns statusColumns) []cell {
 	}
 	if columns.services {
 		out = append(out, cell{text: r.services})
+	}
+	if columns.limits {
+		out = append(out, cell{text: r.limits})
 	}
 	return append(out, cell{text: text, paint: paint})
 }

@@ -82,6 +82,9 @@ func (b *backend) Info(ctx context.Context) (api.Info, error) {
 	defer cancel()
 	if table, err := b.watchdog.Table(ctx); err == nil {
 		info.WatchdogPID = table.PID
+		if table.Unlimited != "" {
+			info.Problems = append(info.Problems, "processes run without their limits: "+table.Unlimited)
+		}
 	} else {
 		info.Problems = append(info.Problems, b.watchdogProblem())
 	}

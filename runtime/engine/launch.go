@@ -58,7 +58,7 @@ func Launch(p *spec.AssignedProcess, id spec.InstanceID, given Given, host *Host
 		ID: id, Version: p.Version, Hash: given.Hash, Epoch: p.Epochs[id.Shard],
 		User: proc.User, Exclusive: proc.Exclusive, Critical: proc.Critical, Lease: given.Lease,
 		Restart: proc.Restart, Stop: proc.Stop, Ready: proc.Ready, Watchdog: proc.Watchdog,
-		Logs: proc.Logs, Ports: given.Ports,
+		Logs: proc.Logs, Ports: given.Ports, Resources: proc.Resources,
 	}
 	if l.Hash == "" {
 		l.Hash = spec.ReplaceHash(proc)

@@ -46,8 +46,12 @@ USER=u`)
 	}
 	more := p
 	more.Process.Shards = 6
+	more.Process.Resources = &spec.Resources{Memory: 64 << 20}
 	m, err := Launch(&more, id("shop/web/2"), Given{Token: 43}, &host)
 	if err != nil || m.Hash != l.Hash {
-		t.Errorf("another shard count and token restart the process: %v", err)
+		t.Errorf("another shard count, token and limits restart the process: %v", err)
+	}
+	if m.Resources == nil || *m.Resources != *more.Process.Resources {
+		t.Errorf("its limits are %v", m.Resources)
 	}
 }

@@ -57,6 +57,7 @@ func (s *supervisor) adoptAll(r *replayed, now time.Time) error {
 		}
 	}
 	s.strays(seen, known, len(r.damage) > 0 || r.fresh, now)
+	s.reclaim(now)
 	s.settle()
 	return nil
 }
@@ -112,7 +113,9 @@ func (s *supervisor) scan(ids []spec.InstanceID) []sighting {
 
 // leaderOf returns the process that an instance's newest generation leads:
 // marked as such, or holding its pipes. A newer generation than the journal
-// knows counts too: its start could not be written.
+// knows counts too: its start could not be written. Of the one that it knows only
+// the process that it names is meant; another one has set itself free, unless it
+// may have been named the main one meanwhile.
 func leaderOf(in *instance, seen []sighting) *sighting {
 	var best *sighting
 	for i := range seen {
@@ -122,6 +125,9 @@ func leaderOf(in *instance, seen []sighting) *sighting {
 		}
 		newer := p.generation > in.view.Generation
 		if !p.byPipe && !newer && (p.nonce != in.nonce || p.generation != in.view.Generation) {
+			continue
+		}
+		if !newer && in.view.PID != 0 && p.pid != in.view.PID && !wantsNotify(in.launch) {
 			continue
 		}
 		// The newest generation, of it the oldest process.
@@ -181,6 +187,7 @@ func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, n
 // adopted takes a live process over.
 func (s *supervisor) adopted(in *instance, p *process, now time.Time) {
 	s.holdProcess(in, p)
+	s.limit(in)
 	if !in.phase.alive() {
 		// That it was started is not in the journal.
 		in.phase = running

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"time"
@@ -211,6 +212,9 @@ func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 func (s *supervisor) retime(in *instance, old *spec.Launch, now time.Time) {
 	if old.Logs != in.launch.Logs {
 		s.kern.SetLogs(in.view.ID, in.launch.Logs)
+	}
+	if in.proc != nil && !in.proc.dead && !reflect.DeepEqual(old.Resources, in.launch.Resources) {
+		s.limit(in)
 	}
 	switch in.phase {
 	case backoff:

@@ -52,6 +52,11 @@ func (in *instance) want(l *spec.Launch) {
 // needsReady reports whether the instance is up only once it says READY=1.
 func (in *instance) needsReady() bool { return in.launch.Ready != nil && in.launch.Ready.Notify }
 
+// wantsNotify reports whether a launch has a notify socket.
+func wantsNotify(l *spec.Launch) bool {
+	return l.Watchdog != nil || (l.Ready != nil && l.Ready.Notify)
+}
+
 // defaultReadyTimeout is how long READY=1 is awaited if nobody said.
 const defaultReadyTimeout = time.Minute
 

@@ -2,9 +2,11 @@ package watchdog
 
 import (
 	"errors"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/synergymesh/meshrun/runtime/watchdog/cgroup"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -36,6 +38,8 @@ type process struct {
 	bootID     string
 	session    int  // the process group and session that it was started in
 	dead       bool // seen dead, exit not read yet
+	// group is its cgroup, if it has one; the fence reads it, too.
+	group atomic.Pointer[cgroup.Group]
 }
 
 // marks tell a process and its finder who it is.
@@ -106,6 +110,17 @@ type kernel interface {
 	// why there is no process; errLocked if another copy holds the lock, errFenced
 	// if its lease does not hold in the moment of the fork.
 	Start(starts []start, done func(i int, p *process, err error))
+	// Limit makes a launch's limits hold for a live process, without touching
+	// it; for one that is nil, from its next start on, which has the marks'
+	// generation. What can be set is set, whatever else the error says; it wraps
+	// cgroup.ErrUnavailable if it is the machine's matter, not the instance's.
+	Limit(l *spec.Launch, p *process, m marks) error
+	// Reclaim ends and removes what is left of cgroups that are nobody's now;
+	// it returns their names with how many processes were killed.
+	Reclaim() map[string]int
+	// Tidy removes the cgroups of what has ended; false if some are not empty
+	// yet.
+	Tidy() bool
 	// Find opens a process that is said to live: nil if pid, start time and
 	// boot are not all those of a live or unreaped process, or if the process
 	// carries another generation's mark; an error if that cannot be told.

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/synergymesh/meshrun/runtime/watchdog/cgroup"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -32,7 +33,9 @@ type forked struct {
 	// ticks is when the process was born, in clock ticks since boot; 0 if that
 	// has to be read.
 	ticks uint64
-	err   error
+	// joined is set if it was born in its cgroup.
+	joined bool
+	err    error
 }
 
 // Start checks launches, forks them on the spawner's thread, and meanwhile
@@ -43,12 +46,13 @@ func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
 	for i, st := range starts {
 		o, err := k.order(st)
 		if err != nil {
+			k.settleGroup(st, nil, false)
 			done(i, nil, err)
 			continue
 		}
 		k.spawner.post(func() {
 			f := forked{i: i}
-			f.pid, f.ticks, f.err = k.fork(o)
+			f.err = k.fork(o, &f)
 			if batch = append(batch, f); len(batch) == handOver || i >= len(starts)-lastOnes {
 				results <- batch
 				batch = nil
@@ -62,6 +66,7 @@ func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
 	for batch := range results {
 		for _, f := range batch {
 			if f.err != nil {
+				k.settleGroup(starts[f.i], nil, false)
 				done(f.i, nil, f.err)
 				continue
 			}
@@ -69,6 +74,7 @@ func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
 			if err == nil {
 				k.expose(starts[f.i].launch.ID, f.pid)
 			}
+			k.settleGroup(starts[f.i], proc, f.joined)
 			done(f.i, proc, err)
 		}
 	}
@@ -82,6 +88,7 @@ type order struct {
 	env    []string
 	stem   string // of the paths of the instance's pipes, socket and lock
 	notify bool
+	group  *cgroup.Group // to be born in, or nil
 }
 
 // order checks a launch and opens what its instance keeps.
@@ -96,7 +103,7 @@ func (k *linuxKernel) order(st start) (order, error) {
 		return order{}, err
 	}
 	return order{prepared: p, launch: l, env: k.environment(l, st.marks), stem: k.path(l.ID, ""),
-		notify: k.held[l.ID].notify >= 0}, nil
+		notify: k.held[l.ID].notify >= 0, group: k.groups.prepared[l.ID]}, nil
 }
 
 // expose gives up for an instance what the watchdog is spared: that memory is
@@ -112,9 +119,9 @@ func (k *linuxKernel) expose(id spec.InstanceID, pid int) {
 
 // fork opens what the process inherits, and forks. It runs on the spawner's
 // thread. It tells when the process was born if it can without asking.
-func (k *linuxKernel) fork(o order) (pid int, ticks uint64, err error) {
+func (k *linuxKernel) fork(o order, f *forked) error {
 	if !k.fence.allows(o.launch.Lease) {
-		return 0, 0, errFenced
+		return errFenced
 	}
 	files, err := o.files(k.spawner.null)
 	defer func() {
@@ -123,18 +130,23 @@ func (k *linuxKernel) fork(o order) (pid int, ticks uint64, err error) {
 		}
 	}()
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
-	before := bootTicks()
-	pid, err = syscall.ForkExec(o.path, o.launch.Argv, &syscall.ProcAttr{Dir: o.dir, Env: o.env, Files: files,
-		Sys: &syscall.SysProcAttr{Setsid: true, Credential: o.cred}})
-	if err != nil {
-		return 0, 0, explain(err, o.prepared, o.launch)
-	}
-	if after := bootTicks(); after == before {
-		ticks = after
-	}
-	return pid, ticks, nil
+	sys := &syscall.SysProcAttr{Setsid: true, Credential: o.cred}
+	attr := &syscall.ProcAttr{Dir: o.dir, Env: o.env, Files: files, Sys: sys}
+	into := func(fd int) { sys.UseCgroupFD, sys.CgroupFD = fd >= 0, fd }
+	f.joined, err = k.spawner.within(o.group, into, func() error {
+		before := bootTicks()
+		var err error
+		if f.pid, err = syscall.ForkExec(o.path, o.launch.Argv, attr); err != nil {
+			return explain(err, o.prepared, o.launch)
+		}
+		if after := bootTicks(); after == before {
+			f.ticks = after
+		}
+		return nil
+	})
+	return err
 }
 
 func oomPath(pid string) string { return "/proc/" + pid + "/oom_score_adj" }

@@ -174,6 +174,9 @@ func (s *supervisor) fork(batch []*instance) {
 		in.view.Status, in.view.ReadyAt, in.view.Reason = "", time.Time{}, ""
 		in.forking, in.lease = true, in.launch.Lease
 		s.tell(in, note{kind: spec.EventStarting, severity: spec.Info, message: "starting"})
+		if in.launch.Resources != nil {
+			s.limit(in)
+		}
 		starts[i] = start{launch: in.launch, marks: in.marks()}
 	}
 	// On disk before the fork, so that a successor looks for what was forked.
@@ -184,6 +187,7 @@ func (s *supervisor) fork(batch []*instance) {
 	s.kern.Start(starts, func(i int, proc *process, err error) {
 		s.forked(batch[i], proc, err, time.Now())
 	})
+	s.tidy(time.Now())
 }
 
 // forked handles what came of a fork.
@@ -235,7 +239,8 @@ func (s *supervisor) listen(in *instance, lives bool) {
 // died handles a process that the kernel says is dead. An adopted one's exit
 // may be readable only later; last gives up on that.
 func (s *supervisor) died(in *instance, last bool, now time.Time) {
-	if s.leases.fence.hasKilled(in.proc) { // which is no failure of its own
+	fenced := s.leases.fence.hasKilled(in.proc)
+	if fenced { // which is no failure of its own
 		s.cede(in, evFence, leaseIsOver, now)
 	}
 	exit, ok := s.kern.Collect(in.proc, last)
@@ -247,6 +252,10 @@ func (s *supervisor) died(in *instance, last bool, now time.Time) {
 		}
 		return
 	}
+	if in.killed || fenced {
+		exit.OOM = false // it was meshrun, whatever the kernel did before
+	}
+	s.tidy(now)
 	if in.notify != 0 {
 		s.notified(in, now) // what it said last
 	}

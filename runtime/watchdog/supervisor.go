@@ -47,6 +47,8 @@ type supervisor struct {
 	sweepAt  time.Time     // zero if no sweep is due
 	retryAt  time.Time     // of the journal; zero unless it fails
 
+	unlimited string // why limits cannot be set here, once that was told
+
 	halt *halt // not nil once everything is to end
 	done chan struct{}
 }
@@ -225,6 +227,7 @@ func (s *supervisor) planSweep(now time.Time) {
 // sweep reaps orphans. A known child that stands before them is handled as if
 // its own event had come.
 func (s *supervisor) sweep() {
+	s.tidy(time.Now())
 	byPID := make(map[int]uint64, len(s.procs))
 	for token, in := range s.procs {
 		byPID[in.proc.pid] = token
