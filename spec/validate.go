@@ -128,6 +128,7 @@ func (v *validator) process(p *Process) {
 	v.ports(p)
 	v.services(p)
 	v.placing(p)
+	v.hooks(p)
 }
 
 func (v *validator) command(p *Process) {
