@@ -44,7 +44,7 @@ func (a *applying) flags(cmd *cobra.Command) {
 }
 
 func (a *applying) waitFlags(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&a.wait, "wait", false, "follow the instances until all run (or have completed, or are down)")
+	cmd.Flags().BoolVar(&a.wait, "wait", false, "follow the instances until all run, batch processes to their end")
 	cmd.Flags().DurationVar(&a.timeout, "timeout", defaultTimeout, "the longest that -wait may take")
 	cmd.Flags().BoolVar(&a.json, "json", false, "print what was applied as JSON")
 }
