@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -148,6 +149,7 @@ type link struct {
 	listed      *catalog.Keeper                   // in Consul's catalog
 	scoped      func(context.Context) state.Store // with the rights of who asks
 	credentials api.Credentials                   // for other agents
+	joined      atomic.Pointer[membership]        // once all that it refreshes is there
 }
 
 // open brings everything up, the lowest layer first.
@@ -192,6 +194,7 @@ func (a *agent) open(ctx context.Context) error {
 	a.life.onStop("membership", a.depart)
 	a.scheduler = scheduler.New(a.store, a.cfg.Node, a.member.Session, a.logger)
 	a.orchestrator = orchestrator.New(a.store, a.cfg.Node, a.member.Session, a.logger)
+	a.joined.Store(a.member)
 	// On one machine the session is there at once; a cluster may be away, and
 	// what runs here goes on without it.
 	if err := a.member.turn(ctx); err != nil && a.cfg.Cluster == nil {

@@ -130,7 +130,7 @@ func (a *agent) openCluster(ctx context.Context) error {
 	}
 	a.consul = store
 	a.scoped = func(ctx context.Context) state.Store { return store.As(api.CallOf(ctx).Token) }
-	a.store = newJanitor(follow.Share(store), a.logger)
+	a.store = newJanitor(follow.Share(store, a.putBack), a.logger)
 	a.life.onStop("store", func(context.Context) error { return a.store.Close() })
 	return nil
 }
@@ -159,6 +159,13 @@ func (a *agent) memberConfig(address string) memberConfig {
 		}
 	}
 	return cfg
+}
+
+// putBack tells that the store was put back to an earlier state.
+func (a *agent) putBack() {
+	if m := a.joined.Load(); m != nil { // nothing is held before
+		m.putBack()
+	}
 }
 
 // refresh tells the parts that hold locks that the session is another one.

@@ -74,10 +74,12 @@ type membership struct {
 	id         string // of the session, confirmed or not
 	registered bool   // the node's record is held by it
 	renewed    int64  // boot time at which the last renewal that succeeded was sent
+	rest       int64  // boot time before which no lock is taken
 	foreign    time.Time
 
 	mu       sync.Mutex // guards all below
 	session  string     // what Session returns
+	reverted bool       // the store was put back, and the session is to be given up
 	draining bool       // an operator drains the node
 }
 
@@ -149,6 +151,7 @@ func (m *membership) renew(ctx context.Context) error {
 	if m.id == "" {
 		m.id = m.recall(ctx)
 	}
+	m.revert(ctx)
 	if m.id == "" {
 		if err := m.create(ctx); err != nil {
 			return err
@@ -159,7 +162,7 @@ func (m *membership) renew(ctx context.Context) error {
 	err := m.cfg.store.RenewSession(renewal, m.id)
 	end()
 	if errors.Is(err, state.ErrSessionNotFound) {
-		m.lost(ctx)
+		m.lost(ctx, "the store does not know it any more")
 	}
 	if err != nil {
 		return err // it says what was tried
@@ -169,6 +172,9 @@ func (m *membership) renew(ctx context.Context) error {
 		m.grant(ctx, spec.Lease{Session: m.id, Until: sent + int64(m.cfg.fence)})
 	}
 	if !m.registered {
+		if wait := time.Duration(m.rest - m.cfg.clock()); wait > 0 {
+			return fmt.Errorf("%w: no lock is taken for another %v", errResting, wait.Round(time.Second))
+		}
 		if err := m.register(ctx); err != nil {
 			return err
 		}
@@ -187,12 +193,20 @@ func (m *membership) grant(ctx context.Context, l spec.Lease) {
 	}
 }
 
+// errResting: the session was lost a moment ago.
+var errResting = errors.New("the session was lost, and what others ran when it was may live until the end of its lease")
+
 // lost takes back what the session gave. The lease goes first, so that nothing
-// lives under it when others may have the locks.
-func (m *membership) lost(ctx context.Context) {
-	m.cfg.logger.Error("the session is lost: exclusive shards end, and a new session is made", "session", m.id)
+// lives under it when others may have the locks. Nor is anything taken before
+// what others run must have ended, too: where the store was put back, they may
+// have to give up what it says is free.
+func (m *membership) lost(ctx context.Context, why string) {
+	m.cfg.logger.Error("the session is lost: exclusive shards end, and a new session is made", "session", m.id, "because", why)
 	if m.cfg.fence > 0 {
 		m.grant(ctx, spec.Lease{Session: m.id})
+		if m.renewed > 0 {
+			m.rest = m.cfg.clock() + int64(m.cfg.fence+fenceSlack)
+		}
 	}
 	m.id, m.registered = "", false
 	m.publish("")
@@ -201,9 +215,54 @@ func (m *membership) lost(ctx context.Context) {
 	}
 }
 
+// putBack tells that the store was put back to an earlier state: the session
+// may hold locks there that have long been others'. From now on there is none;
+// the next turn gives it up. It does not block.
+func (m *membership) putBack() {
+	if m.cfg.fence == 0 {
+		return
+	}
+	m.mu.Lock()
+	m.reverted = true
+	m.mu.Unlock()
+	m.publish("")
+	m.look()
+}
+
+// revert gives the session up if the store was put back.
+func (m *membership) revert(ctx context.Context) {
+	m.mu.Lock()
+	reverted := m.reverted
+	m.mu.Unlock()
+	if !reverted {
+		return
+	}
+	if id := m.id; id != "" {
+		m.lost(ctx, "the store was put back to an earlier state")
+		// If that fails, its locks are free once its TTL is over.
+		if err := m.cfg.store.DestroySession(ctx, id); err != nil {
+			m.cfg.logger.Warn("the locks of the lost session stay until it ends by itself", "error", err)
+		}
+	}
+	m.mu.Lock()
+	m.reverted = false
+	m.mu.Unlock()
+}
+
+// look makes run see to the node's record.
+func (m *membership) look() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
 // publish sets what Session returns.
 func (m *membership) publish(session string) {
 	m.mu.Lock()
+	if m.reverted {
+		session = ""
+	}
 	moved := m.session != session
 	m.session = session
 	m.mu.Unlock()
@@ -374,10 +433,7 @@ func (m *membership) followRecord(ctx context.Context) {
 			}
 		}
 		if session != "" && !held {
-			select {
-			case m.wake <- struct{}{}:
-			default:
-			}
+			m.look()
 		}
 	}
 }

@@ -24,6 +24,18 @@ type spyStore struct {
 	away  bool       // locks cannot be listed
 	// before, if set, is called before each transaction.
 	before func(ops []state.Op)
+	// fresh, if set, is called when the assignments are read afresh.
+	fresh func()
+}
+
+func (s *spyStore) Watch(ctx context.Context, prefix string, after uint64) ([]state.Entry, uint64, error) {
+	s.mu.Lock()
+	fresh := s.fresh
+	s.mu.Unlock()
+	if fresh != nil && after == 0 && strings.HasPrefix(prefix, state.AssignmentsPrefix) {
+		fresh()
+	}
+	return s.Store.Watch(ctx, prefix, after)
 }
 
 func (s *spyStore) Get(ctx context.Context, key string) (state.Entry, error) {

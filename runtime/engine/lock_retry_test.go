@@ -74,3 +74,27 @@ func TestLockDelayIsWaitedFor(t *testing.T) {
 		}
 	})
 }
+
+// The store was put back to when this node had the lock; another one runs the
+// shard. The agent gives its session up when it reads its orders of then.
+func TestALockThatAStorePutBackReturnsIsNotUsed(t *testing.T) {
+	fenced(t, func(t *testing.T, r *fencedRig) {
+		own, others := r.session, r.create("n2")
+		r.seize("shop/solo/0", others)
+		r.assign("shop", exclusive("solo", 0)) // and waits for the other one
+		settled()
+		r.spy.mu.Lock()
+		r.spy.fresh = func() { r.become("") }
+		r.spy.mu.Unlock()
+		op := state.Op{Kind: state.OpUnlock, Key: state.ShardLock(id("shop/solo/0")), Session: others}
+		if _, err := r.store.Txn(t.Context(), op); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		holder, _ := r.lock("shop/solo/0")
+		if want(t, r.started("shop/solo/0"), 0); holder != own {
+			t.Fatalf("it was not tried: the lock is held by %q", holder)
+		}
+	})
+}

@@ -66,6 +66,7 @@ type locks struct {
 	store   state.Store
 	session func() string
 	node    string
+	fenced  bool
 	logger  hclog.Logger
 	changed func()                  // told after every change of what token says
 	freed   func([]spec.InstanceID) // told which locks are no longer held
@@ -82,7 +83,7 @@ type locks struct {
 
 func newLocks(cfg *Config, changed func(), freed func([]spec.InstanceID)) *locks {
 	return &locks{
-		store: cfg.Store, session: cfg.Session, node: cfg.Node, logger: cfg.Logger.Named("locks"),
+		store: cfg.Store, session: cfg.Session, node: cfg.Node, fenced: cfg.Fenced, logger: cfg.Logger.Named("locks"),
 		changed: changed, freed: freed, wake: make(chan struct{}, 1),
 		wanted: map[spec.InstanceID]bool{}, held: map[spec.InstanceID]hold{},
 		lost: map[spec.InstanceID]string{}, attempts: map[spec.InstanceID]attempt{},

@@ -1,0 +1,124 @@
+package agent
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/runtime/state/consul"
+	"github.com/synergymesh/meshrun/runtime/state/consul/consultest"
+	"github.com/synergymesh/meshrun/runtime/state/follow"
+	"github.com/synergymesh/meshrun/runtime/watchdog"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// consulNode is a membership on a Consul server.
+type consulNode struct {
+	*membership
+	store state.Store
+
+	mu      sync.Mutex // guards revoked
+	revoked map[string]time.Time
+}
+
+func (n *consulNode) revokedAt(session string) time.Time {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.revoked[session]
+}
+
+func joinConsul(t *testing.T, server *consultest.Server, name string) *consulNode {
+	t.Helper()
+	store, err := consul.Open(t.Context(), consul.Options{Address: server.Address()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &consulNode{revoked: map[string]time.Time{}}
+	n.store = follow.Share(store, func() { n.putBack() })
+	n.membership = newMembership(memberConfig{
+		store: n.store, node: spec.Node{Name: name}, dir: t.TempDir(), fence: testFence, bootID: "boot",
+		clock: func() int64 { return int64(watchdog.Boottime()) },
+		lease: func(_ context.Context, l spec.Lease) error {
+			if l.Until == 0 {
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				n.revoked[l.Session] = time.Now()
+			}
+			return nil
+		},
+		changed: func() {}, problem: func(string) {}, logger: hclog.NewNullLogger(),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = n.run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		_ = n.store.Close()
+	})
+	waitFor(t, name+" to be a member", func() bool { return n.Session() != "" })
+	return n
+}
+
+// another reports whether a node has a session, and not that one.
+func another(n *consulNode, than string) bool {
+	s := n.Session()
+	return s != "" && s != than
+}
+
+// A backup of Consul from when a had the lock of a shard that b has now.
+func TestARestoredBackupLeavesNobodyWithTheLocksOfThen(t *testing.T) {
+	server, err := consultest.Start(t.Context(), consultest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Kill)
+	a, b := joinConsul(t, server, "a"), joinConsul(t, server, "b")
+	ofA, ofB := a.Session(), b.Session()
+	lock := state.ShardLock(spec.InstanceID{Job: "j", Process: "p"})
+	txn := func(ops ...state.Op) {
+		t.Helper()
+		if _, err := a.store.Txn(t.Context(), ops...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	txn(state.Op{Kind: state.OpLock, Key: lock, Session: ofA})
+	var backup []byte
+	if err := server.Call(t.Context(), http.MethodGet, "/v1/snapshot", nil, &backup); err != nil {
+		t.Fatal(err)
+	}
+	txn(state.Op{Kind: state.OpUnlock, Key: lock, Session: ofA}, state.Op{Kind: state.OpDelete, Key: lock})
+	txn(state.Op{Kind: state.OpLock, Key: lock, Session: ofB})
+	// Everybody follows the nodes, and one has come since.
+	joinConsul(t, server, "c")
+	for _, n := range []*consulNode{a, b} {
+		if nodes, _, err := n.store.Watch(t.Context(), state.NodesPrefix, 0); err != nil || len(nodes) != 3 {
+			t.Fatalf("%d nodes, %v", len(nodes), err)
+		}
+	}
+	if err := server.Call(t.Context(), http.MethodPut, "/v1/snapshot", backup, nil); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(2 * time.Minute); !another(a, ofA) || !another(b, ofB); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("a has session %q, b %q; they had %s and %s", a.Session(), b.Session(), ofA, ofB)
+		}
+	}
+	again := time.Now() // nobody has the lock before
+	for name, at := range map[string]time.Time{"a": a.revokedAt(ofA), "b": b.revokedAt(ofB)} {
+		if at.IsZero() || again.Sub(at) < testFence {
+			t.Errorf("%s: what lives under its lease was ended at %v, and locks are had again at %v", name, at, again)
+		}
+	}
+	if e, err := a.store.Get(t.Context(), lock); err == nil && e.Session != "" {
+		t.Errorf("the lock is still held, by %s", e.Session)
+	}
+}
