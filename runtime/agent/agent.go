@@ -149,6 +149,7 @@ type link struct {
 	listed      *catalog.Keeper                   // in Consul's catalog
 	scoped      func(context.Context) state.Store // with the rights of who asks
 	credentials api.Credentials                   // for other agents
+	enforcer    *enforcer                         // of the leases
 	joined      atomic.Pointer[membership]        // once all that it refreshes is there
 }
 
@@ -190,6 +191,10 @@ func (a *agent) open(ctx context.Context) error {
 	if a.cfg.Cluster != nil {
 		address = a.meet(ctx)
 	}
+	a.enforcer = newEnforcer(&enforcer{
+		renew: a.client.Renew, instances: a.engine.Instances, clock: boottime, emit: a.emit, logger: a.logger.Named("fence"),
+		kill: func(in *spec.Instance) (bool, error) { return watchdog.KillOutlived(a.cfg.DataDir, in) },
+	})
 	a.member = newMembership(a.memberConfig(address))
 	a.life.onStop("membership", a.depart)
 	a.scheduler = scheduler.New(a.store, a.cfg.Node, a.member.Session, a.logger)
@@ -225,6 +230,7 @@ func (a *agent) startLoops() {
 	a.life.start(ctx, "guard", (&guard{
 		dataDir: a.cfg.DataDir, args: a.cfg.Args, client: a.client, logger: a.logger.Named("guard"), leave: underSystemd(), emit: a.emit,
 	}).run, a.failed)
+	a.life.start(ctx, "fence", a.enforcer.run, a.failed)
 	a.life.start(ctx, "membership", a.member.run, a.failed)
 	a.life.start(ctx, "scheduler", a.scheduler.Run, a.failed)
 	a.life.start(ctx, "orchestrator", a.orchestrator.Run, a.failed)

@@ -220,7 +220,7 @@ func encode(seen *spec.Observed) ([]byte, error) {
 	if err == nil && len(b) > maxReport {
 		for i := range seen.Instances {
 			inst := &seen.Instances[i]
-			inst.Node, inst.BootID, inst.StartTicks, inst.Status, inst.ReloadHash, inst.Services = "", "", 0, "", "", nil
+			inst.Node, inst.BootID, inst.StartTicks, inst.Lease, inst.Status, inst.ReloadHash, inst.Services = "", "", 0, "", "", "", nil
 		}
 		b, err = json.Marshal(seen)
 	}

@@ -248,7 +248,9 @@ func (k *linuxKernel) Release(id spec.InstanceID) {
 // Signal signals the whole group of a process. The kernel does it through the
 // pidfd where it can (6.9 and later); elsewhere the identity is verified first.
 // The fence calls it too, from its own goroutine, until it has released p.
-func (k *linuxKernel) Signal(p *process, sig syscall.Signal) error {
+func (k *linuxKernel) Signal(p *process, sig syscall.Signal) error { return signalGroup(p, sig) }
+
+func signalGroup(p *process, sig syscall.Signal) error {
 	if p.pid == p.session {
 		err := unix.PidfdSendSignal(p.pidfd, sig, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP)
 		if err == nil || errors.Is(err, unix.ESRCH) {

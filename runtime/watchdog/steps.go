@@ -214,7 +214,7 @@ func (s *supervisor) holdProcess(in *instance, p *process) {
 		s.leases.fence.guard(p, in.lease)
 		s.leases.unheeded = true
 	}
-	in.view.PID, in.view.StartTicks, in.view.BootID = p.pid, p.startTicks, p.bootID
+	in.view.PID, in.view.StartTicks, in.view.BootID, in.view.Lease = p.pid, p.startTicks, p.bootID, in.lease
 }
 
 // listen learns the token of an instance's notify socket.
@@ -260,7 +260,7 @@ func (s *supervisor) ended(in *instance, exit spec.Exit, locked bool, now time.T
 		delete(s.procs, in.proc.token)
 		in.proc = nil
 	}
-	in.view.PID, in.view.StartTicks, in.view.BootID = 0, 0, ""
+	in.view.PID, in.view.StartTicks, in.view.BootID, in.view.Lease = 0, 0, "", ""
 	exit.At = now.UTC()
 	in.view.LastExit = &exit
 	d := decision{event: evDone}
