@@ -270,10 +270,11 @@ func (a *agent) serve() error {
 }
 
 // healthy reports whether the agent can do its work: its store answers. That
-// a cluster is away is no fault of the agent.
+// a cluster is away is no fault of the agent, but that it doesn't look after its
+// session is.
 func (a *agent) healthy(ctx context.Context) error {
 	if a.cfg.Cluster != nil {
-		return nil
+		return a.member.healthy()
 	}
 	_, err := a.store.Get(ctx, state.NodeKey(a.cfg.Node))
 	return err

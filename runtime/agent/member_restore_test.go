@@ -2,9 +2,12 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -121,4 +124,64 @@ func TestARestoredBackupLeavesNobodyWithTheLocksOfThen(t *testing.T) {
 	if e, err := a.store.Get(t.Context(), lock); err == nil && e.Session != "" {
 		t.Errorf("the lock is still held, by %s", e.Session)
 	}
+}
+
+// A restored backup may say that this session holds what others run by now.
+func TestAStoreThatWasPutBackCostsTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := join(t, openFlaky(t), "a", t.TempDir(), "boot")
+		old := n.Session()
+		lock := state.ShardLock(spec.InstanceID{Job: "j", Process: "p"})
+		if _, err := n.store.Txn(t.Context(), state.Op{Kind: state.OpLock, Key: lock, Session: old}); err != nil {
+			t.Fatal(err)
+		}
+		back := time.Now()
+		n.putBack()
+		if n.Session() != "" {
+			t.Error("the session is given out when it is known to be worth nothing")
+		}
+		synctest.Wait()
+		if !slices.Contains(n.told(), spec.Lease{Session: old}) {
+			t.Errorf("the lease was not revoked: %+v", n.lastLease())
+		}
+		if _, err := n.store.Session(t.Context(), old); !errors.Is(err, state.ErrSessionNotFound) {
+			t.Errorf("the old session lives: %v", err)
+		}
+		for n.Session() == "" {
+			pass(100 * time.Millisecond)
+			if time.Since(back) > time.Minute {
+				t.Fatal("it does not come back")
+			}
+		}
+		if took := time.Since(back); took < testFence+fenceSlack || n.Session() == old {
+			t.Errorf("it has session %s (was %s) after %v: others may still run what it takes", n.Session(), old, took)
+		}
+		if holder(t, n.store, "a") != n.Session() || n.problem() != "" {
+			t.Errorf("the record is held by %q, the problem is %q", holder(t, n.store, "a"), n.problem())
+		}
+	})
+}
+
+// The backup may be older than the session, and free what others run.
+func TestNothingIsTakenRightAfterASessionWasLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := join(t, openFlaky(t), "a", t.TempDir(), "boot")
+		op := state.Op{Kind: state.OpDelete, Key: state.NodeKey("a")} // so that no lock delay protects it
+		if _, err := n.store.Txn(t.Context(), op, state.Op{Kind: state.OpSet, Key: "x"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.store.DestroySession(t.Context(), n.Session()); err != nil {
+			t.Fatal(err)
+		}
+		pass(renewEvery)
+		for lost := time.Now(); time.Since(lost) < testFence; pass(100 * time.Millisecond) {
+			if s := n.Session(); s != "" {
+				t.Fatalf("session %s holds locks %v after the last one was lost", s, time.Since(lost))
+			}
+		}
+		pass(fenceSlack + renewEvery)
+		if n.Session() == "" {
+			t.Error("it does not come back")
+		}
+	})
 }

@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -170,11 +172,29 @@ func TestAnAgentsRestartGoesOnWithItsSession(t *testing.T) {
 }
 
 func TestACopyOfTheDataDirectoryIsAnotherNode(t *testing.T) {
+	for name, copyOf := range map[string]func(t *testing.T, store *flaky, dir string) *node{
+		"on another machine": func(t *testing.T, store *flaky, dir string) *node {
+			return join(t, store, "a", dir, "another boot")
+		},
+		"on the same machine": func(t *testing.T, store *flaky, dir string) *node {
+			second := filepath.Join(t.TempDir(), "copy")
+			if err := os.CopyFS(second, os.DirFS(dir)); err != nil {
+				t.Fatal(err)
+			}
+			return join(t, store, "a", second, "boot")
+		},
+	} {
+		t.Run(name, func(t *testing.T) { isAnother(t, copyOf) })
+	}
+}
+
+// isAnother demands that a copy of a data directory goes on with nothing.
+func isAnother(t *testing.T, copyOf func(t *testing.T, store *flaky, dir string) *node) {
 	synctest.Test(t, func(t *testing.T) {
 		store, dir := openFlaky(t), t.TempDir()
 		first := join(t, store, "a", dir, "boot")
 		session := first.Session()
-		copied := join(t, store, "a", dir, "another boot")
+		copied := copyOf(t, store, dir)
 		for range 60 {
 			pass(time.Second)
 			if copied.Session() != "" || first.Session() != session {
@@ -323,62 +343,63 @@ func TestANodesRecordThatSomebodyRemovedIsWrittenAgain(t *testing.T) {
 	})
 }
 
-// A restored backup may say that this session holds what others run by now.
-func TestAStoreThatWasPutBackCostsTheSession(t *testing.T) {
+// An agent from before directories were told apart remembers only its session.
+func TestAnUpgradedAgentGoesOnWithASessionOfNoPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := join(t, openFlaky(t), "a", t.TempDir(), "boot")
-		old := n.Session()
-		lock := state.ShardLock(spec.InstanceID{Job: "j", Process: "p"})
-		if _, err := n.store.Txn(t.Context(), state.Op{Kind: state.OpLock, Key: lock, Session: old}); err != nil {
+		store, dir := openFlaky(t), t.TempDir()
+		first := join(t, store, "a", dir, "boot")
+		session := first.Session()
+		first.end()
+		if err := writeFile(filepath.Join(dir, "session"), `{"session":"`+session+`","boot":"boot"}`); err != nil {
 			t.Fatal(err)
 		}
-		back := time.Now()
-		n.putBack()
-		if n.Session() != "" {
-			t.Error("the session is given out when it is known to be worth nothing")
-		}
-		synctest.Wait()
-		if !slices.Contains(n.told(), spec.Lease{Session: old}) {
-			t.Errorf("the lease was not revoked: %+v", n.lastLease())
-		}
-		if _, err := n.store.Session(t.Context(), old); !errors.Is(err, state.ErrSessionNotFound) {
-			t.Errorf("the old session lives: %v", err)
-		}
-		for n.Session() == "" {
-			pass(100 * time.Millisecond)
-			if time.Since(back) > time.Minute {
-				t.Fatal("it does not come back")
-			}
-		}
-		if took := time.Since(back); took < testFence+fenceSlack || n.Session() == old {
-			t.Errorf("it has session %s (was %s) after %v: others may still run what it takes", n.Session(), old, took)
-		}
-		if holder(t, n.store, "a") != n.Session() || n.problem() != "" {
-			t.Errorf("the record is held by %q, the problem is %q", holder(t, n.store, "a"), n.problem())
+		second := join(t, store, "a", dir, "boot")
+		text, err := os.ReadFile(filepath.Join(dir, "session"))
+		if second.Session() != session || err != nil || !strings.Contains(string(text), `"place"`) {
+			t.Errorf("it has session %q, the first had %q; remembered is %s, %v", second.Session(), session, text, err)
 		}
 	})
 }
 
-// The backup may be older than the session, and free what others run.
-func TestNothingIsTakenRightAfterASessionWasLost(t *testing.T) {
+// A disk that hangs holds up who writes to it, and nobody else.
+func TestADrainThatCannotBeNotedHoldsUpNobody(t *testing.T) {
+	dir := t.TempDir()
+	m := newMembership(memberConfig{dir: dir, clock: virtual, logger: hclog.NewNullLogger()})
+	pipe := filepath.Join(dir, "draining.new")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	noted := make(chan struct{})
+	go func() {
+		defer close(noted)
+		m.drain(true) // blocks until somebody reads
+	}()
+	waitFor(t, "the drain", func() bool { return m.record().Draining && m.Session() == "" })
+	select {
+	case <-noted:
+		t.Error("it was noted on a disk that hangs")
+	default:
+	}
+	f, err := os.Open(pipe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	<-noted
+}
+
+func TestAMemberIsUnwellOnceItsSessionIsNotLookedAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := join(t, openFlaky(t), "a", t.TempDir(), "boot")
-		op := state.Op{Kind: state.OpDelete, Key: state.NodeKey("a")} // so that no lock delay protects it
-		if _, err := n.store.Txn(t.Context(), op, state.Op{Kind: state.OpSet, Key: "x"}); err != nil {
-			t.Fatal(err)
+		n.store.setAway(true)
+		pass(time.Hour)
+		if err := n.healthy(); err != nil {
+			t.Errorf("the store is away: %v", err)
 		}
-		if err := n.store.DestroySession(t.Context(), n.Session()); err != nil {
-			t.Fatal(err)
-		}
-		pass(renewEvery)
-		for lost := time.Now(); time.Since(lost) < testFence; pass(100 * time.Millisecond) {
-			if s := n.Session(); s != "" {
-				t.Fatalf("session %s holds locks %v after the last one was lost", s, time.Since(lost))
-			}
-		}
-		pass(fenceSlack + renewEvery)
-		if n.Session() == "" {
-			t.Error("it does not come back")
+		n.end()
+		pass(stuckAfter + time.Second)
+		if err := n.healthy(); err == nil {
+			t.Error("nobody looks after the session, and all is said to be well")
 		}
 	})
 }
