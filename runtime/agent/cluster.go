@@ -149,7 +149,7 @@ func (a *agent) memberConfig(address string) memberConfig {
 	cfg := memberConfig{
 		store: a.store, dir: a.cfg.DataDir,
 		node:  spec.Node{Name: a.cfg.Node, Address: address, Labels: a.cfg.Labels, Weight: a.cfg.Weight, Capacity: a.cfg.Capacity, Version: a.cfg.Version},
-		lease: a.enforcer.grant, changed: a.refresh,
+		lease: a.enforcer.grant, changed: a.refresh, moved: a.engine.Retry,
 		problem: func(text string) { a.backend.problem("membership", text) },
 		bootID:  bootID(), clock: boottime, logger: a.logger.Named("membership"),
 	}

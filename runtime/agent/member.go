@@ -50,8 +50,9 @@ type memberConfig struct {
 	// lease tells the watchdog until when (CLOCK_BOOTTIME, in nanoseconds) what
 	// lives under a session may live.
 	lease func(ctx context.Context, l spec.Lease) error
-	// changed is told after every change of what Session returns.
-	changed func()
+	// changed is told after every change of what Session returns, and moved when
+	// a node has come or gone: its locks may be free.
+	changed, moved func()
 	// problem notes what is wrong, or with an empty text that it is mended.
 	problem func(text string)
 	bootID  string

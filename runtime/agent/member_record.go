@@ -128,7 +128,7 @@ func (m *membership) followRecord(ctx context.Context) {
 		index = next
 		if now := keys(entries); now != others {
 			others = now
-			m.cfg.changed() // the locks of one that has gone may be free
+			m.cfg.moved()
 		}
 		session, held := m.Session(), false
 		for _, e := range entries {

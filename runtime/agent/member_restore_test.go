@@ -54,7 +54,7 @@ func joinConsul(t *testing.T, server *consultest.Server, name string) *consulNod
 			}
 			return nil
 		},
-		changed: func() {}, problem: func(string) {}, logger: hclog.NewNullLogger(),
+		changed: func() {}, moved: func() {}, problem: func(string) {}, logger: hclog.NewNullLogger(),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

@@ -94,7 +94,7 @@ func join(t *testing.T, store *flaky, name, dir, boot string) *node {
 			n.leases = append(n.leases, l)
 			return nil
 		},
-		changed: func() {},
+		changed: func() {}, moved: func() {},
 		problem: func(text string) {
 			n.mu.Lock()
 			defer n.mu.Unlock()

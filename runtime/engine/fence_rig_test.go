@@ -19,6 +19,7 @@ type spyStore struct {
 	state.Store
 	mu    sync.Mutex // guards all below
 	gets  int        // of shard locks
+	lists int        // of shard locks
 	locks int        // transactions that would take one
 	mute  bool       // the answer of the next of those is lost
 	away  bool       // locks cannot be listed
@@ -68,6 +69,9 @@ func (s *spyStore) Txn(ctx context.Context, ops ...state.Op) (uint64, error) {
 
 func (s *spyStore) List(ctx context.Context, prefix string) ([]state.Entry, uint64, error) {
 	s.mu.Lock()
+	if prefix == state.ShardLocksPrefix {
+		s.lists++
+	}
 	away := s.away && prefix == state.ShardLocksPrefix
 	s.mu.Unlock()
 	if away {

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,6 +70,36 @@ func (l *locks) stands(ctx context.Context, session string) error {
 	}
 	if l.session() != session {
 		return errMoved
+	}
+	return nil
+}
+
+// confirm asks the store whether the session holds what it is thought to, if
+// that is in doubt, and makes it be compared if not.
+func (l *locks) confirm(ctx context.Context, session string) error {
+	l.mu.Lock()
+	ids := slices.Collect(maps.Keys(l.held))
+	needless := !l.doubt || l.look || session != l.holding
+	l.doubt = false
+	l.mu.Unlock()
+	if needless {
+		return nil
+	}
+	for batch := range slices.Chunk(ids, state.MaxTxnOps) {
+		ops := make([]state.Op, len(batch))
+		for i, id := range batch {
+			ops[i] = state.Op{Kind: state.OpCheckSession, Key: state.ShardLock(id), Session: session}
+		}
+		_, err := l.store.Txn(ctx, ops...)
+		if errors.Is(err, state.ErrConflict) {
+			l.mu.Lock()
+			l.look = true
+			l.mu.Unlock()
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("confirm shard locks: %w", err)
+		}
 	}
 	return nil
 }
