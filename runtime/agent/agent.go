@@ -228,7 +228,7 @@ func (a *agent) startLoops() {
 	ctx := context.Background() // ended by the lifecycle, in order
 	a.startCatalog()
 	a.life.start(ctx, "guard", (&guard{
-		dataDir: a.cfg.DataDir, args: a.cfg.Args, client: a.client, logger: a.logger.Named("guard"), leave: underSystemd(), emit: a.emit,
+		dataDir: a.cfg.DataDir, args: a.cfg.Args, client: a.client, logger: a.logger.Named("guard"), leave: underSystemd(), emit: a.emit, mute: firstAnswer,
 	}).run, a.failed)
 	a.life.start(ctx, "fence", a.enforcer.run, a.failed)
 	a.life.start(ctx, "membership", a.member.run, a.failed)
