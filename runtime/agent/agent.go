@@ -176,7 +176,8 @@ func (a *agent) open(ctx context.Context) error {
 		Refused:    func(err error) bool { return errors.Is(err, watchdog.ErrRefused) },
 		Emit:       a.emit,
 	})
-	a.registry = newRegistry(a.cfg.Node, a.store, a.sessionNow, a.logger)
+	a.orchestrator = orchestrator.New(a.store, a.cfg.Node, a.sessionNow, a.logger)
+	a.registry = newRegistry(a.cfg.Node, a.store, a.sessionNow, a.orchestrator, a.logger)
 	a.backend = &backend{
 		node: a.cfg.Node, version: a.cfg.Version, dataDir: a.cfg.DataDir, started: time.Now(),
 		store: a.store, scoped: a.scoped, watchdog: a.client, engine: a.engine, engines: a.registry, sealer: seal, logger: a.logger,
@@ -198,7 +199,6 @@ func (a *agent) open(ctx context.Context) error {
 	a.member = newMembership(a.memberConfig(address))
 	a.life.onStop("membership", a.depart)
 	a.scheduler = scheduler.New(a.store, a.cfg.Node, a.member.Session, a.logger)
-	a.orchestrator = orchestrator.New(a.store, a.cfg.Node, a.member.Session, a.logger)
 	a.joined.Store(a.member)
 	// On one machine the session is there at once; a cluster may be away, and
 	// what runs here goes on without it.
