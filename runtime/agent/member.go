@@ -177,7 +177,7 @@ func (m *membership) renew(ctx context.Context) error {
 	renewal, end := context.WithTimeout(ctx, renewTimeout)
 	err := m.cfg.store.RenewSession(renewal, m.id)
 	end()
-	if errors.Is(err, state.ErrSessionNotFound) {
+	if errors.Is(err, state.ErrSessionNotFound) && m.isGone(ctx) {
 		m.lost(ctx, "the store does not know it any more")
 	}
 	if err != nil {
@@ -198,6 +198,13 @@ func (m *membership) renew(ctx context.Context) error {
 	}
 	m.publish(m.id)
 	return nil
+}
+
+// isGone makes sure that the session is gone: a store that has just been
+// started may say so of one that it has not read yet.
+func (m *membership) isGone(ctx context.Context) bool {
+	_, err := m.cfg.store.Session(ctx, m.id)
+	return errors.Is(err, state.ErrSessionNotFound)
 }
 
 // grant tells the watchdog; if it is away, it goes by what it was told before.
