@@ -131,7 +131,7 @@ func (a *agent) openCluster(ctx context.Context) error {
 	}
 	a.consul = store
 	a.scoped = func(ctx context.Context) state.Store { return store.As(api.CallOf(ctx).Token) }
-	a.store = newJanitor(follow.Share(store), a.logger)
+	a.store = newJanitor(follow.Share(store, a.putBack), a.logger)
 	a.life.onStop("store", func(context.Context) error { return a.store.Close() })
 	return nil
 }
@@ -150,9 +150,9 @@ func (a *agent) memberConfig(address string) memberConfig {
 	cfg := memberConfig{
 		store: a.store, dir: a.cfg.DataDir,
 		node:  spec.Node{Name: a.cfg.Node, Address: address, Labels: a.cfg.Labels, Weight: a.cfg.Weight, Capacity: a.cfg.Capacity, Version: a.cfg.Version},
-		lease: a.client.Renew, changed: a.refresh,
+		lease: a.enforcer.grant, changed: a.refresh, moved: a.engine.Retry,
 		problem: func(text string) { a.backend.problem("membership", text) },
-		bootID:  bootID(), clock: func() int64 { return int64(watchdog.Boottime()) }, logger: a.logger.Named("membership"),
+		bootID:  bootID(), clock: boottime, logger: a.logger.Named("membership"),
 	}
 	if c := a.cfg.Cluster; c != nil {
 		if cfg.fence = c.Fence; cfg.fence == 0 {
@@ -160,6 +160,16 @@ func (a *agent) memberConfig(address string) memberConfig {
 		}
 	}
 	return cfg
+}
+
+// boottime reads CLOCK_BOOTTIME in nanoseconds.
+func boottime() int64 { return int64(watchdog.Boottime()) }
+
+// putBack tells that the store was put back to an earlier state.
+func (a *agent) putBack() {
+	if m := a.joined.Load(); m != nil { // nothing is held before
+		m.putBack()
+	}
 }
 
 // refresh tells the parts that hold locks that the session is another one.

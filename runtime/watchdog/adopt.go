@@ -186,7 +186,7 @@ func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, n
 			break
 		}
 		// It ended while nobody watched. Nobody knows how.
-		in.view.PID, in.view.StartTicks = 0, 0
+		in.view.PID, in.view.StartTicks, in.view.Lease = 0, 0, ""
 		s.ended(in, spec.Exit{Unknown: true}, false, now)
 	case in.phase == pending && forking && in.uncertain():
 		in.phase = hooking

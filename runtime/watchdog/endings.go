@@ -13,7 +13,7 @@ func (s *supervisor) ended(in *instance, exit spec.Exit, locked bool, now time.T
 		delete(s.procs, in.proc.token)
 		in.proc = nil
 	}
-	in.view.PID, in.view.StartTicks = 0, 0
+	in.view.PID, in.view.StartTicks, in.view.Lease = 0, 0, ""
 	if in.hook != "" {
 		s.hookEnded(in, exit, locked, now)
 		return

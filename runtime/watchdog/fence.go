@@ -82,6 +82,7 @@ func (f *fence) open() {
 func (f *fence) close() {
 	f.clock.Close()
 	f.wg.Wait()
+	f.file.settle()
 }
 
 // ring does what is due, and tells the loop to look.

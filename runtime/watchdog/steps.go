@@ -262,7 +262,7 @@ func (s *supervisor) holdProcess(in *instance, p *process) {
 		s.leases.fence.guard(p, in.lease)
 		s.leases.unheeded = true
 	}
-	in.view.PID, in.view.StartTicks, in.view.BootID = p.pid, p.startTicks, p.bootID
+	in.view.PID, in.view.StartTicks, in.view.BootID, in.view.Lease = p.pid, p.startTicks, p.bootID, in.lease
 }
 
 // listen learns the token of an instance's notify socket.
