@@ -180,7 +180,7 @@ func (s *Store) list(ctx context.Context, prefix string, limit time.Duration, q 
 // more: reading one key is refused openly.
 func (s *Store) vouch(ctx context.Context, prefix string, n int, meta *api.QueryMeta) error {
 	if meta.ResultsFilteredByACLs {
-		return denied("Consul has left out keys that the token may not read", s.opts.Prefix)
+		return s.denied(ctx, "Consul has left out keys that the token may not read")
 	}
 	key := s.opts.Prefix + prefix
 	if n > 0 || key == "" || meta.DefaultACLPolicy != "deny" {
