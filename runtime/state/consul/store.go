@@ -50,9 +50,6 @@ type Options struct {
 	// Prefix stands before every key in Consul, and is no part of the keys that
 	// callers see.
 	Prefix string
-	// SessionChecks are node checks of the local Consul agent, beside its
-	// serfHealth, that end every session when they turn critical.
-	SessionChecks []string
 	// Timeout ends a request that is not answered; 0 means DefaultTimeout.
 	Timeout time.Duration
 	// Wait is how long one blocking query lasts, at most ten minutes; 0 means
