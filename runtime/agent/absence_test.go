@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,13 +81,16 @@ func TestANodeThatDoesNotReachTheStoreAsksTheOthersInTurn(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		var mu sync.Mutex // guards questions
 		var questions []string
 		begun := time.Now()
 		tenure := newTenure(func() time.Duration { return time.Since(begun) })
 		a := &absence{node: "a", store: store, tenure: tenure, after: testFence, logger: hclog.NewNullLogger(), peer: func(n spec.Node) (peer, error) {
 			p := &asked{}
 			p.EndSessionFunc = func(_ context.Context, end api.SessionEnd) error {
+				mu.Lock()
 				questions = append(questions, n.Name)
+				mu.Unlock()
 				if end.Node != "a" || end.Session != "s" || time.Duration(end.Silent) < testFence {
 					t.Errorf("asked for %+v", end)
 				}
@@ -104,6 +108,8 @@ func TestANodeThatDoesNotReachTheStoreAsksTheOthersInTurn(t *testing.T) {
 		same := func(when string, want ...string) {
 			t.Helper()
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if !slices.Equal(questions, want) {
 				t.Errorf("%s: asked %q, want %q", when, questions, want)
 			}
