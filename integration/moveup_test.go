@@ -61,6 +61,9 @@ func TestAMachineMovesUpToConsulAndItsProcessesGoOn(t *testing.T) {
 		}
 		return nil
 	})
+	if out := n.must("status"); !strings.Contains(out, "what runs is left as it is") {
+		t.Errorf("status does not say what becomes of it:\n%s", out)
+	}
 	n.must("snapshot", "restore", saved)
 	for id, pid := range plain {
 		if i := n.waitPhase(id, spec.PhaseRunning); i.PID != pid {
