@@ -190,7 +190,7 @@ func (a *agent) open(ctx context.Context) error {
 		store: a.store, scoped: a.scoped, watchdog: a.client, engine: a.engine, seen: a.engine.WaitInstances, engines: a.registry, sealer: seal, logger: a.logger,
 		shutdown: func(stop bool) { a.end(ending{shutdown: true, stopInstances: stop}) },
 		restart:  func() { a.end(ending{}) },
-		problems: map[string]string{}, grace: a.grace(),
+		problems: map[string]string{}, grace: a.grace(), tenure: newTenure(watchdog.Boottime),
 	}
 	a.backend.problem("state", repaired)
 	a.server = api.NewServer(api.Config{Backend: a.answers(), Logger: a.logger, SocketPath: filepath.Join(a.cfg.DataDir, "agent.sock")})

@@ -40,6 +40,8 @@ type Cluster struct {
 	Certificates api.CertificateFiles
 }
 
+func (c *Cluster) fence() time.Duration { return cmp.Or(c.Fence, DefaultFence) }
+
 // DefaultListen is where an agent lets other agents in. The address that it
 // tells them is that of this machine's Consul agent.
 const DefaultListen = ":7450"
@@ -96,6 +98,11 @@ func (a *agent) joinMesh() api.Backend {
 	a.backend.seen = m.feed.wait
 	a.life.onStop("peers", func(context.Context) error { m.peers.close(); return nil })
 	a.life.start(context.Background(), "feed", m.feed.run, a.failed)
+	away := &absence{
+		node: a.cfg.Node, store: a.store, tenure: a.backend.tenure, after: a.cfg.Cluster.fence(),
+		peer: m.peers.of, logger: a.logger.Named("absence"),
+	}
+	a.life.start(context.Background(), "absence", away.run, a.failed)
 	return m
 }
 
@@ -155,8 +162,10 @@ func (a *agent) memberConfig(address string) memberConfig {
 		bootID:  bootID(), clock: boottime, logger: a.logger.Named("membership"),
 	}
 	if c := a.cfg.Cluster; c != nil {
-		if cfg.fence = c.Fence; cfg.fence == 0 {
-			cfg.fence = DefaultFence
+		cfg.fence = c.fence()
+		cfg.lease = func(ctx context.Context, l spec.Lease) error {
+			a.backend.tenure.note(l, cfg.fence)
+			return a.client.Renew(ctx, l)
 		}
 	}
 	return cfg
