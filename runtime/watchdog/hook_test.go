@@ -1,10 +1,12 @@
 package watchdog
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/synergymesh/meshrun/spec"
@@ -344,4 +346,64 @@ func TestSuccessorGoesOnWithHooks(t *testing.T) {
 		}
 		w.wantsRan("before", "before", "after:failed", "program", "after:4")
 	})
+}
+
+func TestWhatWasUpBeforeARebootIsCleanedUpAfterIt(t *testing.T) {
+	inSuccession(t, func(w *world, succeed func() *world) {
+		l := hooked("a")
+		l.Restart.Policy = spec.RestartNever
+		w.set(l)
+		w.exits(l.ID, 0)
+		w.wants(l.ID, spec.PhaseRunning, 1)
+		clear(w.fake.live)
+		w.fake.boot = "another"
+		w = succeed()
+		w.exits(l.ID, 0)
+		w.exits(l.ID, 0)
+		w.wants(l.ID, spec.PhaseRunning, 2)
+		w.wantsRan("before", "program", "after:unknown", "before", "program")
+	})
+}
+
+func TestForkThatNobodySawIsCleanedUpAfterAndNotRepeated(t *testing.T) {
+	for _, c := range []struct {
+		phase phase
+		hook  spec.HookTime
+		ran   []string
+	}{
+		{pending, spec.HookBeforeStart, []string{"after:failed"}},
+		{hooking, "", []string{"after:unknown"}},
+		{cleaning, spec.HookAfterStop, []string{"after:4"}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, t.TempDir(), newFakeKernel(t))
+			l := hooked("a")
+			v := spec.Instance{ID: l.ID, Generation: 1, Phase: c.phase.public(), LastExit: &spec.Exit{Code: 4}}
+			w.start(&replayed{entries: map[spec.InstanceID]*entry{l.ID: {Launch: l, Instance: v,
+				Keep: keep{Phase: c.phase, Nonce: "n", Forking: true, Hook: c.hook}}}})
+			w.wants(l.ID, spec.PhaseStopping, 1)
+			w.wantsRan(c.ran...)
+			w.exits(l.ID, 0)
+			w.wants(l.ID, spec.PhaseBackoff, 1)
+			w.stop()
+		})
+	}
+}
+
+func TestHooksThatCannotBeAreRefused(t *testing.T) {
+	for words, spoil := range map[string]func(l *spec.Launch){
+		"unknown hook":   func(l *spec.Launch) { l.Hooks[0].When = "before_stop" },
+		"twice":          func(l *spec.Launch) { l.Hooks[0].When = spec.HookAfterStop },
+		"has no command": func(l *spec.Launch) { l.Hooks[1].Argv = nil },
+		"greater than 0": func(l *spec.Launch) { l.Hooks[1].Timeout = 0 },
+		"NUL byte":       func(l *spec.Launch) { l.Hooks[1].Argv = []string{"a", "secret\x00"} },
+		"one line":       func(l *spec.Launch) { l.Expire = &spec.Expire{Why: "a\nb"} },
+	} {
+		l := hooked("a")
+		spoil(&l)
+		err := checkBatch([]spec.Launch{l}, nil)
+		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), words) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", words, err)
+		}
+	}
 }
