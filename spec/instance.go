@@ -203,9 +203,11 @@ type Instance struct {
 	PID        int    `json:"pid,omitempty"`
 	// StartTicks is the kernel's start time of PID, in clock ticks since
 	// boot (proc(5), stat field 22): with it and BootID, PID is an identity.
-	StartTicks uint64    `json:"start_ticks,omitempty"`
-	BootID     string    `json:"boot_id,omitempty"`
-	Started    time.Time `json:"started,omitzero"`
+	StartTicks uint64 `json:"start_ticks,omitempty"`
+	BootID     string `json:"boot_id,omitempty"`
+	// Lease is the session under whose lease PID lives, if it lives under one.
+	Lease   string    `json:"lease,omitempty"`
+	Started time.Time `json:"started,omitzero"`
 	// ReadyAt is when this generation became ready.
 	ReadyAt time.Time `json:"ready_at,omitzero"`
 	// NextStart is when an instance in backoff is started again.

@@ -31,6 +31,13 @@ func update(shards int, spoil func(*Update)) func(*Job) {
 	}
 }
 
+// hook returns a hook that nothing is wrong with.
+func hook(when HookTime) Hook {
+	h := DefaultHook(when)
+	h.Command = []Template{"true"}
+	return h
+}
+
 // numbers returns n different texts.
 func numbers(n int) (out []string) {
 	for i := range n {
@@ -57,6 +64,12 @@ func TestValidateNamesEachFault(t *testing.T) {
 		"user":                {func(j *Job) { j.Processes[1].User = "a b" }, "web/user", "name:group"},
 		"variable":            {func(j *Job) { j.Processes[1].Env = map[string]Template{"A-B": ""} }, "web/env.A-B", "letters, digits"},
 		"meshrun's variable":  {func(j *Job) { j.Processes[1].Env = map[string]Template{"MESHRUN_JOB": ""} }, "web/env.MESHRUN_JOB", "set by meshrun"},
+		"unknown hook":        {func(j *Job) { j.Processes[1].Hooks = []Hook{hook("before_stop")} }, "web/hook.before_stop", "after_stop"},
+		"two hooks":           {func(j *Job) { j.Processes[1].Hooks = []Hook{hook(HookAfterStop), hook(HookAfterStop)} }, "web/hook.after_stop", "one script"},
+		"hook without":        {func(j *Job) { h := hook(HookAfterStop); h.Command = nil; j.Processes[1].Hooks = []Hook{h} }, "web/hook.after_stop.command", "empty"},
+		"hook of nothing":     {func(j *Job) { h := hook(HookAfterStop); h.Command[0] = ""; j.Processes[1].Hooks = []Hook{h} }, "web/hook.after_stop.command[0]", "empty string"},
+		"NUL in a hook":       {func(j *Job) { h := hook(HookBeforeStart); h.Command[0] = "a\x00"; j.Processes[1].Hooks = []Hook{h} }, "web/hook.before_start.command[0]", "NUL"},
+		"hook without time":   {func(j *Job) { h := hook(HookBeforeStart); h.Timeout = 0; j.Processes[1].Hooks = []Hook{h} }, "web/hook.before_start.timeout", "killed"},
 		"too many shards":     {func(j *Job) { j.Processes[0].Shards = MaxShards + 1 }, "migrate/shards", "from 0 to"},
 		"unknown policy":      {func(j *Job) { j.Processes[1].Restart.Policy = "maybe" }, "web/restart.policy", "on-failure"},
 		"never with attempts": {func(j *Job) { r := &j.Processes[0].Restart; r.Policy, r.Attempts = RestartNever, 7 }, "migrate/restart.attempts", "contradicts"},

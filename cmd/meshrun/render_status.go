@@ -90,6 +90,9 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	switch {
 	case v.JobsUnknown:
 		note = "what is wanted of it is not known now"
+	case len(v.Jobs) == 0 && slices.ContainsFunc(instances, func(i spec.Instance) bool { return i.Phase == spec.PhaseRunning }):
+		// A cluster's store that never had a job ends nothing.
+		note = "the store has no jobs; what runs is left as it is until it has"
 	case job != nil:
 		note = fmt.Sprintf("version %d, %s %s ago by %s", job.Version, whyText(job.Why), ago(o.now.Sub(job.When)), job.Who)
 	}

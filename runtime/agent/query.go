@@ -31,6 +31,8 @@ type backend struct {
 	// grace is how long an exclusive shard has to end by itself when its node
 	// loses the cluster; 0 where there is none to lose.
 	grace time.Duration
+	// tenure is how long this node has been a member.
+	tenure *tenure
 	// scoped returns the store with the rights of who asks (api.CallOf); nil
 	// where there are no rights to tell apart. See storeFor.
 	scoped   func(context.Context) state.Store

@@ -42,6 +42,7 @@ type fakeKernel struct {
 	untidy    int // how often Tidy still finds something
 	reclaimed map[string]int
 	signals   []string
+	ran       []string // what was executed, and the exit that after_stop is told
 	dropped   chan struct{}
 	lost      map[spec.InstanceID]uint64
 	boot      string
@@ -109,11 +110,18 @@ func (k *fakeKernel) Start(starts []start, done func(int, *process, error)) {
 		if k.onStart != nil {
 			k.onStart(st.launch)
 		}
-		if !k.fence.allows(st.launch.Lease) {
+		if !k.fence.allows(st.launch.Lease, st.cleans()) {
 			done(i, nil, errFenced)
 			continue
 		}
 		p, err := k.startOne(st.launch)
+		if err == nil {
+			what := st.argv()[0]
+			if st.cleans() {
+				what += ":" + st.exit
+			}
+			k.ran = append(k.ran, what)
+		}
 		done(i, p, err)
 	}
 }

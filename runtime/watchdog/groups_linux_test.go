@@ -127,9 +127,9 @@ const escapee = `setsid sh -c 'echo free $$; exec sleep 1000' & `
 func TestWantOfMemoryIsToldFromOtherKills(t *testing.T) {
 	needGroups(t)
 	d := startDaemon(t, t.TempDir())
-	greedy := limited("greedy", "exec tail /dev/zero", spec.Resources{Memory: 16 << 20})
-	shelled := limited("shelled", "tail /dev/zero; exit $?", spec.Resources{Memory: 16 << 20})
-	killed := limited("killed", "kill -KILL $$", spec.Resources{Memory: 16 << 20})
+	greedy := limited("greedy", "exec tail /dev/zero", spec.Resources{Memory: 8 << 20})
+	shelled := limited("shelled", "tail /dev/zero; exit $?", spec.Resources{Memory: 8 << 20})
+	killed := limited("killed", "kill -KILL $$", spec.Resources{Memory: 8 << 20})
 	for _, l := range []*spec.Launch{&greedy, &shelled, &killed} {
 		l.Restart.Policy = spec.RestartNever
 	}

@@ -26,6 +26,8 @@ const (
 	envLockFD     = "MESHRUN_LOCK_FD"
 	envLease      = "MESHRUN_LEASE"
 	envSocket     = "MESHRUN_WATCHDOG_SOCKET"
+	envHook       = "MESHRUN_HOOK"
+	envExit       = "MESHRUN_EXIT" // after_stop only: how the program ended
 )
 
 // process is one generation's process as the kernel knows it: a pidfd, and the
@@ -59,7 +61,22 @@ const startBatch = 64
 type start struct {
 	launch *spec.Launch
 	marks  marks
+	// hook is forked instead of the program; nil for the program.
+	hook *spec.LaunchHook
+	exit string // MESHRUN_EXIT
 }
+
+// argv is what is executed.
+func (st *start) argv() []string {
+	if st.hook != nil {
+		return st.hook.Argv
+	}
+	return st.launch.Argv
+}
+
+// cleans reports whether it is an after_stop hook: one may run until the end of
+// the lease, under which nothing else is started any more.
+func (st *start) cleans() bool { return st.hook != nil && st.hook.When == spec.HookAfterStop }
 
 // kernelEvent is something that happened to a process or a notify socket.
 // Tokens are never reused, so that a late event finds nobody.
@@ -84,6 +101,7 @@ type sighting struct {
 	generation uint64
 	nonce      string
 	lease      string // that it was started under
+	hook       spec.HookTime
 	unrecorded bool
 	pid, pgid  int
 	session    int

@@ -250,7 +250,7 @@ func (k *linuxKernel) Release(id spec.InstanceID) {
 // so that nobody escapes by a group of his own.
 // The fence calls it too, from its own goroutine, until it has released p.
 func (k *linuxKernel) Signal(p *process, sig syscall.Signal) error {
-	err := k.signalGroup(p, sig)
+	err := signalGroup(p, sig)
 	if g := p.group.Load(); g != nil && sig == unix.SIGKILL {
 		err = errors.Join(err, g.Kill())
 	}
@@ -259,7 +259,7 @@ func (k *linuxKernel) Signal(p *process, sig syscall.Signal) error {
 
 // signalGroup signals the process group. The kernel does it through the pidfd
 // where it can (6.9 and later); elsewhere the identity is verified first.
-func (k *linuxKernel) signalGroup(p *process, sig syscall.Signal) error {
+func signalGroup(p *process, sig syscall.Signal) error {
 	if p.pid == p.session {
 		err := unix.PidfdSendSignal(p.pidfd, sig, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP)
 		if err == nil || errors.Is(err, unix.ESRCH) {

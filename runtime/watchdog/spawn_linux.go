@@ -85,7 +85,9 @@ func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
 type order struct {
 	prepared
 	launch *spec.Launch
+	argv   []string
 	env    []string
+	cleans bool
 	stem   string // of the paths of the instance's pipes, socket and lock
 	notify bool
 	group  *cgroup.Group // to be born in, or nil
@@ -94,7 +96,7 @@ type order struct {
 // order checks a launch and opens what its instance keeps.
 func (k *linuxKernel) order(st start) (order, error) {
 	l := st.launch
-	p, err := prepare(l)
+	p, err := prepare(l, st.argv())
 	if err != nil {
 		return order{}, err
 	}
@@ -102,7 +104,7 @@ func (k *linuxKernel) order(st start) (order, error) {
 	if _, err := k.Hold(l, false); err != nil {
 		return order{}, err
 	}
-	return order{prepared: p, launch: l, env: k.environment(l, st.marks), stem: k.path(l.ID, ""),
+	return order{prepared: p, launch: l, argv: st.argv(), env: k.environment(st), cleans: st.cleans(), stem: k.path(l.ID, ""),
 		notify: k.held[l.ID].notify >= 0, group: k.groups.prepared[l.ID]}, nil
 }
 
@@ -120,7 +122,7 @@ func (k *linuxKernel) expose(id spec.InstanceID, pid int) {
 // fork opens what the process inherits, and forks. It runs on the spawner's
 // thread. It tells when the process was born if it can without asking.
 func (k *linuxKernel) fork(o order, f *forked) error {
-	if !k.fence.allows(o.launch.Lease) {
+	if !k.fence.allows(o.launch.Lease, o.cleans) {
 		return errFenced
 	}
 	files, err := o.files(k.spawner.null)
@@ -138,7 +140,7 @@ func (k *linuxKernel) fork(o order, f *forked) error {
 	f.joined, err = k.spawner.within(o.group, into, func() error {
 		before := bootTicks()
 		var err error
-		if f.pid, err = syscall.ForkExec(o.path, o.launch.Argv, attr); err != nil {
+		if f.pid, err = syscall.ForkExec(o.path, o.argv, attr); err != nil {
 			return explain(err, o.prepared, o.launch)
 		}
 		if after := bootTicks(); after == before {
@@ -231,7 +233,8 @@ func (o *order) files(null int) ([]uintptr, error) {
 
 // environment is the launch's own and what the watchdog adds; of a variable
 // that is there twice, the watchdog's counts.
-func (k *linuxKernel) environment(l *spec.Launch, m marks) []string {
+func (k *linuxKernel) environment(st start) []string {
+	l, m := st.launch, st.marks
 	add := []string{
 		envInstance + "=" + l.ID.String(),
 		envGeneration + "=" + markGeneration(m),
@@ -240,10 +243,16 @@ func (k *linuxKernel) environment(l *spec.Launch, m marks) []string {
 	if m.unrecorded {
 		add = append(add, envUnrecorded+"=1")
 	}
-	if wantsNotify(l) {
+	if st.hook != nil {
+		add = append(add, envHook+"="+string(st.hook.When))
+	}
+	if st.cleans() {
+		add = append(add, envExit+"="+st.exit)
+	}
+	if st.hook == nil && wantsNotify(l) {
 		add = append(add, "NOTIFY_SOCKET="+k.path(l.ID, ".notify"))
 	}
-	if l.Watchdog != nil {
+	if st.hook == nil && l.Watchdog != nil {
 		add = append(add, "WATCHDOG_USEC="+strconv.FormatInt(int64(l.Watchdog.Timeout.Std()/time.Microsecond), 10))
 	}
 	if l.Exclusive {
@@ -253,7 +262,8 @@ func (k *linuxKernel) environment(l *spec.Launch, m marks) []string {
 		add = append(add, envLease+"="+l.Lease)
 	}
 	own := map[string]bool{"NOTIFY_SOCKET": true, "WATCHDOG_USEC": true, "WATCHDOG_PID": true,
-		envInstance: true, envGeneration: true, envWatchdog: true, envUnrecorded: true, envLockFD: true, envLease: true}
+		envInstance: true, envGeneration: true, envWatchdog: true, envUnrecorded: true, envLockFD: true, envLease: true,
+		envHook: true, envExit: true}
 	env := make([]string, 0, len(l.Env)+len(add))
 	for _, v := range l.Env {
 		if name, _, _ := strings.Cut(v, "="); !own[name] {

@@ -2,7 +2,6 @@ job "web" {
   process "server" {
     command = ["./server"]
     schedule { cron = "0 3 * * *" } # ERROR: Not available yet
-    hook "before_start" { command = ["x"] } # ERROR: Not available yet
     restart { exhausted = "reschedule" } # ERROR: Not available yet
   }
   process "db" {
