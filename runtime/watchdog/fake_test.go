@@ -39,7 +39,7 @@ type fakeKernel struct {
 	onStart func(l *spec.Launch)
 	// onLimit, if set, says what comes of setting limits.
 	onLimit   func(l *spec.Launch, p *process) error
-	untidy    int // how often Tidy still finds something
+	untidy    int // how often Tidy still finds somebody
 	reclaimed map[string]int
 	signals   []string
 	ran       []string // what was executed, and the exit that after_stop is told
@@ -90,8 +90,11 @@ func (k *fakeKernel) Limit(l *spec.Launch, p *process, _ marks) error {
 }
 
 func (k *fakeKernel) Tidy() bool {
-	k.untidy = max(k.untidy-1, 0)
-	return k.untidy == 0
+	if k.untidy > 0 {
+		k.untidy--
+		return false
+	}
+	return true
 }
 
 func (k *fakeKernel) Hold(l *spec.Launch, _ bool) (uint64, error) {
