@@ -117,21 +117,15 @@ func (k *fakeKernel) Start(starts []start, done func(int, *process, error)) {
 			done(i, nil, errFenced)
 			continue
 		}
-		p, err := k.startOne(st.launch)
-		if err == nil {
-			what := st.argv()[0]
-			if st.cleans() {
-				what += ":" + st.exit
-			}
-			k.ran = append(k.ran, what)
-		}
+		p, err := k.startOne(st)
 		done(i, p, err)
 	}
 }
 
-func (k *fakeKernel) startOne(l *spec.Launch) (*process, error) {
+func (k *fakeKernel) startOne(st start) (*process, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	l := st.launch
 	if err := k.startErr[l.ID]; err != nil {
 		return nil, err
 	}
@@ -142,7 +136,19 @@ func (k *fakeKernel) startOne(l *spec.Launch) (*process, error) {
 	p := &fakeProcess{id: l.ID, started: time.Now(), process: &process{token: k.next, pid: 1000 + int(k.next),
 		startTicks: k.next, bootID: k.boot, session: 1000 + int(k.next)}}
 	k.live[p.token], k.byID[l.ID] = p, p
+	what := st.argv()[0]
+	if st.cleans() {
+		what += ":" + st.exit
+	}
+	k.ran = append(k.ran, what)
 	return p.process, nil
+}
+
+// refuses makes the starts of an instance fail; nil: no more.
+func (k *fakeKernel) refuses(id spec.InstanceID, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.startErr[id] = err
 }
 
 func (k *fakeKernel) Find(pid int, ticks uint64, boot string, _ marks) (*process, error) {
