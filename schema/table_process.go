@@ -30,7 +30,7 @@ var restartBlock = &Block{
 	Name: "restart",
 	Doc:  "What happens when the process ends by itself.",
 	Attrs: []Attr{
-		{Name: "policy", Kind: KindEnum, Values: []string{"always", "on-failure", "never"}, Default: "always", Doc: "After which exits the process is started again."},
+		{Name: "policy", Kind: KindEnum, Values: []string{"always", "on-failure", "never"}, Default: "always", Doc: "After which exits the process is started again. One that may end (`on-failure` or `never`), and has no `ready`, `watchdog`, `reload`, `port`, `service`, `health` or `schedule` block, is a batch process: `meshrun apply -wait` waits until it has completed."},
 		{Name: "delay", Kind: KindDuration, Default: "1s", Doc: "Wait before the first retry; it doubles up to `max_delay`, with jitter. `0s` restarts at once."},
 		{Name: "max_delay", Kind: KindDuration, Default: "1m", Doc: "Longest wait before a retry."},
 		{Name: "attempts", Kind: KindInt, Default: "3", Min: 0, Max: 1e6, Doc: "How many restarts are allowed within the sliding `window`."},

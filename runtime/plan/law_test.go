@@ -342,10 +342,16 @@ func drawChange(t *rapid.T, s plan.Snapshot, name string) plan.Wanted {
 		return w
 	}
 	p := rapid.SampledFrom(current.Value.Job.Processes).Draw(t, "process")
-	o := plan.Order{Process: p.Name, Shard: -1, Op: rapid.SampledFrom([]spec.Op{spec.OpRestart, spec.OpStop, spec.OpStart, spec.OpScale}).Draw(t, "order")}
-	if o.Op == spec.OpScale {
+	o := plan.Order{Process: p.Name, Shard: -1, Op: rapid.SampledFrom([]spec.Op{
+		spec.OpRestart, spec.OpStop, spec.OpStart, spec.OpScale, spec.OpPause, spec.OpResume, spec.OpPromote,
+	}).Draw(t, "order")}
+	switch o.Op {
+	case spec.OpPause, spec.OpResume, spec.OpPromote:
+		w.Orders = []plan.Order{o}
+		return w
+	case spec.OpScale:
 		o.Count = rapid.IntRange(1, 4).Draw(t, "count")
-	} else if p.Shards > 0 {
+	default:
 		o.Shard = rapid.IntRange(-1, p.Shards-1).Draw(t, "shard")
 	}
 	w.Orders = []plan.Order{o}
