@@ -160,8 +160,7 @@ var dependsOnBlock = &Block{
 	Doc: "Holds the process back until another one of its job is so far.",
 	Attrs: []Attr{
 		{Name: "condition", Kind: KindEnum, Values: []string{"started", "healthy", "completed"}, Default: "started",
-			Needs: map[string]string{"healthy": `needs health checks, which this version of meshrun cannot run yet; write "started" (which waits for READY=1 where the process has ready { notify = true })`},
-			Doc:   "How far: `started` is running (and ready, if it says so), `healthy` passes its checks, `completed` ended with success."},
+			Doc: "How far: `started` is running (and ready, if it says so), `healthy` passes its health checks (or is running, if it has none), `completed` ended with success."},
 	},
 	Example: `job "web" {
   process "migrate" {
