@@ -172,6 +172,8 @@ func (a *agent) open(ctx context.Context) error {
 		HoldOutput: func(id spec.InstanceID) (io.Closer, error) { return watchdog.HoldOutput(a.cfg.DataDir, id) },
 		Refused:    func(err error) bool { return errors.Is(err, watchdog.ErrRefused) },
 		Emit:       a.emit,
+		Output:     a.findOutput,
+		Prepare:    watchdog.Prepare,
 	})
 	a.registry = newRegistry(a.cfg.Node, a.store, a.sessionNow, a.logger)
 	a.backend = &backend{

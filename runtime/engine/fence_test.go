@@ -272,7 +272,7 @@ func TestLocksOfWhatHasEndedAreGivenBackAtTheEnd(t *testing.T) {
 		r.spy.mu.Unlock()
 		r.dog.mu.Lock()
 		ended := r.dog.table[id("shop/solo/0")]
-		ended.Phase = spec.PhasePending
+		ended.Phase, ended.PID = spec.PhasePending, 0
 		r.dog.table[ended.ID] = ended
 		r.dog.mu.Unlock()
 		if err := r.ReleaseLocks(t.Context()); err != nil {
