@@ -94,6 +94,8 @@ type JobPlan struct {
 	Sealed    []byte         `json:"sealed,omitempty"`
 	Changes   []Change       `json:"changes,omitempty"`
 	Instances []InstancePlan `json:"instances,omitempty"`
+	// Steps is set if update blocks bound how fast that happens.
+	Steps bool `json:"steps,omitempty"`
 }
 
 // InstancePlan is what an apply would do to one instance, and why.

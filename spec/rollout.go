@@ -25,6 +25,9 @@ type Rollout struct {
 	Since   time.Time    `json:"since,omitzero"`
 	// Good is the last version of the job whose rollout was done; 0 if none was.
 	Good uint64 `json:"good,omitempty"`
+	// Promoted are the processes whose canaries were promoted by themselves, with
+	// the version of the definition that was on trial.
+	Promoted map[string]uint64 `json:"promoted,omitempty"`
 }
 
 // Progress is how far the rollout of one process is.

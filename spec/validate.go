@@ -35,6 +35,9 @@ type Problem struct {
 	Path string
 	// Summary says what is wrong in a few words, Detail how to mend it.
 	Summary, Detail string
+	// Moot is set if the job works all the same. What people write is refused
+	// for it; what an order makes of that (a number of shards) is not.
+	Moot bool
 }
 
 // String returns the problem on one line: "process "web": restart.delay: …".
@@ -130,6 +133,9 @@ func (v *validator) process(p *Process) {
 	v.health(p)
 	v.guards(p)
 	v.placing(p)
+	v.update(p)
+	v.resources(p)
+	v.hooks(p)
 }
 
 func (v *validator) command(p *Process) {

@@ -3,12 +3,14 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +20,7 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// defaultTimeout bounds -wait.
+// defaultTimeout bounds -wait where nothing else does.
 const defaultTimeout = 5 * time.Minute
 
 // apply makes it so.
@@ -44,8 +46,8 @@ func (a *applying) flags(cmd *cobra.Command) {
 }
 
 func (a *applying) waitFlags(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&a.wait, "wait", false, "follow the instances until all run (or have completed, or are down)")
-	cmd.Flags().DurationVar(&a.timeout, "timeout", defaultTimeout, "the longest that -wait may take")
+	cmd.Flags().BoolVar(&a.wait, "wait", false, "follow the instances until all run, batch processes to their end, and rollouts until they are done")
+	cmd.Flags().DurationVar(&a.timeout, "timeout", 0, "the longest that -wait may take (default 5m; of a rollout in steps, as long as its own deadlines let it)")
 	cmd.Flags().BoolVar(&a.json, "json", false, "print what was applied as JSON")
 }
 
@@ -55,7 +57,9 @@ func applyCommand(term *terminal) *cobra.Command {
 		Use:   "apply [OPTIONS] PATH… | PLANFILE",
 		Short: "Make it so",
 		Long: "apply shows the plan, asks, and does it; with -yes it shows what was done. With a file that\n" +
-			"`meshrun plan -out` saved, it does exactly what that plan says, or refuses if anything has moved since.",
+			"`meshrun plan -out` saved, it does exactly what that plan says, or refuses if anything has moved since.\n\n" +
+			"With -wait it stays until all is as wanted. The exit code is 0 then, 1 if something failed or was reverted,\n" +
+			"and 3 if a rollout waits for somebody: to promote its canaries, or to resume it.",
 		Example: "  meshrun apply jobs/\n  meshrun apply -yes -wait jobs/shop.hcl",
 		Args:    arguments(1, -1, "the files or directories to apply, or a saved plan"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -230,8 +234,23 @@ func (a *applying) follow(ctx context.Context, term *terminal, client *api.Clien
 	if !a.wait {
 		return nil
 	}
-	f := follower{term: term, client: client, goals: goalsOf(p, a.before)}
-	if err := f.run(ctx, a.timeout); err != nil {
+	goals, rollouts := goalsOf(p, a.before), map[string]uint64{}
+	for _, j := range p.Jobs {
+		if j.Steps {
+			rollouts[j.Job] = j.To
+		}
+	}
+	// What shall run of a job in steps is its rollout's to tell.
+	goals = slices.DeleteFunc(goals, func(g goal) bool {
+		_, steps := rollouts[g.id.Job]
+		return steps && !g.gone
+	})
+	r := rolloutFollower{term: term, client: client, versions: rollouts}
+	if err := r.run(ctx, a.timeout); err != nil {
+		return err
+	}
+	f := follower{term: term, client: client, goals: goals}
+	if err := f.run(ctx, cmp.Or(a.timeout, defaultTimeout)); err != nil {
 		return err
 	}
 	term.say("%s", term.errStyle.green("All is as wanted."))

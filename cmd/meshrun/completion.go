@@ -46,13 +46,14 @@ const (
 	everyWord     words = iota // every argument is a target
 	firstWordOnly              // only the first one is
 	jobsOnly                   // only the first one is, and it is a job
+	processesOnly              // every argument is a job or a process
 )
 
 // completeTargets completes the names of jobs, processes and shards with what
 // the agent knows.
 func completeTargets(p *place, which words) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	return func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
-		if which != everyWord && len(args) > 0 {
+		if (which == firstWordOnly || which == jobsOnly) && len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		ctx, client, end := p.askForCompletion(cmd)
@@ -64,23 +65,23 @@ func completeTargets(p *place, which words) func(*cobra.Command, []string, strin
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return targetsLike(jobs, word, which == jobsOnly), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+		return targetsLike(jobs, word, which), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 	}
 }
 
 // targetsLike returns the targets that begin with a word, a level at a time:
 // jobs first, a job's processes after its slash, shards after the next one.
-func targetsLike(jobs []spec.JobVersion, word string, jobsOnly bool) []string {
+func targetsLike(jobs []spec.JobVersion, word string, which words) []string {
 	var out []string
 	for _, v := range jobs {
 		name := v.Job.Name
-		if !strings.HasPrefix(word, name+"/") || jobsOnly {
+		if !strings.HasPrefix(word, name+"/") || which == jobsOnly {
 			out = append(out, name)
 			continue
 		}
 		for _, p := range v.Job.Processes {
 			full := name + "/" + p.Name
-			if !strings.HasPrefix(word, full+"/") {
+			if !strings.HasPrefix(word, full+"/") || which == processesOnly {
 				out = append(out, full)
 				continue
 			}

@@ -33,27 +33,12 @@ func (o *operate) run(ctx context.Context, req api.PlanRequest) error {
 	if err := o.look(ctx, client); err != nil {
 		return err
 	}
-	var p spec.Plan
-	var result api.ApplyResult
-	for range maxRetries {
-		if p, err = client.Plan(ctx, req); err != nil {
-			return err
-		}
-		if p.Empty() {
-			break
-		}
-		if result, err = client.Apply(ctx, p); !errors.Is(err, api.ErrStale) {
-			break
-		}
-	}
+	p, result, err := submit(ctx, client, req)
 	if err != nil {
 		return err
 	}
 	narrow(&p, &req)
 	if o.json {
-		if result.Applied == nil {
-			result = api.ApplyResult{Index: p.Index, Applied: []string{}}
-		}
 		if err := o.term.json(result); err != nil {
 			return err
 		}
@@ -61,6 +46,24 @@ func (o *operate) run(ctx context.Context, req api.PlanRequest) error {
 		return err
 	}
 	return o.follow(ctx, o.term, client, &p)
+}
+
+// submit plans a request and applies it, again if somebody else's change has
+// overtaken it.
+func submit(ctx context.Context, client *api.Client, req api.PlanRequest) (p spec.Plan, result api.ApplyResult, err error) {
+	for range maxRetries {
+		if p, err = client.Plan(ctx, req); err != nil {
+			return p, result, err
+		}
+		result = api.ApplyResult{Index: p.Index, Applied: []string{}}
+		if p.Empty() {
+			return p, result, nil
+		}
+		if result, err = client.Apply(ctx, p); !errors.Is(err, api.ErrStale) {
+			break
+		}
+	}
+	return p, result, err
 }
 
 // narrow leaves out of a plan what earlier changes still do to other instances

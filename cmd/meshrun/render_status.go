@@ -90,14 +90,23 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	switch {
 	case v.JobsUnknown:
 		note = "what is wanted of it is not known now"
+	case len(v.Jobs) == 0 && slices.ContainsFunc(instances, func(i spec.Instance) bool { return i.Phase == spec.PhaseRunning }):
+		// A cluster's store that never had a job ends nothing.
+		note = "the store has no jobs; what runs is left as it is until it has"
 	case job != nil:
 		note = fmt.Sprintf("version %d, %s %s ago by %s", job.Version, whyText(job.Why), ago(o.now.Sub(job.When)), job.Who)
 	}
 	b.WriteString(s.bold(name) + s.dim("  "+note) + "  " + healthText(instances, s) + "\n")
+	for i := range v.Rollouts {
+		if v.Rollouts[i].Job == name {
+			b.WriteString(renderRollout(&v.Rollouts[i], s, o.now))
+		}
+	}
 	t := table{indent: "  "}
 	rows := statusRows(instances, o)
 	if job != nil {
 		rows = append(rows, absentRows(job, instances, o)...)
+		limitRows(rows, &job.Job)
 	}
 	slices.SortStableFunc(rows, func(a, b statusRow) int {
 		return cmp.Or(strings.Compare(a.process, b.process), cmp.Compare(a.first, b.first))
@@ -105,9 +114,11 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	columns := statusColumns{
 		ports:    slices.ContainsFunc(rows, func(r statusRow) bool { return r.ports != "" }),
 		services: o.known && slices.ContainsFunc(rows, func(r statusRow) bool { return r.services != "" }),
+		health:   slices.ContainsFunc(rows, func(r statusRow) bool { return r.health != "" }),
+		limits:   o.known && slices.ContainsFunc(rows, func(r statusRow) bool { return r.limits != "" }),
 		nodes:    o.nodes,
 	}
-	titles := statusRow{name: "INSTANCE", node: "NODE", shown: "PHASE", pid: "PID", up: "UP", restart: "RESTARTS", ports: "PORTS", services: "SERVICES"}.cells(style{}, columns)
+	titles := statusRow{name: "INSTANCE", node: "NODE", shown: "PHASE", pid: "PID", up: "UP", health: "HEALTH", restart: "RESTARTS", ports: "PORTS", services: "SERVICES", limits: "LIMITS"}.cells(style{}, columns)
 	for i := range titles {
 		titles[i].paint = s.dim
 	}
@@ -118,17 +129,20 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	if len(rows) > 0 {
 		b.WriteString(t.String())
 	}
+	if o.known && o.target.Process != "" {
+		b.WriteString(checksText(instances, o))
+	}
 }
 
 func whyText(why string) string {
 	switch why {
 	case "apply", "":
 		return "applied"
-	case "scale":
-		return "scaled"
+	case "scale", "pause", "resume", "promote":
+		return why + "d"
 	case "stop":
 		return "stopped"
-	case "restart", "start":
+	case "restart", "start", "revert":
 		return why + "ed"
 	default:
 		return why
@@ -162,14 +176,16 @@ type statusRow struct {
 	shown    string // of the phase, if it isn't its name
 	pid      string
 	up       string
+	health   spec.HealthState
 	restart  string
 	ports    string
 	services string
+	limits   string
 	what     string
 }
 
 // statusColumns says which columns there are that not every table has.
-type statusColumns struct{ ports, services, nodes bool }
+type statusColumns struct{ health, ports, services, limits, nodes bool }
 
 // cells returns the row's cells.
 func (r statusRow) cells(s style, columns statusColumns) []cell {
@@ -190,8 +206,11 @@ func (r statusRow) cells(s style, columns statusColumns) []cell {
 	if columns.nodes {
 		out = append(out, cell{text: r.node})
 	}
+	out = append(out, cell{text: shown, paint: func(t string) string { return s.phase(r.phase, t) }})
+	if columns.health {
+		out = append(out, cell{text: string(r.health), paint: func(t string) string { return s.health(r.health, t) }})
+	}
 	out = append(out, []cell{
-		{text: shown, paint: func(t string) string { return s.phase(r.phase, t) }},
 		{text: r.pid, right: true}, {text: r.up, right: true}, restarts,
 	}...)
 	if columns.ports {
@@ -199,6 +218,9 @@ func (r statusRow) cells(s style, columns statusColumns) []cell {
 	}
 	if columns.services {
 		out = append(out, cell{text: r.services})
+	}
+	if columns.limits {
+		out = append(out, cell{text: r.limits})
 	}
 	return append(out, cell{text: text, paint: paint})
 }
@@ -226,7 +248,7 @@ func statusRows(instances []spec.Instance, o statusOptions) []statusRow {
 func instanceRow(i *spec.Instance, now time.Time) statusRow {
 	r := statusRow{
 		process: i.ID.Process, first: i.ID.Shard, name: i.ID.Process + "/" + strconv.Itoa(i.ID.Shard), node: i.Node,
-		phase: i.Phase, restart: strconv.Itoa(i.Restarts), ports: portsText(i.Ports),
+		phase: i.Phase, health: i.Health, restart: strconv.Itoa(i.Restarts), ports: portsText(i.Ports),
 		services: servicesText(i.Services), what: what(i, now),
 	}
 	if i.Phase.Alive() && i.PID > 0 {
@@ -239,14 +261,15 @@ func instanceRow(i *spec.Instance, now time.Time) statusRow {
 // tell, and a row each of the others.
 func alikeRows(list []spec.Instance, now time.Time) []statusRow {
 	type kind struct {
-		phase spec.Phase
-		node  string
+		phase  spec.Phase
+		health spec.HealthState
+		node   string
 	}
 	alike := map[kind][]*spec.Instance{}
 	var rows []statusRow
 	for i := range list {
 		if what(&list[i], now) == "" && list[i].Restarts == 0 {
-			of := kind{list[i].Phase, list[i].Node}
+			of := kind{list[i].Phase, list[i].Health, list[i].Node}
 			alike[of] = append(alike[of], &list[i])
 		} else {
 			rows = append(rows, instanceRow(&list[i], now))
@@ -269,7 +292,7 @@ func alikeRows(list []spec.Instance, now time.Time) []statusRow {
 			}
 		}
 		r := statusRow{
-			process: group[0].ID.Process, first: shards[0], node: of.node, phase: of.phase, restart: "0",
+			process: group[0].ID.Process, first: shards[0], node: of.node, phase: of.phase, health: of.health, restart: "0",
 			name: group[0].ID.Process + "/" + shortSet(shards), what: fmt.Sprintf("%d shards", len(group)),
 		}
 		if of.phase.Alive() {

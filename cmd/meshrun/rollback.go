@@ -18,6 +18,8 @@ type rollback struct {
 	job  string
 	// version is a number, or empty for the version before the current one.
 	version string
+	// good is set for the last version that was rolled out completely.
+	good bool
 }
 
 func rollbackCommand(term *terminal) *cobra.Command {
@@ -43,9 +45,30 @@ func rollbackCommand(term *terminal) *cobra.Command {
 	return cmd
 }
 
+func revertCommand(term *terminal) *cobra.Command {
+	c := &rollback{term: term, place: place{term: term}, good: true}
+	cmd := &cobra.Command{
+		Use:   "revert [OPTIONS] JOB",
+		Short: "Take a rollout back to the last good version",
+		Long: "revert plans the last version of a job that was rolled out completely (if none is known, the one before),\n" +
+			"shows the plan, asks, and applies it as a new version, which also ends a rollout that is stuck, paused or\n" +
+			"on trial. `meshrun rollback` goes to any version.",
+		Example:           "  meshrun revert -yes -wait shop",
+		Args:              arguments(1, 1, "the name of a job"),
+		ValidArgsFunction: completeTargets(&c.place, jobsOnly),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c.job = args[0]
+			return c.Run(cmd.Context())
+		},
+	}
+	c.place.remote(cmd)
+	c.applying.flags(cmd)
+	return cmd
+}
+
 // Run plans, asks and applies.
 func (c *rollback) Run(ctx context.Context) error {
-	back := api.Rollback{Job: c.job}
+	back := api.Rollback{Job: c.job, Good: c.good}
 	if c.version != "" {
 		n, err := strconv.ParseUint(c.version, 10, 64)
 		if err != nil || n == 0 {

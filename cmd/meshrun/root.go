@@ -43,7 +43,7 @@ func newRoot(term *terminal) *cobra.Command {
 	root.SetOut(term.out)
 	root.SetErr(term.err)
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true})
+	root.SetHelpCommand(helpCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{err: singleDash(err), command: cmd.CommandPath()}
 	})
@@ -57,9 +57,10 @@ func newRoot(term *terminal) *cobra.Command {
 	for group, commands := range map[string][]*cobra.Command{
 		groupFiles: {upCommand(term), planCommand(term), applyCommand(term), validateCommand(term), fmtCommand(term), schemaCommand(term)},
 		groupLook:  {statusCommand(term), logsCommand(term), eventsCommand(term), historyCommand(term)},
-		groupAct:   {restartCommand(term), stopCommand(term), scaleCommand(term), signalCommand(term), rollbackCommand(term)},
-		groupMesh:  {nodesCommand(term), drainCommand(term), leaderCommand(term), enginesCommand(term), snapshotCommand(term)},
-		groupNode:  {agentCommand(term), upgradeCommand(term), versionCommand(term), completionCommand(term)},
+		groupAct: {restartCommand(term), stopCommand(term), scaleCommand(term), signalCommand(term), rollbackCommand(term),
+			pauseCommand(term), resumeCommand(term), promoteCommand(term), revertCommand(term)},
+		groupMesh: {nodesCommand(term), drainCommand(term), leaderCommand(term), enginesCommand(term), snapshotCommand(term)},
+		groupNode: {agentCommand(term), upgradeCommand(term), versionCommand(term), completionCommand(term)},
 	} {
 		for _, c := range commands {
 			c.GroupID = group
@@ -78,6 +79,21 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 		text += fmt.Sprintf("; did you mean %q?", near[0])
 	}
 	return &usageError{err: errors.New(text), command: cmd.CommandPath()}
+}
+
+// helpCommand says what -help says; people of many tools try it first.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Tell how a command is used", Hidden: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || (len(rest) > 0 && about == cmd.Root()) {
+				return unknownCommand(cmd.Root(), args[0])
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
 }
 
 // singleDash writes flags in an error as people of these tools write them.

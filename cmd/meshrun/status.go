@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -48,6 +49,8 @@ type statusView struct {
 	Agent     api.Info          `json:"agent"`
 	Jobs      []spec.JobVersion `json:"jobs"`
 	Instances []spec.Instance   `json:"instances"`
+	// Rollouts are those that aren't done.
+	Rollouts []api.RolloutStatus `json:"rollouts,omitempty"`
 	// JobsUnknown is set if what is wanted could not be read.
 	JobsUnknown bool `json:"jobs_unknown,omitempty"`
 }
@@ -112,6 +115,11 @@ func (c *status) view(ctx context.Context, client *api.Client, target api.Target
 	for _, i := range instances {
 		if c.target == "" || target.Matches(i.ID) {
 			v.Instances = append(v.Instances, i)
+		}
+	}
+	if !unknown {
+		if v.Rollouts, err = unfinished(ctx, client, v.Jobs); err != nil {
+			return nil, err
 		}
 	}
 	if c.target != "" && len(v.Instances) == 0 && !wanted(v.Jobs, target) {
@@ -184,41 +192,129 @@ func (c *status) follow(ctx context.Context, client *api.Client, target api.Targ
 	}
 }
 
-// feed sends a view whenever the instances have changed.
+// feed sends a view whenever the instances, or a rollout that isn't done, have
+// changed.
 func (c *status) feed(ctx context.Context, client *api.Client, target api.Target, views chan<- *statusView) error {
-	var failure error
-	var last *statusView
-	away := &absence{begun: func() {
-		if last == nil {
-			return
-		}
-		old := *last
-		old.Agent.Problems = []string{"the agent does not answer: this is what it said last; waiting for it"}
+	ctx, cancel := context.WithCancelCause(ctx)
+	f := &statusFeed{status: c, client: client, target: target, views: views, lists: make(chan []spec.Instance), moved: make(chan struct{}, 1)}
+	away := &absence{begun: func() { f.send(ctx, nil) }}
+	f.tasks.Go(func() {
+		err := watchInstances(ctx, client, away, func(list []spec.Instance) bool {
+			select {
+			case f.lists <- list:
+				return true
+			case <-ctx.Done():
+				return false
+			}
+		})
+		cancel(err)
+	})
+	defer f.tasks.Wait()
+	err := f.run(ctx)
+	cancel(err)
+	return err
+}
+
+// statusFeed makes a view of what has changed.
+type statusFeed struct {
+	*status
+	client *api.Client
+	target api.Target
+	views  chan<- *statusView
+
+	lists chan []spec.Instance
+	moved chan struct{} // a rollout has; holds one
+	tasks sync.WaitGroup
+
+	mu   sync.Mutex // guards last
+	last *statusView
+}
+
+// run sends views until the context ends.
+func (f *statusFeed) run(ctx context.Context) error {
+	var instances []spec.Instance
+	begun, stop := false, func() {}
+	defer func() { stop() }()
+	for {
 		select {
-		case views <- &old:
 		case <-ctx.Done():
+			return context.Cause(ctx)
+		case instances = <-f.lists:
+			begun = true
+		case <-f.moved:
 		}
-	}}
-	err := watchInstances(ctx, client, away, func(instances []spec.Instance) bool {
-		view, err := c.view(ctx, client, target, instances)
-		if err != nil {
+		if !begun {
+			continue
+		}
+		view, err := f.view(ctx, f.client, f.target, instances)
+		if passing(err) || errors.Is(err, api.ErrNotFound) {
 			// Between two agents, or before the target exists, the last
 			// picture stays; the next change draws a new one.
-			if passing(err) || errors.Is(err, api.ErrNotFound) {
-				return true
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		f.send(ctx, view)
+		stop() // whatever was awaited is looked at anew
+		stop = f.await(ctx, view.Rollouts)
+	}
+}
+
+// await pokes as soon as one of the rollouts is another one than it was, until
+// it is told to stop.
+func (f *statusFeed) await(ctx context.Context, rollouts []api.RolloutStatus) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	for i := range rollouts[:min(len(rollouts), maxFollowed)] {
+		r := &rollouts[i]
+		f.tasks.Go(func() {
+			if pause(ctx, rolloutPause) != nil {
+				return
 			}
-			failure = err
-			return false
-		}
-		last = view
-		select {
-		case views <- view:
-			return true
-		case <-ctx.Done():
-			return false
-		}
-	})
-	return errors.Join(failure, err)
+			if _, err := f.client.Rollout(ctx, r.Job, r.Tag); ctx.Err() == nil && !passing(err) {
+				f.poke()
+			}
+		})
+	}
+	return cancel
+}
+
+// poke asks for another view.
+func (f *statusFeed) poke() {
+	select {
+	case f.moved <- struct{}{}:
+	default:
+	}
+}
+
+// send hands a view over; nil is the last one while the agent does not answer.
+func (f *statusFeed) send(ctx context.Context, view *statusView) {
+	f.mu.Lock()
+	if view == nil && f.last != nil {
+		old := *f.last
+		old.Agent.Problems = []string{"the agent does not answer: this is what it said last; waiting for it"}
+		view = &old
+	} else if view != nil {
+		f.last = view
+	}
+	f.mu.Unlock()
+	if view == nil {
+		return
+	}
+	select {
+	case f.views <- view:
+	case <-ctx.Done():
+	}
+}
+
+// pause waits for a while, and returns why if the context ends before.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
 }
 
 // screen draws text over the text before, without flicker: every line is

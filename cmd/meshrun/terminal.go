@@ -22,17 +22,19 @@ type terminal struct {
 	out, err io.Writer
 	// interactive is set if a person can be asked.
 	interactive bool
-	// live is set if out can be drawn over.
-	live bool
+	// live is set if out can be drawn over, liveErr if err can.
+	live, liveErr bool
 	// outStyle and errStyle colour what goes to out and err.
 	outStyle, errStyle style
-	// size returns the columns and rows of out; 0 if it has none.
+	// size returns the columns and rows of out, or of err if out has none; 0 if
+	// neither has.
 	size func() (columns, rows int)
 	// env looks up environment variables.
 	env func(string) (string, bool)
 	now func() time.Time
 
-	mu sync.Mutex // keeps lines of out and err whole
+	mu    sync.Mutex // keeps lines of out and err whole, and guards panel
+	panel []string   // what draw shows
 }
 
 // newTerminal returns the terminal of a process. Colours are for terminals
@@ -46,14 +48,16 @@ func newTerminal(in *os.File, out, err *os.File, env func(string) (string, bool)
 		in: in, out: out, err: err,
 		interactive: term.IsTerminal(int(in.Fd())) && errTerm,
 		live:        outTerm && kind != "dumb",
+		liveErr:     errTerm && kind != "dumb",
 		outStyle:    style{on: color && outTerm},
 		errStyle:    style{on: color && errTerm},
 		size: func() (int, int) {
-			columns, rows, sizeErr := term.GetSize(int(out.Fd()))
-			if sizeErr != nil {
-				return 0, 0
+			for _, f := range []*os.File{out, err} {
+				if columns, rows, sizeErr := term.GetSize(int(f.Fd())); sizeErr == nil {
+					return columns, rows
+				}
 			}
-			return columns, rows
+			return 0, 0
 		},
 		env: env,
 		now: time.Now,
@@ -64,7 +68,9 @@ func newTerminal(in *os.File, out, err *os.File, env func(string) (string, bool)
 func (t *terminal) say(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.wipe()
 	fmt.Fprintf(t.err, format+"\n", args...)
+	t.repaint()
 }
 
 // errorf prints an error.

@@ -31,8 +31,10 @@ type world struct {
 	*cluster.Cluster
 	ledger string
 	born   time.Duration
-	// plain and exclusive are how many shards there are of each kind.
+	// plain and exclusive are how many shards there are of each kind, and more is
+	// what the block of the exclusive ones says beside.
 	plain, exclusive int
+	more             string
 }
 
 // newWorld starts a cluster with a job of exclusive shards, and of plain ones.
@@ -77,13 +79,14 @@ func (w *world) job(name string) string {
     stop {
       timeout = "1s"
     }
+    %s
   }
   process "plain" {
     command = ["sleep", "1000000"]
     shards  = %d
   }
 }
-`, name, workload, w.ledger, aliveEvery, w.exclusive, w.plain)
+`, name, workload, w.ledger, aliveEvery, w.exclusive, w.more, w.plain)
 }
 
 // apply applies a job file on a node.

@@ -157,7 +157,14 @@ func orders(out []plan.Wanted, req api.PlanRequest) ([]plan.Wanted, error) {
 
 // rollback finds the version to bring back.
 func (b *backend) rollback(ctx context.Context, s *plan.Snapshot, r api.Rollback) (plan.Wanted, error) {
-	version := r.Version
+	version, what := r.Version, "rollback"
+	if version == 0 && r.Good {
+		var err error
+		if version, err = good(s, r.Job); err != nil {
+			return plan.Wanted{}, err
+		}
+		what = "revert"
+	}
 	if version == 0 {
 		current, ok := s.Jobs[r.Job]
 		if !ok || current.Value.Version < 2 {
@@ -176,7 +183,7 @@ func (b *backend) rollback(ctx context.Context, s *plan.Snapshot, r api.Rollback
 	if err != nil {
 		return plan.Wanted{}, err
 	}
-	return plan.Wanted{Job: r.Job, Apply: &v.Job, Source: v.Source, Why: fmt.Sprintf("rollback to version %d", version)}, nil
+	return plan.Wanted{Job: r.Job, Apply: &v.Job, Source: v.Source, Why: fmt.Sprintf("%s to version %d", what, version)}, nil
 }
 
 // Apply does what a plan of this agent says.

@@ -38,6 +38,13 @@ type Backend interface {
 	// ErrNotFound if there never was one.
 	History(ctx context.Context, name string) ([]spec.JobVersion, error)
 
+	// Rollout says how far the rollout of a job is, or returns ErrNotFound. With
+	// the tag of an answer it blocks until there is another one.
+	Rollout(ctx context.Context, name, after string) (RolloutStatus, error)
+
+	// Rollouts returns what is remembered of the jobs' rollouts, by name.
+	Rollouts(ctx context.Context) ([]spec.Rollout, error)
+
 	// Instances returns all instances, ordered by ID, and their index. With an
 	// index it blocks until something has changed after it; an index greater
 	// than the present one (of an agent that has since been restarted)
@@ -114,6 +121,9 @@ type Rollback struct {
 	Job string `json:"job"`
 	// Version is the version to bring back; 0 is the one before the current.
 	Version uint64 `json:"version,omitempty"`
+	// Good, with a Version of 0, brings back the last version that was rolled out
+	// completely, if any is known.
+	Good bool `json:"good,omitempty"`
 }
 
 // ApplyResult says what an apply has done.

@@ -69,6 +69,10 @@ func (c *checks) update(now time.Time) {
 	if !read || (!c.busy && !checked(jobs)) {
 		return
 	}
+	// Only then is known what an earlier agent found out.
+	if !c.engine.view.isSettled() {
+		return
+	}
 	running, synced := c.engine.view.running()
 	if !synced {
 		return

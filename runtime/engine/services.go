@@ -11,6 +11,13 @@ import (
 // is assigned, so that its services are known, or returns ctx's error.
 func (e *Engine) WaitSettled(ctx context.Context) error { return e.view.waitSettled(ctx) }
 
+// isSettled reports whether setProcesses was called.
+func (v *view) isSettled() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.settled
+}
+
 // processesOf returns the process of every assigned shard; should a shard be
 // assigned twice, that of the newer version.
 func processesOf(jobs map[string]*assigned) map[spec.InstanceID]*process {

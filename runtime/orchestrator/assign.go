@@ -9,11 +9,16 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// group is an entry of an assignment: a process on a node, at one definition.
+// group names an entry of an assignment: a process on a node, at one definition.
 type group struct {
 	node, process string
-	// old is the entry in Current that what leaves keeps; nil for what is wanted.
-	old *spec.AssignedProcess
+	version       uint64
+}
+
+// entry is an entry of Current.
+type entry struct {
+	node string
+	*spec.AssignedProcess
 }
 
 // leave finds what is assigned, shall not be, and must stay so for a while yet:
@@ -38,8 +43,8 @@ func (r *rollout) leave() {
 	leaves := func(process string) bool { return len(assigned[process]) > 0 || ending[process] }
 	blocked := map[string]string{} // process → what must be gone first
 	for _, e := range r.entries() {
-		process := e.old.Process.Name
-		for _, d := range e.old.Process.DependsOn {
+		process := e.Process.Name
+		for _, d := range e.Process.DependsOn {
 			if leaves(process) && len(assigned[d.Process]) > 0 && (blocked[d.Process] == "" || process < blocked[d.Process]) {
 				blocked[d.Process] = process
 			}
@@ -58,14 +63,14 @@ func (r *rollout) leave() {
 }
 
 // entries returns the entries of all current assignments of nodes that are there.
-func (r *rollout) entries() []group {
-	var out []group
+func (r *rollout) entries() []entry {
+	var out []entry
 	for node, a := range r.Current {
 		if !r.Live[node] {
 			continue
 		}
 		for i := range a.Processes {
-			out = append(out, group{node: node, process: a.Processes[i].Process.Name, old: &a.Processes[i]})
+			out = append(out, entry{node, &a.Processes[i]})
 		}
 	}
 	return out
@@ -75,9 +80,9 @@ func (r *rollout) entries() []group {
 // they depend on waits for that: they are all that tells of the dependency.
 func (r *rollout) remember(blocked map[string]string, leaves func(string) bool) {
 	for _, e := range r.entries() {
-		for _, d := range e.old.Process.DependsOn {
-			if blocked[d.Process] != "" && leaves(e.process) {
-				r.group(e)
+		for _, d := range e.Process.DependsOn {
+			if blocked[d.Process] != "" && leaves(e.Process.Name) {
+				r.group(e.node, e.Process.Name, e.AssignedProcess)
 			}
 		}
 	}
@@ -89,21 +94,25 @@ func present(in *spec.Instance) bool {
 	return in.Phase != spec.PhaseCompleted && in.Phase != spec.PhaseFailed
 }
 
-// group returns an entry of the assignments to be written. A process has one
-// for each version.
-func (r *rollout) group(g group) *spec.AssignedProcess {
-	if def := r.defs[g.process]; g.old != nil && def != nil && def.version == g.old.Version {
-		g.old = nil
+// group returns an entry of the assignments to be written: at the definition
+// of an old entry, or at the wanted one if old is nil. A process has one for
+// each version.
+func (r *rollout) group(node, process string, old *spec.AssignedProcess) *spec.AssignedProcess {
+	at := group{node: node, process: process}
+	def := r.defs[process]
+	if old != nil {
+		at.version = old.Version
+	} else {
+		at.version = def.version
 	}
-	if r.groups[g] == nil {
-		if g.old != nil {
-			r.groups[g] = &spec.AssignedProcess{Process: g.old.Process, Version: g.old.Version}
+	if r.groups[at] == nil {
+		if old != nil && (def == nil || def.version != old.Version) {
+			r.groups[at] = &spec.AssignedProcess{Process: old.Process, Version: old.Version}
 		} else {
-			def := r.defs[g.process]
-			r.groups[g] = &spec.AssignedProcess{Process: *def.process, Version: def.version}
+			r.groups[at] = &spec.AssignedProcess{Process: *def.process, Version: def.version}
 		}
 	}
-	return r.groups[g]
+	return r.groups[at]
 }
 
 // assign writes the assignments.
@@ -115,14 +124,17 @@ func (r *rollout) assign() {
 			r.reasons[r.id(where.process, where.shard)] = fmt.Sprintf("moves to %s once it has ended on %s", where.node, old)
 			continue
 		}
-		r.put(r.group(group{node: where.node, process: where.process}), where)
+		r.put(where)
 	}
 	for where := range r.staying {
 		old := r.current[where]
-		a := r.group(group{node: where.node, process: where.process, old: old})
+		a := r.group(where.node, where.process, old)
 		a.Shards = append(a.Shards, where.shard)
 		if epoch := old.Epochs[where.shard]; epoch != 0 {
 			set(&a.Epochs, where.shard, epoch)
+		}
+		if expire := old.Expire[where.shard]; expire.Generation != 0 {
+			set(&a.Expire, where.shard, expire)
 		}
 		if held := old.Held[where.shard]; held != "" {
 			set(&a.Held, where.shard, held)
@@ -130,6 +142,7 @@ func (r *rollout) assign() {
 			set(&a.Held, where.shard, endsOn(other))
 		}
 	}
+	r.recall()
 	for g, a := range r.groups {
 		slices.Sort(a.Shards)
 		if r.out[g.node] == nil {
@@ -144,11 +157,19 @@ func (r *rollout) assign() {
 	}
 }
 
-// put assigns a wanted shard, held if it has to wait.
-func (r *rollout) put(a *spec.AssignedProcess, where spot) {
+// put assigns a wanted shard as its gate says, held if it has to wait.
+func (r *rollout) put(where spot) {
+	t, gated := r.turns[where]
+	if !gated {
+		t.epoch = r.Job.Order(where.process, where.shard).Epoch
+	}
+	a := r.group(where.node, where.process, t.old)
 	a.Shards = append(a.Shards, where.shard)
-	if epoch := r.Job.Order(where.process, where.shard).Epoch; epoch != 0 {
-		set(&a.Epochs, where.shard, epoch)
+	if t.epoch != 0 {
+		set(&a.Epochs, where.shard, t.epoch)
+	}
+	if t.expire.Generation != 0 {
+		set(&a.Expire, where.shard, t.expire)
 	}
 	in := r.seen[where]
 	if old := r.elsewhere(where); old != "" {
@@ -158,15 +179,15 @@ func (r *rollout) put(a *spec.AssignedProcess, where spot) {
 			return
 		}
 	}
-	def := r.defs[where.process]
-	if len(def.process.DependsOn) == 0 {
+	if len(a.Process.DependsOn) == 0 {
 		return
 	}
 	r.settled = false
-	if in != nil && in.Phase != spec.PhasePending && !r.behind(def, in) {
+	there := in != nil && in.Phase != spec.PhasePending
+	if there && (t.old != nil || !r.behind(r.defs[where.process], in)) {
 		return
 	}
-	if waits := r.waitsFor(def); waits != "" {
+	if waits := r.firstUnmet(a.Process.DependsOn, there); waits != "" {
 		r.hold(a, where, waits)
 	}
 }

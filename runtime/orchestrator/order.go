@@ -14,10 +14,6 @@ type definition struct {
 	version uint64
 	// hash is its ReplaceHash, made when it is first needed.
 	hash string
-	// waits says what it waits for, "" if every dependency is so far; known
-	// once checked is set.
-	waits   string
-	checked bool
 }
 
 func (r *rollout) define(p *spec.Process, version uint64) *definition {
@@ -55,66 +51,125 @@ func (r *rollout) behind(def *definition, in *spec.Instance) bool {
 	if in.Version == def.version {
 		return false
 	}
+	return in.Hash != def.replaceHash()
+}
+
+func (def *definition) replaceHash() string {
 	if def.hash == "" {
 		def.hash = spec.ReplaceHash(def.process)
 	}
-	return in.Hash != def.hash
+	return def.hash
 }
 
-// waitsFor returns why instances of a process can't be started now, "" if they can.
-func (r *rollout) waitsFor(def *definition) string {
-	if !def.checked {
-		def.checked = true
-		for _, d := range def.process.DependsOn {
-			if def.waits = r.unmet(d); def.waits != "" {
-				break
-			}
+// demand is a dependency of what is started, or, if strict, of what is restarted
+// for a change: that waits until the dependency itself is what it is wanted to
+// be, while a start takes it as far as its own rollout is.
+type demand struct {
+	spec.Dependency
+	strict bool
+}
+
+// firstUnmet returns why one of the dependencies isn't so far, "" if all are.
+func (r *rollout) firstUnmet(all []spec.Dependency, strict bool) string {
+	for _, d := range all {
+		if why := r.unmet(demand{d, strict}); why != "" {
+			return why
 		}
 	}
-	return def.waits
+	return ""
 }
 
 // unmet returns why a dependency isn't so far, "" if it is.
-func (r *rollout) unmet(d spec.Dependency) string {
-	state := "started"
-	if d.Condition == spec.ConditionCompleted {
-		state = "completed"
-	}
-	on := r.defs[d.Process]
-	if on == nil {
-		return fmt.Sprintf("waits for %s, which this job does not have", d.Process)
-	}
+func (r *rollout) unmet(d demand) string {
 	if why, known := r.dependencies[d]; known {
 		return why
 	}
+	why := r.lack(d)
+	r.dependencies[d] = why
+	return why
+}
+
+// lack finds out why a dependency isn't so far.
+func (r *rollout) lack(d demand) string {
+	of, name := r.on(d.Dependency)
+	on := of.defs[name]
+	switch {
+	case on == nil && of == r:
+		return fmt.Sprintf("waits for %s, which this job does not have", d.Process)
+	case of.unsure:
+		return fmt.Sprintf("waits for %s: what is known of job %s can't be read", d.Process, of.job)
+	case of.Job == nil:
+		return fmt.Sprintf("waits for %s: there is no job %s", d.Process, of.job)
+	case on == nil:
+		return fmt.Sprintf("waits for %s, which job %s does not have", d.Process, of.job)
+	case of == r && r.halts[name] != "":
+		return fmt.Sprintf("waits for %s to be %s again", d.Process, d.Condition)
+	}
 	why := ""
 	if on.process.Shards == 0 {
-		why = fmt.Sprintf("waits for %s to be %s, which has no shards", d.Process, state)
+		why = fmt.Sprintf("waits for %s to be %s, which has no shards", d.Process, d.Condition)
 	}
 	for shard := range on.process.Shards {
-		if !r.soFar(on, shard, d.Condition) {
-			why = fmt.Sprintf("waits for %s to be %s", d.Process, state)
-			if r.Job.Order(d.Process, shard).Stopped {
+		if !of.soFar(on, shard, d) {
+			why = fmt.Sprintf("waits for %s to be %s", d.Process, d.Condition)
+			if of.Job.Order(name, shard).Stopped {
 				why += ", which an operator has stopped"
 			}
 			break
 		}
 	}
-	r.dependencies[d] = why
 	return why
 }
 
 // soFar reports whether one shard of a dependency is as far as the condition
-// demands, and is what it is wanted to be.
-func (r *rollout) soFar(on *definition, shard int, c spec.Condition) bool {
+// demands, and is what it is wanted, or told, to be.
+func (r *rollout) soFar(on *definition, shard int, d demand) bool {
 	for _, node := range r.at[instanceKey{on.process.Name, shard}] {
 		where := spot{node, on.process.Name, shard}
 		in := r.seen[where]
-		if in == nil || !r.wanted[where] || r.behind(on, in) {
+		if in == nil || !(r.wanted[where] || r.staying[where]) {
 			continue
 		}
-		done := in.Phase == spec.PhaseCompleted && (in.LastExit == nil || in.LastExit.Success())
-		return done || (in.Phase == spec.PhaseRunning && c != spec.ConditionCompleted)
+		if d.strict && r.ends(where, in) {
+			continue
+		}
+		if meets(in, d.Condition) && (!r.behind(on, in) || (!d.strict && r.asTold(where, in))) {
+			return true
+		}
 	}
 	return false
+}
+
+// ends reports whether the generation that is seen is to be restarted, or was
+// told to end.
+func (r *rollout) ends(where spot, in *spec.Instance) bool {
+	if e := r.current[where]; e != nil && in.Generation != 0 && e.Expire[where.shard].Generation == in.Generation {
+		return true
+	}
+	return r.due[where] != 0 && r.due[where] == in.Generation
+}
+
+// asTold reports whether an instance is what it is told to be until its turn comes.
+func (r *rollout) asTold(where spot, in *spec.Instance) bool {
+	if r.foreign { // what it is told is not known here: its update block decides
+		return r.defs[where.process].process.Update != nil
+	}
+	if r.staying[where] {
+		return true
+	}
+	t, gated := r.turns[where]
+	if !gated || in.Epoch != t.epoch {
+		return false
+	}
+	return in.Version == r.defs[where.process].version || (t.old != nil && in.Version == t.old.Version)
+}
+
+// meets reports whether an instance is as far as a condition demands. One that
+// has completed is as far as any.
+func meets(in *spec.Instance, c spec.Condition) bool {
+	if in.Phase == spec.PhaseCompleted {
+		return in.LastExit == nil || in.LastExit.Success()
+	}
+	_, healthy := in.HealthyAt()
+	return in.Phase == spec.PhaseRunning && (c == spec.ConditionStarted || (c == spec.ConditionHealthy && healthy))
 }

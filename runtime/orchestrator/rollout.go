@@ -5,6 +5,7 @@ package orchestrator
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/synergymesh/meshrun/spec"
@@ -22,6 +23,10 @@ type Snapshot struct {
 	Current map[string]spec.Assignment
 	// Observed is what the nodes saw of the job's instances, by node.
 	Observed map[string]spec.Observed
+	// Others are the jobs that this one's processes depend on (see Needs).
+	Others map[string]Other
+	// Rollout is what was remembered of the job's rollout; nil if nothing was.
+	Rollout *spec.Rollout
 }
 
 // Decision is what the nodes shall be told.
@@ -35,14 +40,25 @@ type Decision struct {
 	NextWake time.Time
 	// Settled is set if nothing that could be observed would change the decision.
 	Settled bool
+	// Progress says how far each process of the job is, where anything bounds its
+	// rollout or Snapshot asks for it.
+	Progress []spec.Progress
+	// Rollout is what shall be remembered; nil for nothing.
+	Rollout *spec.Rollout
+	// Revert is the version that the job shall go back to, and why; 0 for none.
+	Revert uint64
+	Why    string
 }
 
 // Rollout decides what each node shall run of a job now. A version replaces
-// the one before at once, but in this order:
+// the one before as fast as the update blocks let it (see gate), at once where
+// there is none, and in this order:
 //
 //   - An instance whose dependency isn't so far is held: it is not started, and
 //     not restarted for a change, until it is. One that runs is left as it is.
 //     So far means: of what the dependency is wanted to be, not of what it was.
+//   - When a dependency fails later, those who say so are stopped, or restarted
+//     once it was started anew and is so far again (see halt and follow).
 //   - What shall no longer run is stopped in the reverse order: it stays
 //     assigned until everything that depends on it, and shall end too, is gone.
 //   - A shard that moves is not assigned to its new node before it is gone from
@@ -55,13 +71,19 @@ type Decision struct {
 // A process whose definition hasn't changed keeps the version that it is
 // assigned with, so that its instances see nothing of an edit of others.
 func Rollout(s Snapshot, now time.Time) Decision {
-	_ = now // nothing depends on time yet: updates in steps will
 	r := newRollout(s)
+	r.now = now
 	if s.Job != nil && (s.Placement == nil || s.Placement.Version != s.Job.Version) {
 		r.keepAll()
-		return r.decision()
+		d := r.decision()
+		d.Rollout = s.Rollout
+		return d
 	}
 	r.want()
+	r.halt()
+	r.follow()
+	r.remembered()
+	r.gates()
 	r.leave()
 	r.assign()
 	return r.decision()
@@ -88,8 +110,34 @@ type rollout struct {
 	wanted  map[spot]bool // shall be assigned in the end
 	staying map[spot]bool // leaves, but not yet
 
-	defs         map[string]*definition     // of the wanted processes, by name
-	dependencies map[spec.Dependency]string // why each isn't so far, as far as known
+	defs         map[string]*definition // of the wanted processes, by name
+	dependencies map[demand]string      // why each isn't so far, as far as known
+
+	foreign bool                // it is another job's, on which one depends
+	unsure  bool                // and what is known of that can't be read
+	far     map[string]*rollout // the other jobs, by name
+	// halts says why processes shall not run for now, and halting are their
+	// instances that do; due are those to be restarted with what they depend on, by
+	// generation, and lives what is known of how that lives.
+	halts   map[string]string
+	halting map[spot]bool
+	due     map[spot]uint64
+	lives   map[spec.Dependency]string
+
+	now  time.Time
+	next time.Time // when to ask again
+	// track is set if the job's rollout is remembered, good is its last good
+	// version, done tells that the present one is good, and promoted are the
+	// trials that ended by themselves.
+	track    bool
+	good     uint64
+	done     bool
+	promoted map[string]uint64
+	progress []spec.Progress
+	// expiring are the processes of which an instance ails or is told to end, and
+	// turns what the gates say of shards.
+	expiring map[string]bool
+	turns    map[spot]turn
 
 	groups  map[group]*spec.AssignedProcess
 	out     map[string]*spec.Assignment
@@ -116,7 +164,9 @@ func newRollout(s Snapshot) *rollout {
 		at:      make(map[instanceKey][]string, max(assigned, seen)),
 		wanted:  make(map[spot]bool, assigned),
 		staying: map[spot]bool{}, defs: map[string]*definition{},
-		dependencies: map[spec.Dependency]string{}, groups: make(map[group]*spec.AssignedProcess, assigned),
+		dependencies: map[demand]string{}, groups: make(map[group]*spec.AssignedProcess, assigned),
+		far: map[string]*rollout{}, halts: map[string]string{}, halting: map[spot]bool{}, due: map[spot]uint64{}, lives: map[spec.Dependency]string{},
+		expiring: map[string]bool{}, turns: map[spot]turn{},
 		out: map[string]*spec.Assignment{}, reasons: map[spec.InstanceID]string{}, settled: true,
 	}
 	r.index()
@@ -140,6 +190,9 @@ func (r *rollout) index() {
 			continue
 		}
 		for i := range a.Processes {
+			if len(a.Processes[i].Expire) > 0 {
+				r.expiring[a.Processes[i].Process.Name] = true
+			}
 			for _, shard := range a.Processes[i].Shards {
 				where := spot{node, a.Processes[i].Process.Name, shard}
 				r.current[where] = &a.Processes[i]
@@ -155,6 +208,9 @@ func (r *rollout) index() {
 		for i := range o.Instances {
 			where := spot{node, o.Instances[i].ID.Process, o.Instances[i].ID.Shard}
 			r.seen[where] = &o.Instances[i]
+			if o.Instances[i].Ailing != "" {
+				r.expiring[where.process] = true
+			}
 			note(where)
 		}
 	}
@@ -219,9 +275,21 @@ func (r *rollout) id(process string, shard int) spec.InstanceID {
 }
 
 func (r *rollout) decision() Decision {
-	d := Decision{Assignments: make(map[string]spec.Assignment, len(r.out)), Reasons: r.reasons, Settled: r.settled}
+	d := Decision{
+		Assignments: make(map[string]spec.Assignment, len(r.out)), Reasons: r.reasons, Settled: r.settled && !r.unsettled(),
+		NextWake: r.next, Progress: r.progress, Rollout: r.record(),
+	}
+	d.Revert, d.Why = r.revert()
 	for node, a := range r.out {
 		d.Assignments[node] = *a
 	}
 	return d
+}
+
+// unsettled reports whether what is observed could change the decision though
+// nothing waits: a rollout in steps, or a check that may ask for a restart.
+func (r *rollout) unsettled() bool {
+	return r.Job != nil && (r.track || slices.ContainsFunc(r.Job.Job.Processes, func(p spec.Process) bool {
+		return len(p.Health) > 0 || len(p.Guards) > 0
+	}))
 }

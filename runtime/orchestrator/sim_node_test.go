@@ -91,7 +91,7 @@ type simUnit struct {
 func (s *sim) join(name string) *simNode {
 	m := &meter{Store: s.store, blocked: map[string]int{}}
 	n := &simNode{
-		sim: s, name: name, meter: m, store: follow.Share(m), rng: rand.New(rand.NewPCG(s.seed, uint64(len(s.nodes)))),
+		sim: s, name: name, meter: m, store: follow.Share(m, nil), rng: rand.New(rand.NewPCG(s.seed, uint64(len(s.nodes)))),
 		poke: make(chan struct{}, 1), units: map[spec.InstanceID]*simUnit{}, orders: map[string]spec.Assignment{},
 	}
 	n.roles = append(n.roles, scheduler.New(n.store, name, n.Session, hclog.NewNullLogger()), orchestrator.New(n.store, name, n.Session, hclog.NewNullLogger()))
@@ -215,7 +215,7 @@ func (n *simNode) act(ctx context.Context) time.Duration {
 		case u.gone:
 			delete(n.units, id)
 		default:
-			u.seen.Phase, u.due = spec.PhaseRunning, time.Time{}
+			u.seen.Phase, u.seen.ReadyAt, u.due = spec.PhaseRunning, now, time.Time{}
 		}
 	}
 	session, reports := n.session, n.reports()
@@ -247,7 +247,7 @@ func (n *simNode) follow(now time.Time) {
 					continue
 				}
 				if u == nil || u.seen.Hash != hash || u.gone {
-					n.units[id] = &simUnit{seen: spec.Instance{ID: id, Phase: spec.PhaseStarting, Hash: hash}, due: later(500 * time.Millisecond)}
+					n.units[id] = &simUnit{seen: spec.Instance{ID: id, Phase: spec.PhaseStarting, Hash: hash, Since: now}, due: later(500 * time.Millisecond)}
 				}
 				n.units[id].seen.Version = p.Version
 			}

@@ -209,8 +209,14 @@ func (s *sim) apply() {
 			if s.rng.IntN(3) == 0 {
 				p.Placing = &spec.Placing{Spreads: []spec.Spread{{Label: "zone"}}}
 			}
+			if s.rng.IntN(2) == 0 {
+				u := spec.DefaultUpdate()
+				u.MinHealthy, u.Canary, u.AutoPromote = spec.Duration(time.Second), s.rng.IntN(2), true
+				p.Update = &u
+			}
 			v.Job.Processes = append(v.Job.Processes, p)
 		}
+		v.When = time.Now()
 		v.Job.Normalize()
 		op.Value = state.Encode(v)
 		s.note("job %s is applied in version %d", name, v.Version)

@@ -43,6 +43,11 @@ func onNode(v *spec.JobVersion, node string) *spec.Placement {
 // world is a job on its nodes, as Rollout sees it.
 type world struct {
 	Snapshot
+	now time.Time
+	// bad are the programs, by the first word of the command, that never get well,
+	// and what becomes of them.
+	bad map[spec.Template]spec.Phase
+	gen uint64
 }
 
 func newWorld() *world {
@@ -59,8 +64,8 @@ func (w *world) want(v *spec.JobVersion) {
 
 // decide takes the decision over as the nodes' assignments.
 func (w *world) decide() Decision {
-	d := Rollout(w.Snapshot, time.Time{})
-	w.Current = d.Assignments
+	d := Rollout(w.Snapshot, w.now)
+	w.Current, w.Snapshot.Rollout = d.Assignments, d.Rollout
 	return d
 }
 
@@ -115,7 +120,14 @@ func (w *world) declare(node string, id spec.InstanceID, p *spec.AssignedProcess
 	if slow != nil && slow() {
 		phase = spec.PhaseStarting
 	}
-	fresh := spec.Instance{ID: id, Node: node, Phase: phase, Version: p.Version, Hash: hash, Epoch: epoch}
+	end := spec.PhaseRunning
+	if fate, bad := w.bad[p.Process.Command[0]]; bad {
+		phase, end = fate, fate
+	}
+	w.gen++
+	fresh := spec.Instance{
+		ID: id, Node: node, Phase: phase, Version: p.Version, Hash: hash, Epoch: epoch, Generation: w.gen, ReadyAt: w.now, Since: w.now,
+	}
 	switch {
 	case in == nil:
 		o := w.Observed[node]
@@ -125,8 +137,15 @@ func (w *world) declare(node string, id spec.InstanceID, p *spec.AssignedProcess
 		*in = fresh
 	case in.Version != p.Version:
 		in.Version = p.Version
+	case in.Generation == p.Expire[id.Shard].Generation:
+		since := in.Since
+		*in = fresh
+		in.Since = since
 	case in.Phase == spec.PhaseStarting || in.Phase == spec.PhaseBackoff || in.Phase == spec.PhaseStopping:
-		in.Phase = spec.PhaseRunning
+		if in.Phase == end {
+			return false
+		}
+		in.Phase, in.ReadyAt = end, w.now
 	default:
 		return false
 	}

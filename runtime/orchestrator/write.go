@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/synergymesh/meshrun/runtime/state"
@@ -34,7 +33,10 @@ func (d *desk) rollOut(ctx context.Context, term *follow.Term, name string, now 
 	if err != nil {
 		d.logger.Warn("cannot read what a node observed, it counts as nothing", "job", name, "error", err)
 	}
-	decision := Rollout(Snapshot{Job: job, Placement: placement, Live: d.live(), Current: current, Observed: observed}, now)
+	decision := Rollout(Snapshot{
+		Job: job, Placement: placement, Live: d.live(), Current: current, Observed: observed, Others: d.others(job, current),
+		Rollout: d.rollouts[name].value,
+	}, now)
 	if job == nil {
 		delete(d.settled, name)
 	} else {
@@ -48,8 +50,11 @@ func (d *desk) rollOut(ctx context.Context, term *follow.Term, name string, now 
 		check(state.JobKey(name), jobIndex),
 		check(state.PlacementKey(name), placementIndex),
 	}
-	changes := d.changes(name, job, current, decision)
-	return len(changes) > 0, d.write(ctx, name, checks, changes)
+	changes := append(d.changes(name, job, current, decision), d.remember(name, decision.Rollout)...)
+	if err := d.write(ctx, checks, changes); err != nil || decision.Revert == 0 {
+		return len(changes) > 0, err
+	}
+	return len(changes) > 0, d.revert(ctx, checks, job, jobIndex, decision)
 }
 
 // live returns the nodes that are there.
@@ -69,11 +74,11 @@ func check(key string, index uint64) state.Op {
 	return state.Op{Kind: state.OpCheckIndex, Key: key, Index: index}
 }
 
-// change is one assignment to be written; a nil value is to be deleted.
+// change is one value to be written, with the event that tells of it.
 type change struct {
-	node  string
-	value *spec.Assignment
-	ops   []state.Op
+	ops []state.Op
+	// wrote is told the index at which they were done.
+	wrote func(at uint64)
 }
 
 // changes compares the assignments with what they shall be.
@@ -89,12 +94,11 @@ func (d *desk) changes(name string, job *spec.JobVersion, current map[string]spe
 			out = append(out, d.change(name, node, version, &wanted))
 		}
 	}
-	for node := range d.assignments.nodes[name] {
+	for _, node := range sortedKeys(d.assignments.nodes[name]) {
 		if _, wanted := decision.Assignments[node]; !wanted {
 			out = append(out, d.change(name, node, version, nil))
 		}
 	}
-	slices.SortFunc(out, func(a, b change) int { return strings.Compare(a.node, b.node) })
 	return out
 }
 
@@ -112,11 +116,16 @@ func (d *desk) change(job, node string, version uint64, value *spec.Assignment) 
 		event.Assigned = value.Assigned()
 		event.Message = describe(value)
 	}
-	c := change{node: node, value: value, ops: []state.Op{op}}
-	if told, err := state.EventOp(event); err == nil { // it has a type and a time
-		c.ops = append(c.ops, told)
+	return change{ops: withEvent(op, event), wrote: func(at uint64) { d.assignments.put(node, job, value, at) }}
+}
+
+// withEvent returns an operation with the event that tells of it.
+func withEvent(op state.Op, event spec.Event) []state.Op {
+	told, err := state.EventOp(event)
+	if err != nil { // it has a type and a time
+		return []state.Op{op}
 	}
-	return c
+	return []state.Op{op, told}
 }
 
 // describe tells an assignment in one line.
@@ -138,7 +147,7 @@ func describe(a *spec.Assignment) string {
 
 // write does the changes in as few transactions as the limits allow, each with
 // all the checks.
-func (d *desk) write(ctx context.Context, job string, checks []state.Op, changes []change) error {
+func (d *desk) write(ctx context.Context, checks []state.Op, changes []change) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	for len(changes) > 0 {
@@ -155,7 +164,7 @@ func (d *desk) write(ctx context.Context, job string, checks []state.Op, changes
 			return fmt.Errorf("write assignments: %w", err)
 		}
 		for _, c := range changes[:n] {
-			d.assignments.put(c.node, job, c.value, at)
+			c.wrote(at)
 		}
 		changes = changes[n:]
 	}

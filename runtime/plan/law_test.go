@@ -183,6 +183,9 @@ func (c *cluster) declare(node string, id spec.InstanceID, p *spec.AssignedProce
 
 func (c *cluster) note(node string, id spec.InstanceID, a spec.InstanceAction) {
 	was, at := c.did[id], c.on[id]
+	if (was == spec.ActionStart || was == spec.ActionMove) && a == spec.ActionRestart && at == node {
+		return // it was started with an old definition first
+	}
 	c.did[id], c.on[id] = a, node
 	switch {
 	case was == spec.ActionStop && a == spec.ActionStart:
@@ -255,6 +258,7 @@ func drawJob(t *rapid.T, name string) *spec.Job {
 		p.Restart.Delay = spec.Duration(rapid.IntRange(0, 1).Draw(t, "delay")) * spec.Duration(time.Second)
 		p.Restart.Policy = rapid.SampledFrom([]spec.RestartPolicy{spec.RestartAlways, spec.RestartOnFailure}).Draw(t, "policy")
 		p.Placing = drawPlacing(t)
+		p.Update = drawUpdate(t, p.Shards)
 		for _, on := range j.Processes {
 			switch rapid.IntRange(0, 3).Draw(t, "depends") {
 			case 0:
@@ -269,6 +273,17 @@ func drawJob(t *rapid.T, name string) *spec.Job {
 	}
 	j.Normalize()
 	return j
+}
+
+func drawUpdate(t *rapid.T, shards int) *spec.Update {
+	if rapid.Bool().Draw(t, "at once") {
+		return nil
+	}
+	u := spec.DefaultUpdate()
+	u.MaxParallel = rapid.IntRange(1, 2).Draw(t, "parallel")
+	u.Canary = rapid.IntRange(0, shards-1).Draw(t, "canary")
+	u.AutoPromote = u.Canary > 0 && rapid.Bool().Draw(t, "auto promote")
+	return &u
 }
 
 func drawPlacing(t *rapid.T) *spec.Placing {
@@ -307,10 +322,16 @@ func drawChange(t *rapid.T, s plan.Snapshot, name string) plan.Wanted {
 		return w
 	}
 	p := rapid.SampledFrom(current.Value.Job.Processes).Draw(t, "process")
-	o := plan.Order{Process: p.Name, Shard: -1, Op: rapid.SampledFrom([]spec.Op{spec.OpRestart, spec.OpStop, spec.OpStart, spec.OpScale}).Draw(t, "order")}
-	if o.Op == spec.OpScale {
+	o := plan.Order{Process: p.Name, Shard: -1, Op: rapid.SampledFrom([]spec.Op{
+		spec.OpRestart, spec.OpStop, spec.OpStart, spec.OpScale, spec.OpPause, spec.OpResume, spec.OpPromote,
+	}).Draw(t, "order")}
+	switch o.Op {
+	case spec.OpPause, spec.OpResume, spec.OpPromote:
+		w.Orders = []plan.Order{o}
+		return w
+	case spec.OpScale:
 		o.Count = rapid.IntRange(1, 4).Draw(t, "count")
-	} else if p.Shards > 0 {
+	default:
 		o.Shard = rapid.IntRange(-1, p.Shards-1).Draw(t, "shard")
 	}
 	w.Orders = []plan.Order{o}

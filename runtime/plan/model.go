@@ -52,6 +52,7 @@ type model struct {
 	assigned  map[string]spec.Assignment
 	units     map[spot]*unit
 	reasons   map[spec.InstanceID]string
+	rollout   *spec.Rollout
 
 	lost map[spec.InstanceID]string // nodes that are gone with an instance
 
@@ -77,6 +78,9 @@ func newModel(s *Snapshot, j *part, now time.Time) *model {
 		job: job, next: j.next, nodes: s.Nodes, live: s.live(), placement: j.placement, assigned: maps.Clone(s.Assignments[job]), units: map[spot]*unit{},
 		lost: map[spec.InstanceID]string{}, deeds: map[spot]*deed{}, held: map[spot]string{}, hashes: map[definition]string{}, now: now,
 	}
+	if was, ok := s.Rollouts[job]; ok {
+		m.rollout = &was.Value
+	}
 	for node, o := range s.Observed[job] {
 		if !m.live[node] {
 			continue
@@ -86,9 +90,7 @@ func newModel(s *Snapshot, j *part, now time.Time) *model {
 				continue // nothing was ever started
 			}
 			u := &unit{seen: in}
-			if !down(in.Phase) {
-				u.seen.Phase = spec.PhaseRunning // it is on its way there
-			}
+			u.settle()
 			m.units[spot{node, in.ID}] = u
 		}
 	}
@@ -115,14 +117,23 @@ func (m *model) id(process string, shard int) spec.InstanceID {
 	return spec.InstanceID{Job: m.job, Process: process, Shard: shard}
 }
 
+// settle makes an instance what it will be soon: up, healthy, and so for long.
+func (u *unit) settle() {
+	if !down(u.seen.Phase) {
+		u.seen.Phase = spec.PhaseRunning
+	}
+	u.seen.Health, u.seen.Checks, u.seen.Ailing = "", nil, ""
+	u.seen.ReadyAt, u.seen.Since = time.Time{}, time.Time{}
+}
+
 // run lets scheduler, orchestrator and nodes act until nothing moves.
 func (m *model) run() {
 	// Each turn starts, ends or completes something, and nothing does so twice.
 	for range 4*len(m.units) + 4*m.wantedShards() + 8 {
 		decision := orchestrator.Rollout(orchestrator.Snapshot{
-			Job: m.next, Placement: m.placement, Live: m.live, Current: m.assigned, Observed: m.observed(),
+			Job: m.next, Placement: m.placement, Live: m.live, Current: m.assigned, Observed: m.observed(), Rollout: m.rollout,
 		}, m.now)
-		m.reasons = decision.Reasons
+		m.reasons, m.rollout = decision.Reasons, decision.Rollout
 		moved := len(m.assigned) != len(decision.Assignments) || !reflect.DeepEqual(m.assigned, decision.Assignments)
 		m.assigned = decision.Assignments
 		if acted := m.act(); !acted && !moved && !m.complete() {
@@ -221,6 +232,8 @@ func (m *model) change(where spot, u *unit, p *spec.AssignedProcess, epoch uint6
 	}
 	d.ordered = d.ordered || u.seen.Epoch != epoch
 	switch {
+	case d.action == spec.ActionStart: // with an old definition, for as long as the new one is on trial
+		u.seen.Phase, u.seen.Hash = spec.PhaseRunning, hash
 	case u.seen.Hash != hash || u.seen.Epoch != epoch:
 		d.action, d.waited = spec.ActionRestart, m.held[where]
 		if down(u.seen.Phase) {

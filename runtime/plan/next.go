@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,8 +51,9 @@ type Order struct {
 // the job ever had. It returns current itself if nothing changes, nil if the
 // job is to go, and an error that wraps ErrUnknown or ErrInvalid.
 //
-// An apply keeps the epochs of orders and ends their stops. Orders change
-// nothing but themselves, and the number of shards.
+// An apply keeps the epochs of orders and ends their stops; of a process that it
+// changes it also ends a pause and a promotion, which were of the definition
+// before. Orders change nothing but themselves, and the number of shards.
 func Next(current *spec.JobVersion, latest uint64, w Wanted, now time.Time) (*spec.JobVersion, error) {
 	if w.Remove {
 		return nil, nil
@@ -85,8 +87,13 @@ func Next(current *spec.JobVersion, latest uint64, w Wanted, now time.Time) (*sp
 		why = reasonOf(w.Orders)
 	}
 	next.Job.Normalize()
-	if problems := spec.Validate(&next.Job); len(problems) > 0 {
-		return nil, fmt.Errorf("job %q cannot work: %s: %w", next.Job.Name, problems[0], ErrInvalid)
+	for _, problem := range spec.Validate(&next.Job) {
+		if !problem.Moot {
+			return nil, fmt.Errorf("job %q cannot work: %s: %w", next.Job.Name, problem, ErrInvalid)
+		}
+	}
+	if w.Apply != nil && current != nil {
+		endRollouts(next, &current.Job)
 	}
 	tidyOrders(next)
 	next.Checksum = spec.Checksum(&next.Job)
@@ -134,11 +141,57 @@ func order(v *spec.JobVersion, o Order) error {
 		return nil
 	}
 	for _, p := range targets {
-		if err := orderProcess(v, p, o); err != nil {
+		var err error
+		if rollsOut(o.Op) {
+			err = orderRollout(v, p, o)
+		} else {
+			err = orderProcess(v, p, o)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// rollsOut reports whether an order is one about a rollout.
+func rollsOut(op spec.Op) bool {
+	return op == spec.OpPause || op == spec.OpResume || op == spec.OpPromote
+}
+
+// orderRollout notes an order about the rollout of a process. To promote one
+// that has no canaries, of which nothing ever waits, changes nothing.
+func orderRollout(v *spec.JobVersion, p *spec.Process, o Order) error {
+	if o.Shard >= 0 {
+		return fmt.Errorf("%s %s/%s/%d: a process is rolled out as a whole: name %s/%s: %w",
+			o.Op, v.Job.Name, p.Name, o.Shard, v.Job.Name, p.Name, ErrInvalid)
+	}
+	wish := v.Orders[p.Name]
+	switch o.Op {
+	case spec.OpPause:
+		wish.Paused = true
+	case spec.OpResume:
+		wish.Paused = false
+	case spec.OpPromote:
+		wish.Promoted = wish.Promoted || (p.Update != nil && p.Update.Canary > 0)
+	}
+	v.Orders[p.Name] = wish
+	return nil
+}
+
+// endRollouts ends the pauses and promotions of the processes that a version
+// defines otherwise than the job before did.
+func endRollouts(v *spec.JobVersion, before *spec.Job) {
+	for i := range v.Job.Processes {
+		p := &v.Job.Processes[i]
+		o, ordered := v.Orders[p.Name]
+		was := slices.IndexFunc(before.Processes, func(b spec.Process) bool { return b.Name == p.Name })
+		if !ordered || (was >= 0 && reflect.DeepEqual(before.Processes[was], *p)) {
+			continue
+		}
+		o.Paused, o.Promoted = false, false
+		v.Orders[p.Name] = o
+	}
 }
 
 // orderProcess notes an order for a process, or for one shard of it.

@@ -40,6 +40,8 @@ type Snapshot struct {
 	// Assignments and Observed are by job and node.
 	Assignments map[string]map[string]spec.Assignment
 	Observed    map[string]map[string]spec.Observed
+	// Rollouts are what is remembered of the jobs' rollouts.
+	Rollouts map[string]Stored[spec.Rollout]
 }
 
 // Stored is a value and its ModifyIndex.
@@ -53,10 +55,10 @@ type Stored[T any] struct {
 // who know better what these see.
 func Load(ctx context.Context, store state.Store, without ...string) (Snapshot, error) {
 	s := Snapshot{Latest: map[string]uint64{}}
-	var lists [6][]state.Entry
+	var lists [7][]state.Entry
 	for i, prefix := range [...]string{
 		state.JobsPrefix, state.PlacementsPrefix, state.NodesPrefix,
-		state.AssignmentsPrefix, state.ObservedPrefix, state.HistoryPrefix,
+		state.AssignmentsPrefix, state.ObservedPrefix, state.HistoryPrefix, state.RolloutsPrefix,
 	} {
 		entries, index, err := store.List(ctx, prefix)
 		if err != nil {
@@ -83,7 +85,10 @@ func Load(ctx context.Context, store state.Store, without ...string) (Snapshot, 
 		if s.Assignments, err = perNode[spec.Assignment](lists[3], state.AssignmentsPrefix); err != nil {
 			return err
 		}
-		s.Observed, err = perNode[spec.Observed](reported, state.ObservedPrefix)
+		if s.Observed, err = perNode[spec.Observed](reported, state.ObservedPrefix); err != nil {
+			return err
+		}
+		s.Rollouts, err = named[spec.Rollout](lists[6], state.RolloutsPrefix)
 		return err
 	})
 	if err := work.Wait(); err != nil {

@@ -109,7 +109,7 @@ type subject struct {
 
 func subjectOf(ev spec.Event) (subject, bool) {
 	switch ev.Type {
-	case spec.EventJobApplied, spec.EventJobScaled, spec.EventJobStopped, spec.EventJobRestarted, spec.EventJobRemoved:
+	case spec.EventJobApplied, spec.EventJobScaled, spec.EventJobStopped, spec.EventJobRestarted, spec.EventRolloutOrdered, spec.EventJobRemoved:
 		return subject{what: spec.EventJobApplied, job: ev.Job}, true
 	case spec.EventPlaced:
 		return subject{what: spec.EventPlaced, job: ev.Job}, true

@@ -27,7 +27,7 @@ type Snapshot struct {
 // It rests on this: whoever writes one of these keys records, in the same
 // transaction, the event beside it.
 //
-//	jobs/<job>               job.applied, job.scaled, job.stopped, job.restarted with Version; job.removed
+//	jobs/<job>               job.applied, job.scaled, job.stopped, job.restarted, rollout.ordered with Version; job.removed
 //	placements/<job>         job.placed with Placement, nil for its removal
 //	assignments/<node>/<job> job.assigned with Node and Assigned, empty for its removal
 func Replay(events []spec.Event, until time.Time) Snapshot {
@@ -50,7 +50,7 @@ func (s *Snapshot) apply(ev spec.Event) {
 	s.Time = ev.Time
 	s.Events++
 	switch ev.Type {
-	case spec.EventJobApplied, spec.EventJobScaled, spec.EventJobStopped, spec.EventJobRestarted:
+	case spec.EventJobApplied, spec.EventJobScaled, spec.EventJobStopped, spec.EventJobRestarted, spec.EventRolloutOrdered:
 		s.Jobs[ev.Job] = ev.Version
 	case spec.EventJobRemoved:
 		delete(s.Jobs, ev.Job)

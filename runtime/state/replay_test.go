@@ -54,7 +54,7 @@ func (d *decider) decide() {
 	case 0, 1:
 		d.versions[job]++
 		ev.Version = d.versions[job]
-		ev.Type = rapid.SampledFrom([]spec.EventType{spec.EventJobApplied, spec.EventJobScaled, spec.EventJobStopped, spec.EventJobRestarted}).Draw(d.t, "type")
+		ev.Type = rapid.SampledFrom([]spec.EventType{spec.EventJobApplied, spec.EventJobScaled, spec.EventJobStopped, spec.EventJobRestarted, spec.EventRolloutOrdered}).Draw(d.t, "type")
 		op = state.Op{Kind: state.OpSet, Key: state.JobKey(job), Value: state.Encode(spec.JobVersion{Version: ev.Version})}
 	case 2:
 		ev.Type = spec.EventJobRemoved

@@ -10,6 +10,6 @@ import (
 // the same rules as the watchdog's own starts: the program's path, the directory,
 // and whom to become, nil for nobody else. Only Argv, Dir, Env and User count.
 func Prepare(l *spec.Launch) (path, dir string, as *syscall.Credential, err error) {
-	p, err := prepare(l)
+	p, err := prepare(l, l.Argv)
 	return p.path, p.dir, p.cred, err
 }

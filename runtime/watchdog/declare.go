@@ -1,9 +1,11 @@
 package watchdog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"time"
@@ -63,6 +65,9 @@ func checkID(id spec.InstanceID) error {
 	return nil
 }
 
+// maxWhy bounds the reason that a launch gives for the end of a generation.
+const maxWhy = 1 << 10
+
 func checkLaunch(l *spec.Launch) error {
 	id := l.ID
 	switch {
@@ -72,6 +77,8 @@ func checkLaunch(l *spec.Launch) error {
 		return refuse("instance %s: directory %q is not absolute", id, l.Dir)
 	case l.Restart.Attempts < 0:
 		return refuse("instance %s: restart attempts %d are negative", id, l.Restart.Attempts)
+	case l.Expire != nil && (len(l.Expire.Why) > maxWhy || strings.ContainsAny(l.Expire.Why, "\x00\n")):
+		return refuse("instance %s: why it expires must be one line of at most %d bytes", id, maxWhy)
 	case l.Watchdog != nil && l.Watchdog.Timeout <= 0:
 		return refuse("instance %s: the watchdog timeout must be greater than 0", id)
 	}
@@ -96,11 +103,36 @@ func checkLaunch(l *spec.Launch) error {
 	if err := checkSession(l.Lease); err != nil {
 		return refuse("instance %s: its lease cannot be: %v", id, err)
 	}
+	if err := checkHooks(l); err != nil {
+		return err
+	}
 	if l.Stop.Signal != "" && signalNumber(l.Stop.Signal) == 0 {
 		return refuse("instance %s: unknown stop signal %q: write it as \"SIGTERM\"", id, l.Stop.Signal)
 	}
 	if l.Reload != nil && signalNumber(l.Reload.Signal) == 0 {
 		return refuse("instance %s: unknown reload signal %q: write it as \"SIGHUP\"", id, l.Reload.Signal)
+	}
+	return nil
+}
+
+// checkHooks refuses hooks that could not be run.
+func checkHooks(l *spec.Launch) error {
+	for i, h := range l.Hooks {
+		switch {
+		case h.When != spec.HookBeforeStart && h.When != spec.HookAfterStop:
+			return refuse("instance %s: unknown hook %q: want before_start or after_stop", l.ID, h.When)
+		case hookOf(l, h.When) != &l.Hooks[i]:
+			return refuse("instance %s has the hook %s twice", l.ID, h.When)
+		case len(h.Argv) == 0 || h.Argv[0] == "":
+			return refuse("instance %s: hook %s has no command", l.ID, h.When)
+		case h.Timeout <= 0:
+			return refuse("instance %s: the timeout of hook %s must be greater than 0", l.ID, h.When)
+		}
+		for j, a := range h.Argv {
+			if strings.ContainsRune(a, 0) {
+				return refuse("instance %s: command[%d] of hook %s has a NUL byte", l.ID, j, h.When)
+			}
+		}
 	}
 	return nil
 }
@@ -148,7 +180,7 @@ func (s *supervisor) declare(set []spec.Launch, remove []spec.InstanceID, now ti
 	for i := range set {
 		l := set[i]
 		if in := s.instances[l.ID]; in == nil {
-			s.introduce(&l)
+			s.introduce(&l, now)
 		} else if !same(in.launch, &l) || in.phase == stopping {
 			s.change(in, &l, now)
 		}
@@ -158,8 +190,8 @@ func (s *supervisor) declare(set []spec.Launch, remove []spec.InstanceID, now ti
 }
 
 // introduce makes a new instance, which is forked in its turn.
-func (s *supervisor) introduce(l *spec.Launch) {
-	in := &instance{phase: pending, view: spec.Instance{ID: l.ID, Phase: spec.PhasePending}}
+func (s *supervisor) introduce(l *spec.Launch, now time.Time) {
+	in := &instance{phase: pending, view: spec.Instance{ID: l.ID, Phase: spec.PhasePending, Since: now.UTC()}}
 	in.want(l)
 	s.instances[l.ID] = in
 	s.tell(in, note{kind: spec.EventDeclared, severity: spec.Info, message: "declared", launch: true})
@@ -171,7 +203,10 @@ func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 	old := in.launch
 	in.want(l)
 	if replaces(old, l) || in.phase == stopping {
-		in.history, in.view.Restarts = history{}, 0
+		if in.old == nil && in.phase.alive() && hookOf(old, spec.HookAfterStop) != nil {
+			in.old = old
+		}
+		in.history, in.view.Restarts, in.view.Since = history{}, 0, now.UTC()
 		message := "declared with another command or settings"
 		switch {
 		case old.Lease != l.Lease:
@@ -180,6 +215,14 @@ func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 			message = "restart was asked for"
 		}
 		s.step(in, evReplace, now, note{kind: spec.EventDeclared, severity: spec.Info, message: message, launch: true})
+		return
+	}
+	if in.expires() {
+		in.blame = cmp.Or(l.Expire.Why, "this generation shall end")
+		s.retime(in, old, now)
+		// One record holds both the launch and what it led to, so that a
+		// successor ends no other generation.
+		s.step(in, evExpire, now, note{kind: spec.EventUpdated, severity: spec.Info, message: in.blame + ": it ends, and its restart policy follows", launch: true})
 		return
 	}
 	n := note{kind: spec.EventUpdated, severity: spec.Info, message: "settings changed, the process is left as it is", launch: true}
@@ -198,6 +241,9 @@ func (s *supervisor) retime(in *instance, old *spec.Launch, now time.Time) {
 	if old.Logs != in.launch.Logs {
 		s.kern.SetLogs(in.view.ID, in.launch.Logs)
 	}
+	if in.proc != nil && !in.proc.dead && !reflect.DeepEqual(old.Resources, in.launch.Resources) {
+		s.limit(in)
+	}
 	switch in.phase {
 	case backoff:
 		// A wait that would be shorter under the new policy is shortened.
@@ -215,7 +261,7 @@ func (s *supervisor) retime(in *instance, old *spec.Launch, now time.Time) {
 			s.timeRunning(in, now)
 		}
 	case stopping, replacing, killing, ceding:
-		if old.Stop.Timeout != in.launch.Stop.Timeout && !in.killed {
+		if old.Stop.Timeout != in.launch.Stop.Timeout && !in.killed && in.hook != spec.HookAfterStop {
 			s.timers.set(in, timerStop, now.Add(in.launch.Stop.Timeout.Std()))
 		}
 	}
@@ -232,6 +278,8 @@ func (s *supervisor) signal(ids []spec.InstanceID, sig spec.Signal) error {
 			return refuse("there is no instance %s", id)
 		} else if in.proc == nil || in.proc.dead {
 			return refuse("instance %s has no process: it is %s", id, in.view.Phase)
+		} else if in.hook != "" {
+			return refuse("instance %s has no process that could be sent a signal: its %s hook runs", id, in.hook)
 		}
 	}
 	var errs []error

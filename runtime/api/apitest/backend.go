@@ -24,6 +24,8 @@ type Backend struct {
 	JobsFunc      func(context.Context) ([]spec.JobVersion, error)
 	JobFunc       func(context.Context, string) (spec.JobVersion, error)
 	HistoryFunc   func(context.Context, string) ([]spec.JobVersion, error)
+	RolloutFunc   func(context.Context, string, string) (api.RolloutStatus, error)
+	RolloutsFunc  func(context.Context) ([]spec.Rollout, error)
 	InstancesFunc func(context.Context, uint64) ([]spec.Instance, uint64, error)
 	LogsFunc      func(context.Context, spec.LogQuery, func(spec.LogLine) error) error
 	EventsFunc    func(context.Context, api.EventQuery, func(spec.Event) error) error
@@ -91,6 +93,22 @@ func (b *Backend) History(ctx context.Context, name string) ([]spec.JobVersion, 
 		return nil, errUnexpected
 	}
 	return b.HistoryFunc(ctx, name)
+}
+
+// Rollout calls RolloutFunc.
+func (b *Backend) Rollout(ctx context.Context, name, after string) (api.RolloutStatus, error) {
+	if b.RolloutFunc == nil {
+		return api.RolloutStatus{}, errUnexpected
+	}
+	return b.RolloutFunc(ctx, name, after)
+}
+
+// Rollouts calls RolloutsFunc.
+func (b *Backend) Rollouts(ctx context.Context) ([]spec.Rollout, error) {
+	if b.RolloutsFunc == nil {
+		return nil, errUnexpected
+	}
+	return b.RolloutsFunc(ctx)
 }
 
 // Instances calls InstancesFunc.

@@ -1,0 +1,400 @@
+package orchestrator
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// gate is what every restart, move and change of a process's shards has to
+// pass, whatever the cause: no more shards are disturbed than the update block
+// allows, given those that are down already. A shard that is down itself is
+// free to be changed, so that a good version always mends a bad one.
+type gate struct {
+	*rollout
+	def     *definition
+	order   spec.Order // of the process as a whole
+	members []member   // by shard
+	// block says why no shard may be given the wanted definition now; "" if it may.
+	block string
+	// trial is set while only canaries may be changed, and left is how many more.
+	trial bool
+	left  int
+	// free is how many more shards may be disturbed.
+	free int
+	// down names the first shard that is not available, for those that wait.
+	down string
+}
+
+// member is a shard that shall run.
+type member struct {
+	to, at spot                  // where it shall be, and where it is assigned
+	entry  *spec.AssignedProcess // under which it is assigned; nil if it isn't
+	in     *spec.Instance        // what is seen there; nil if nothing is
+	down   string                // why it isn't available; "" if it is
+}
+
+// turn is what a wanted shard is told now.
+type turn struct {
+	// old is the entry whose definition it keeps, or starts with; nil for the
+	// wanted one.
+	old    *spec.AssignedProcess
+	epoch  uint64
+	expire spec.Expire
+}
+
+// need is what keeps a shard from being as it is wanted.
+type need int
+
+const (
+	needNothing need = iota
+	needLive         // it may be told without a disturbance
+	needStart        // it is assigned nowhere
+	needReplace      // another definition, by a restart
+	needMove
+	needOrder  // a restart that an operator asked for
+	needExpire // a restart that a check, a guard or a dependency asks for
+)
+
+// gates lets every process of the job through its gate.
+func (r *rollout) gates() {
+	if r.Job == nil {
+		return
+	}
+	for i := range r.Job.Job.Processes {
+		p := &r.Job.Job.Processes[i]
+		if p.Update == nil && !r.expiring[p.Name] && !r.track {
+			continue // nothing to count, nothing to bound
+		}
+		g := &gate{rollout: r, def: r.defs[p.Name], order: r.Job.Orders[p.Name]}
+		g.gather()
+		if p.Update != nil || r.expiring[p.Name] {
+			g.open()
+		}
+		r.progress = append(r.progress, g.report())
+	}
+}
+
+// bounds returns the process's update block; without one nothing is bounded.
+func (g *gate) bounds() spec.Update {
+	if g.def.process.Update != nil {
+		return *g.def.process.Update
+	}
+	return spec.Update{MaxParallel: spec.MaxShards}
+}
+
+// gather finds the shards of the process and which of them are available.
+func (g *gate) gather() {
+	p := g.def.process
+	for node, shards := range g.Placement.Processes[p.Name] {
+		for _, shard := range shards {
+			to := spot{node, p.Name, shard}
+			if g.wanted[to] || g.staying[to] || g.halting[to] {
+				g.members = append(g.members, g.member(to))
+			}
+		}
+	}
+	slices.SortFunc(g.members, func(a, b member) int { return cmp.Compare(a.to.shard, b.to.shard) })
+	g.free = g.bounds().MaxParallel
+	for i := range g.members {
+		m := &g.members[i]
+		if m.down = g.why(m); m.down != "" {
+			g.free--
+			if g.down == "" {
+				g.down = fmt.Sprintf("shard %d %s", m.to.shard, m.down)
+			}
+		}
+	}
+}
+
+func (g *gate) member(to spot) member {
+	m := member{to: to}
+	for _, node := range g.at[instanceKey{to.process, to.shard}] {
+		at := spot{node, to.process, to.shard}
+		if e := g.current[at]; e != nil && (m.entry == nil || node == to.node) {
+			m.at, m.entry, m.in = at, e, g.seen[at]
+		}
+	}
+	return m
+}
+
+// why says why a shard is not available, "" if it is.
+func (g *gate) why(m *member) string {
+	switch in := m.in; {
+	case !g.Live[m.to.node]:
+		return "is on " + m.to.node + ", which is gone"
+	case g.halting[m.to]:
+		return "is " + g.halts[m.to.process]
+	case in == nil || m.entry == nil:
+		return "has not started yet"
+	case in.Version != m.entry.Version || in.Epoch != m.entry.Epochs[m.to.shard]:
+		return "is being changed"
+	case in.Phase == spec.PhaseCompleted:
+		return ""
+	case m.expires():
+		return "is being restarted"
+	default:
+		at, healthy := in.HealthyAt()
+		if !healthy {
+			return unwell(in)
+		}
+		steady := at.Add(g.bounds().MinHealthy.Std())
+		if !at.IsZero() && g.now.Before(steady) {
+			g.wake(steady)
+			return fmt.Sprintf("has to be healthy for %s", g.bounds().MinHealthy)
+		}
+		return ""
+	}
+}
+
+// unwell says in which way an instance is not healthy.
+func unwell(in *spec.Instance) string {
+	switch {
+	case in.Phase == spec.PhaseFailed && in.LastExit != nil:
+		return fmt.Sprintf("has failed (%s)", in.LastExit)
+	case in.Phase == spec.PhaseFailed:
+		return "has failed"
+	case in.Phase != spec.PhaseRunning:
+		return "is " + string(in.Phase)
+	}
+	for _, c := range in.Checks {
+		if c.State == in.Health {
+			return fmt.Sprintf("is not healthy: check %s is %s", c.Name, c.State)
+		}
+	}
+	return "is not healthy"
+}
+
+// expires reports whether the generation that is seen was told to end.
+func (m *member) expires() bool {
+	return m.in != nil && m.entry != nil && m.entry.Expire[m.to.shard].Generation == m.in.Generation && m.in.Generation != 0
+}
+
+// need says what keeps a shard from being as it is wanted, and in words.
+func (g *gate) need(m *member) (need, string) {
+	switch {
+	case m.entry == nil:
+		return needStart, ""
+	case m.at.node != m.to.node:
+		return needMove, "move to " + m.to.node
+	case m.entry.Version != g.def.version && g.hashOf(m) != g.def.replaceHash():
+		return needReplace, "restart with another definition"
+	case m.entry.Epochs[m.to.shard] != g.Job.Order(m.to.process, m.to.shard).Epoch:
+		return needOrder, "ordered restart"
+	case g.ails(m) != "" && !m.expires():
+		return needExpire, "restart, as " + g.ails(m)
+	case m.entry.Version != g.def.version:
+		return needLive, ""
+	}
+	return needNothing, ""
+}
+
+// hashOf returns the ReplaceHash of what the shard runs, or is about to.
+func (g *gate) hashOf(m *member) string {
+	switch {
+	case m.in == nil || m.in.Hash == "":
+		return spec.ReplaceHash(&m.entry.Process)
+	case m.in.Version == g.def.version:
+		return g.def.replaceHash()
+	}
+	return m.in.Hash
+}
+
+// ails says why the generation that is seen should be restarted; "" if it should not.
+func (g *gate) ails(m *member) string {
+	switch {
+	case m.in == nil || (m.in.Phase != spec.PhaseRunning && m.in.Phase != spec.PhaseStarting):
+		return ""
+	case m.in.Ailing != "":
+		return m.in.Ailing
+	}
+	return g.follows(m.at, m.in)
+}
+
+// open gives as many shards their turn as may have it.
+func (g *gate) open() {
+	g.bar()
+	queue := make([]*member, 0, len(g.members))
+	for _, down := range []bool{true, false} {
+		for i := range g.members {
+			if m := &g.members[i]; (m.down != "") == down && g.Live[m.to.node] {
+				queue = append(queue, m)
+			}
+		}
+	}
+	for _, m := range queue {
+		need, what := g.need(m)
+		switch why := g.refuse(m, need); {
+		case need == needStart && (g.block != "" || g.trial):
+			g.turns[m.to] = turn{old: g.former(m.to), epoch: g.Job.Order(m.to.process, m.to.shard).Epoch}
+		case why != "":
+			g.keep(m, need, what+" waits: "+why)
+		default:
+			g.take(m, need)
+		}
+	}
+}
+
+// bar finds out whether shards may be given the wanted definition at all.
+func (g *gate) bar() {
+	if !slices.ContainsFunc(g.members, func(m member) bool {
+		n, _ := g.need(&m)
+		return n == needReplace || (n == needStart && g.former(m.to) != nil)
+	}) {
+		return
+	}
+	u := g.bounds()
+	if g.order.Paused {
+		g.block = "the rollout is paused"
+		return
+	}
+	if why := g.failure(); why != "" {
+		g.block = "the rollout has failed: " + why
+		return
+	}
+	if u.Canary == 0 || g.def.version <= g.good || g.order.Promoted || g.promoted[g.def.process.Name] == g.def.version {
+		return
+	}
+	tried, well := g.canaries()
+	if u.AutoPromote && tried >= u.Canary && well {
+		g.promoted[g.def.process.Name] = g.def.version
+		return
+	}
+	g.trial, g.left = true, u.Canary-tried
+}
+
+// canaries counts the shards that have the wanted definition, and reports
+// whether all of them are available.
+func (g *gate) canaries() (tried int, well bool) {
+	well = true
+	for i := range g.members {
+		if m := &g.members[i]; m.entry != nil && m.entry.Version == g.def.version {
+			tried++
+			well = well && m.down == ""
+		}
+	}
+	return tried, well
+}
+
+// refuse says why a shard can't have its turn now, "" if it can.
+func (g *gate) refuse(m *member, need need) string {
+	switch need {
+	case needNothing, needLive, needStart:
+		return ""
+	case needReplace:
+		if g.block != "" {
+			return g.block
+		}
+		if g.trial && g.left <= 0 {
+			return g.verdict()
+		}
+		if m.in == nil && m.entry.Held[m.to.shard] == "" {
+			return "it is about to start"
+		}
+	}
+	if m.down != "" {
+		return ""
+	}
+	if stagger := g.bounds().Stagger.Std(); stagger > 0 {
+		if next := g.lastChange().Add(stagger); g.now.Before(next) {
+			g.wake(next)
+			return fmt.Sprintf("%s shall be between two changes", g.bounds().Stagger)
+		}
+	}
+	if g.free <= 0 {
+		return g.down
+	}
+	return ""
+}
+
+// verdict says what a trial waits for.
+func (g *gate) verdict() string {
+	if _, well := g.canaries(); !well {
+		return "the canaries are to be healthy first: " + g.down
+	}
+	return fmt.Sprintf("the canaries are healthy and wait for: meshrun promote %s/%s", g.job, g.def.process.Name)
+}
+
+// lastChange returns when a shard was last declared anew.
+func (g *gate) lastChange() time.Time {
+	var last time.Time
+	for i := range g.members {
+		if in := g.members[i].in; in != nil && in.Since.After(last) {
+			last = in.Since
+		}
+	}
+	return last
+}
+
+// take lets a shard be what is wanted.
+func (g *gate) take(m *member, need need) {
+	t := turn{epoch: g.Job.Order(m.to.process, m.to.shard).Epoch, expire: m.carried()}
+	switch need {
+	case needExpire:
+		t.expire = spec.Expire{Generation: m.in.Generation, Why: g.ails(m)}
+	case needReplace:
+		g.left--
+	}
+	if need != needNothing && need != needLive && need != needStart && m.down == "" {
+		g.free--
+		if g.down == "" {
+			g.down = fmt.Sprintf("shard %d is being changed", m.to.shard)
+		}
+	}
+	g.turns[m.to] = t
+}
+
+// carried is what the shard was told of its present generation already.
+func (m *member) carried() spec.Expire {
+	if m.entry == nil {
+		return spec.Expire{}
+	}
+	if e := m.entry.Expire[m.to.shard]; m.in == nil || e.Generation == m.in.Generation {
+		return e
+	}
+	return spec.Expire{}
+}
+
+// keep leaves a shard as it is.
+func (g *gate) keep(m *member, need need, why string) {
+	g.reasons[g.id(m.to.process, m.to.shard)] = why
+	if need == needMove {
+		delete(g.wanted, m.to)
+		g.staying[m.at] = true
+		return
+	}
+	t := turn{epoch: m.entry.Epochs[m.to.shard], expire: m.carried()}
+	if m.entry.Version != g.def.version {
+		t.old = m.entry
+	}
+	g.turns[m.to] = t
+}
+
+// former returns the definition with which a shard that is assigned nowhere is
+// started while the wanted one is on trial: its own on the node that is gone,
+// else that of the other shards; nil for the wanted one.
+func (g *gate) former(to spot) *spec.AssignedProcess {
+	var own, others *spec.AssignedProcess
+	for node, a := range g.Current {
+		for i := range a.Processes {
+			e := &a.Processes[i]
+			switch {
+			case e.Process.Name != to.process:
+			case !g.Live[node] && e.Shards.Contains(to.shard):
+				own = e
+			case e.Version != g.def.version && (others == nil || e.Version > others.Version):
+				others = e
+			}
+		}
+	}
+	switch {
+	case own == nil:
+		return others
+	case own.Version == g.def.version:
+		return nil
+	}
+	return own
+}

@@ -1,0 +1,193 @@
+package orchestrator
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// WhyReverted begins the Why of a version that the orchestrator made to mend a
+// failed rollout. Such a one is not reverted in its turn.
+const WhyReverted = "revert"
+
+// failure says why the rollout of the process has failed, "" if it has not: a
+// shard with a definition that was never good before ended for good, or did not
+// become healthy in time.
+func (g *gate) failure() string {
+	if g.def.process.Update == nil || g.def.version <= g.good || g.done {
+		return ""
+	}
+	u := g.def.process.Update
+	last := g.Job.When
+	for i := range g.members {
+		m := &g.members[i]
+		in := m.in
+		if in == nil || m.entry == nil || m.entry.Version != g.def.version || in.Version != g.def.version {
+			continue
+		}
+		if in.Phase == spec.PhaseFailed {
+			return fmt.Sprintf("shard %d %s", m.to.shard, unwell(in))
+		}
+		if at, healthy := in.HealthyAt(); healthy {
+			last = later(last, at)
+			continue
+		}
+		if !in.Since.IsZero() && in.Phase != spec.PhaseCompleted {
+			if end := in.Since.Add(u.HealthyDeadline.Std()); g.now.Before(end) {
+				g.wake(end)
+			} else {
+				return fmt.Sprintf("shard %d %s, %s after it was changed", m.to.shard, unwell(in), u.HealthyDeadline)
+			}
+		}
+	}
+	if g.complete() || g.order.Paused || g.waits() || last.IsZero() {
+		return ""
+	}
+	end := last.Add(u.ProgressDeadline.Std())
+	if g.now.Before(end) {
+		g.wake(end)
+		return ""
+	}
+	return fmt.Sprintf("nothing became healthy within %s: %s", u.ProgressDeadline, g.down)
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// complete reports whether every shard is as it is wanted, and available.
+func (g *gate) complete() bool {
+	return !slices.ContainsFunc(g.members, func(m member) bool { return m.down != "" || !g.updated(&m) })
+}
+
+// updated reports whether a shard is assigned as it is wanted.
+func (g *gate) updated(m *member) bool {
+	return m.entry != nil && m.at == m.to && m.entry.Version == g.def.version &&
+		m.entry.Epochs[m.to.shard] == g.Job.Order(m.to.process, m.to.shard).Epoch
+}
+
+// waits reports whether the canaries are healthy and nobody has promoted them.
+func (g *gate) waits() bool {
+	u := g.bounds()
+	if u.Canary == 0 || u.AutoPromote || g.order.Promoted || g.def.version <= g.good {
+		return false
+	}
+	tried, well := g.canaries()
+	return tried >= u.Canary && well && tried < len(g.members)
+}
+
+// report says how far the process is.
+func (g *gate) report() spec.Progress {
+	p := spec.Progress{Process: g.def.process.Name, Wanted: len(g.members), State: spec.RolloutRunning, Waits: g.down}
+	for i := range g.members {
+		m := &g.members[i]
+		if !g.updated(m) {
+			continue
+		}
+		p.Updated++
+		if m.down == "" {
+			p.Healthy++
+		}
+	}
+	failure := g.failure()
+	switch {
+	case g.complete():
+		p.State = spec.RolloutDone
+	case failure != "":
+		p.State, p.Waits = spec.RolloutFailed, failure
+	case g.order.Paused && p.Updated < p.Wanted:
+		p.State, p.Waits = spec.RolloutPaused, fmt.Sprintf("it is paused, until: meshrun resume %s/%s", g.job, p.Process)
+	case g.trial && g.waits():
+		p.State, p.Waits = spec.RolloutWaiting, g.verdict()
+	}
+	return p
+}
+
+// record returns what shall be remembered of the job's rollout, nil for
+// nothing: only update blocks need a memory.
+func (r *rollout) record() *spec.Rollout {
+	if r.Job == nil || !r.track {
+		return nil
+	}
+	next := spec.Rollout{Job: r.job, Version: r.Job.Version, State: spec.RolloutDone, Good: r.good, Promoted: r.promoted}
+	worst := 0
+	for _, p := range r.progress {
+		if rank := slices.Index(byWeight, p.State); rank > worst {
+			worst, next.State, next.Reason = rank, p.State, p.Process+": "+p.Waits
+		}
+	}
+	if next.State == spec.RolloutRunning {
+		next.Reason = "" // it changes with every step
+	}
+	if r.done {
+		next.State, next.Reason = spec.RolloutDone, ""
+	}
+	if next.State == spec.RolloutDone {
+		next.Good = r.Job.Version
+	}
+	if len(next.Promoted) == 0 {
+		next.Promoted = nil
+	}
+	next.Since = r.now.UTC()
+	if was := r.Rollout; was != nil && was.Version == next.Version && was.State == next.State {
+		next.Since = was.Since
+	}
+	return &next
+}
+
+// byWeight orders states by how much they say of the whole job.
+var byWeight = []spec.RolloutState{
+	spec.RolloutDone, spec.RolloutRunning, spec.RolloutWaiting, spec.RolloutPaused, spec.RolloutFailed,
+}
+
+// revert returns the version to go back to, 0 for none, and why.
+func (r *rollout) revert() (uint64, string) {
+	if r.Job == nil || r.good == 0 || r.good >= r.Job.Version || r.Job.Why == WhyReverted {
+		return 0, ""
+	}
+	for _, p := range r.progress {
+		if u := r.defs[p.Process].process.Update; p.State == spec.RolloutFailed && u != nil && u.AutoRevert {
+			return r.good, p.Process + ": " + p.Waits
+		}
+	}
+	return 0, ""
+}
+
+// remembered takes over what was remembered of the rollout.
+func (r *rollout) remembered() {
+	r.promoted = map[string]uint64{}
+	if r.Job == nil {
+		return
+	}
+	r.track = slices.ContainsFunc(r.Job.Job.Processes, func(p spec.Process) bool { return p.Update != nil })
+	if was := r.Rollout; was != nil {
+		r.good = was.Good
+		r.done = was.Version == r.Job.Version && was.State == spec.RolloutDone
+		for process, version := range was.Promoted {
+			if r.defs[process] != nil && r.defs[process].version == version {
+				r.promoted[process] = version
+			}
+		}
+	}
+}
+
+// wake asks for another decision at a time.
+func (r *rollout) wake(at time.Time) {
+	if r.next.IsZero() || at.Before(r.next) {
+		r.next = at
+	}
+}
+
+// sameRecord reports whether two records say the same.
+func sameRecord(a, b *spec.Rollout) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Version == b.Version && a.State == b.State && a.Reason == b.Reason && a.Good == b.Good && maps.Equal(a.Promoted, b.Promoted)
+}
