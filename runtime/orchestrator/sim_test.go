@@ -377,8 +377,7 @@ func (s *sim) checkJobs() {
 		}
 		for process, nodes := range placement.Processes {
 			must, mustNot := duty(jobs, v.Job.Name, process)
-			i := slices.IndexFunc(v.Job.Processes, func(p spec.Process) bool { return p.Name == process })
-			hash := spec.ReplaceHash(&v.Job.Processes[i])
+			hash := spec.ReplaceHash(wantedProcess(jobs, v.Job.Name, process))
 			for node, shards := range nodes {
 				for _, shard := range shards {
 					id := spec.InstanceID{Job: v.Job.Name, Process: process, Shard: shard}
@@ -407,22 +406,30 @@ func (s *sim) checkJobs() {
 // does, and whether it must not, as it stops for something that isn't there.
 // In between it may: what ran before what it depends on was taken away goes on.
 func duty(jobs map[string]*spec.JobVersion, job, process string) (must, mustNot bool) {
-	v := jobs[job]
-	if v == nil {
-		return false, true
-	}
-	i := slices.IndexFunc(v.Job.Processes, func(p spec.Process) bool { return p.Name == process })
-	if i < 0 || v.Job.Processes[i].Shards == 0 {
+	p := wantedProcess(jobs, job, process)
+	if p == nil {
 		return false, true
 	}
 	must = true
-	for _, d := range v.Job.Processes[i].DependsOn {
+	for _, d := range p.DependsOn {
 		onJob, on := d.Of(job)
-		runs, gone := duty(jobs, onJob, on)
+		runs, _ := duty(jobs, onJob, on)
 		must = must && runs
-		mustNot = mustNot || (gone && d.OnFailure == spec.OnFailureStop)
+		mustNot = mustNot || (d.OnFailure == spec.OnFailureStop && wantedProcess(jobs, onJob, on) == nil)
 	}
 	return must, mustNot
+}
+
+// wantedProcess returns a process that shall have shards, nil if there is none.
+func wantedProcess(jobs map[string]*spec.JobVersion, job, process string) *spec.Process {
+	if v := jobs[job]; v != nil {
+		for i := range v.Job.Processes {
+			if p := &v.Job.Processes[i]; p.Name == process && p.Shards > 0 {
+				return p
+			}
+		}
+	}
+	return nil
 }
 
 // checkNodes demands that nothing is left of nodes that are gone, and that the
