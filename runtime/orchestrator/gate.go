@@ -128,6 +128,8 @@ func (g *gate) why(m *member) string {
 		return "is on " + m.to.node + ", which is gone"
 	case g.halting[m.to] != "":
 		return "is " + g.halting[m.to]
+	case m.held() != "" && (in == nil || in.Phase == spec.PhasePending):
+		return m.held()
 	case in == nil || m.entry == nil:
 		return "has not started yet"
 	case in.Version != m.entry.Version || in.Epoch != m.entry.Epochs[m.to.shard]:
@@ -166,6 +168,14 @@ func unwell(in *spec.Instance) string {
 		}
 	}
 	return "is not healthy"
+}
+
+// held says what the shard was told to wait for, "" if for nothing.
+func (m *member) held() string {
+	if m.entry == nil {
+		return ""
+	}
+	return m.entry.Held[m.to.shard]
 }
 
 // expires reports whether the generation that is seen was told to end.

@@ -43,7 +43,7 @@ func (g *gate) failure() string {
 			}
 		}
 	}
-	if g.complete() || g.order.Paused || g.waits() || last.IsZero() {
+	if g.complete() || g.order.Paused || g.waits() || g.depends() || last.IsZero() {
 		return ""
 	}
 	end := last.Add(u.ProgressDeadline.Std())
@@ -80,6 +80,12 @@ func (g *gate) waits() bool {
 	}
 	tried, well := g.canaries()
 	return tried >= u.Canary && well && tried < len(g.members)
+}
+
+// depends reports whether a shard is not available as it waits for a dependency,
+// which is no fault of the definition. Whatever else is wrong shows after that.
+func (g *gate) depends() bool {
+	return slices.ContainsFunc(g.members, func(m member) bool { return g.halting[m.to] != "" || (m.down != "" && m.held() != "") })
 }
 
 // report says how far the process is.

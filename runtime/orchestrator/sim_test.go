@@ -106,7 +106,7 @@ func (s *sim) step() {
 		name = there[s.rng.IntN(len(there))]
 	}
 	few := len(there) < 3
-	switch what := s.rng.IntN(12); {
+	switch what := s.rng.IntN(14); {
 	case what == 0 && len(s.nodes) < 7:
 		name = fmt.Sprintf("%c%d", 'x'+rune(s.rng.IntN(3)), 3+s.rng.IntN(6))
 		if s.nodes[name] == nil {
@@ -128,6 +128,10 @@ func (s *sim) step() {
 		s.cutOff(name)
 	case what <= 7 && name != "":
 		s.drain(name)
+	case what <= 9 && name != "":
+		if id, ok := s.nodes[name].fail(); ok {
+			s.note("%s ends by itself on %s", id, name)
+		}
 	default:
 		s.apply()
 	}
@@ -205,6 +209,12 @@ func (s *sim) apply() {
 			p.Shards = s.rng.IntN(5)
 			if i > 0 && s.rng.IntN(2) == 0 && v.Job.Processes[i-1].Shards > 0 {
 				p.DependsOn = []spec.Dependency{spec.DefaultDependency(fmt.Sprint("p", i-1))}
+			}
+			if k := slices.Index(s.jobs, name); k > 0 && s.rng.IntN(3) == 0 {
+				p.DependsOn = append(p.DependsOn, spec.Dependency{Process: s.jobs[s.rng.IntN(k)] + "/p0", Condition: spec.ConditionStarted})
+			}
+			for d := range p.DependsOn {
+				p.DependsOn[d].OnFailure = []spec.OnFailure{"", spec.OnFailureStop, spec.OnFailureRestart}[s.rng.IntN(3)]
 			}
 			if s.rng.IntN(3) == 0 {
 				p.Placing = &spec.Placing{Spreads: []spec.Spread{{Label: "zone"}}}
@@ -351,22 +361,31 @@ func (s *sim) checkJobs() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	jobs := map[string]*spec.JobVersion{}
 	for _, e := range entries {
 		v, err := state.Decode[spec.JobVersion](e)
 		if err != nil {
 			s.t.Fatal(err)
 		}
+		jobs[v.Job.Name] = &v
+	}
+	for _, v := range jobs {
 		placement, _, err := state.GetAs[spec.Placement](context.Background(), s.store, state.PlacementKey(v.Job.Name))
 		if err != nil || placement.Version != v.Version {
 			s.t.Errorf("job %s of version %d is placed in version %d, %v", v.Job.Name, v.Version, placement.Version, err)
 			continue
 		}
 		for process, nodes := range placement.Processes {
+			must, mustNot := duty(jobs, v.Job.Name, process)
+			hash := spec.ReplaceHash(wantedProcess(jobs, v.Job.Name, process))
 			for node, shards := range nodes {
 				for _, shard := range shards {
 					id := spec.InstanceID{Job: v.Job.Name, Process: process, Shard: shard}
-					if running[id] != node {
-						s.t.Errorf("%s belongs on %s and runs on %q", id, node, running[id])
+					switch on := running[id]; {
+					case must && on != node:
+						s.t.Errorf("%s belongs on %s and runs on %q", id, node, on)
+					case mustNot && on != "" && s.nodes[on].hash(id) == hash: // an old definition goes on
+						s.t.Errorf("%s runs on %s, and what it stops for isn't there", id, on)
 					}
 					delete(running, id)
 				}
@@ -381,6 +400,36 @@ func (s *sim) checkJobs() {
 	for id, node := range running {
 		s.t.Errorf("%s runs on %s and is not wanted", id, node)
 	}
+}
+
+// duty reports whether a process must run at rest, as all that it depends on
+// does, and whether it must not, as it stops for something that isn't there.
+// In between it may: what ran before what it depends on was taken away goes on.
+func duty(jobs map[string]*spec.JobVersion, job, process string) (must, mustNot bool) {
+	p := wantedProcess(jobs, job, process)
+	if p == nil {
+		return false, true
+	}
+	must = true
+	for _, d := range p.DependsOn {
+		onJob, on := d.Of(job)
+		runs, _ := duty(jobs, onJob, on)
+		must = must && runs
+		mustNot = mustNot || (d.OnFailure == spec.OnFailureStop && wantedProcess(jobs, onJob, on) == nil)
+	}
+	return must, mustNot
+}
+
+// wantedProcess returns a process that shall have shards, nil if there is none.
+func wantedProcess(jobs map[string]*spec.JobVersion, job, process string) *spec.Process {
+	if v := jobs[job]; v != nil {
+		for i := range v.Job.Processes {
+			if p := &v.Job.Processes[i]; p.Name == process && p.Shards > 0 {
+				return p
+			}
+		}
+	}
+	return nil
 }
 
 // checkNodes demands that nothing is left of nodes that are gone, and that the
