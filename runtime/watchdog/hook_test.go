@@ -1,7 +1,6 @@
 package watchdog
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"syscall"
@@ -101,17 +100,17 @@ func TestFailedBeforeStartIsAFailedStart(t *testing.T) {
 func TestHookThatCannotBeStarted(t *testing.T) {
 	inWorld(t, func(w *world) {
 		l := hooked("a")
-		w.fake.startErr[l.ID] = errLocked
+		w.fake.refuses(l.ID, errLocked)
 		w.set(l)
 		v := w.wants(l.ID, spec.PhaseBackoff, 1) // nothing ran: nothing is cleaned up
 		if !strings.Contains(v.LastExit.Error, "before_start hook was not run: another copy") {
 			t.Errorf("last exit %q", v.LastExit)
 		}
-		delete(w.fake.startErr, l.ID)
+		w.fake.refuses(l.ID, nil)
 		w.pass(2 * time.Second)
 		w.exits(l.ID, 0)
 		w.wants(l.ID, spec.PhaseRunning, 2)
-		w.fake.startErr[l.ID] = errLocked
+		w.fake.refuses(l.ID, errLocked)
 		w.exits(l.ID, 1)
 		w.pass(4 * time.Second) // the rest of the program may still hold it
 		w.wants(l.ID, spec.PhaseStopping, 2)
@@ -129,12 +128,12 @@ func TestAfterStopWaitsForTheLock(t *testing.T) {
 		l := hooked("a")
 		w.set(l)
 		w.exits(l.ID, 0)
-		w.fake.startErr[l.ID] = errLocked
+		w.fake.refuses(l.ID, errLocked)
 		w.drop(l.ID)
 		w.ask(func() error { w.beginHalt(false, time.Now()); return nil })
 		w.pass(time.Second)
 		w.wants(l.ID, spec.PhaseStopping, 1)
-		delete(w.fake.startErr, l.ID)
+		w.fake.refuses(l.ID, nil)
 		w.pass(100 * time.Millisecond)
 		w.wantsRan("before", "program", "after:SIGTERM")
 		w.exits(l.ID, 0)
@@ -387,23 +386,5 @@ func TestForkThatNobodySawIsCleanedUpAfterAndNotRepeated(t *testing.T) {
 			w.wants(l.ID, spec.PhaseBackoff, 1)
 			w.stop()
 		})
-	}
-}
-
-func TestHooksThatCannotBeAreRefused(t *testing.T) {
-	for words, spoil := range map[string]func(l *spec.Launch){
-		"unknown hook":   func(l *spec.Launch) { l.Hooks[0].When = "before_stop" },
-		"twice":          func(l *spec.Launch) { l.Hooks[0].When = spec.HookAfterStop },
-		"has no command": func(l *spec.Launch) { l.Hooks[1].Argv = nil },
-		"greater than 0": func(l *spec.Launch) { l.Hooks[1].Timeout = 0 },
-		"NUL byte":       func(l *spec.Launch) { l.Hooks[1].Argv = []string{"a", "secret\x00"} },
-		"one line":       func(l *spec.Launch) { l.Expire = &spec.Expire{Why: "a\nb"} },
-	} {
-		l := hooked("a")
-		spoil(&l)
-		err := checkBatch([]spec.Launch{l}, nil)
-		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), words) || strings.Contains(err.Error(), "secret") {
-			t.Errorf("%s: %v", words, err)
-		}
 	}
 }
