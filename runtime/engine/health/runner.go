@@ -19,6 +19,9 @@ const (
 	// waits for health shall not wait for an interval. Only then are checks spread
 	// over their intervals.
 	soon = time.Second
+	// grid is what times are rounded to: checks that run together wake the node
+	// once.
+	grid = 100 * time.Millisecond
 )
 
 // Config is what a Runner is made of.
@@ -160,7 +163,7 @@ func (r *Runner) begin(t *Target, known *Finding, now time.Time) *watch {
 			wait = time.Duration(r.cfg.Random() * float64(h.Interval.Std()))
 			p.spread = true
 		}
-		p.at = now.Add(wait)
+		p.at = now.Add(wait).Truncate(grid)
 		heap.Push(&r.due, p)
 		w.probes = append(w.probes, p)
 	}
@@ -300,7 +303,7 @@ func (r *Runner) done(p *probe, result Result, now time.Time, counts bool) {
 		p.at = p.at.Add(interval)
 	} else {
 		p.spread = true
-		p.at = p.at.Add(time.Duration((0.1 + 0.9*r.cfg.Random()) * float64(interval)))
+		p.at = p.at.Add(time.Duration((0.1 + 0.9*r.cfg.Random()) * float64(interval))).Truncate(grid)
 	}
 	if p.at.Before(now) {
 		p.at = now

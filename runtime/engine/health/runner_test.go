@@ -153,7 +153,7 @@ func TestChecksAreSpreadOverTheirInterval(t *testing.T) {
 			bySecond[runs[len(runs)-1].UnixMilli()/1000%10]++
 		}
 		for second := range int64(10) {
-			if n := bySecond[second]; n < 50 || n > 200 {
+			if n := bySecond[second]; n < 20 || n > 250 {
 				t.Errorf("%d of 1000 checks ran in the same second of 10", n)
 			}
 		}
