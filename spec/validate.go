@@ -131,6 +131,7 @@ func (v *validator) process(p *Process) {
 	v.ports(p)
 	v.services(p)
 	v.placing(p)
+	v.schedule(p)
 	v.update(p)
 }
 

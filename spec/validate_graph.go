@@ -53,6 +53,7 @@ func (v *validator) dependency(p *Process, d Dependency, on *Process, names []st
 	default:
 		v.add(p.Name, path+".condition", fmt.Sprintf("%q is not a condition", d.Condition), `Write "started", "healthy" or "completed".`)
 	}
+	v.scheduled(p, d, on)
 	if on.Shards == 0 && p.Shards > 0 {
 		v.add(p.Name, path, fmt.Sprintf("Process %q has no shards", d.Process),
 			fmt.Sprintf("It never starts, and %q would wait for ever. Give it shards, or remove the dependency.", p.Name))
