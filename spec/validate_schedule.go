@@ -70,4 +70,3 @@ func (v *validator) scheduled(p *Process, d Dependency, on *Process) {
 			"None of them is the one to wait for. Set overlap = false there, or remove the dependency.")
 	}
 }
-

@@ -48,7 +48,7 @@ job "reports" {
     command = ["./late"]
     schedule {
       cron     = "@hourly"
-      catch_up = "all" # ERROR: Unknown value
+      catch_up = "all" # ERROR: Invalid value
     }
   }
 }
