@@ -311,7 +311,7 @@ func absentRows(job *spec.JobVersion, instances []spec.Instance, o statusOptions
 	var rows []statusRow
 	for _, p := range job.Job.Processes {
 		byNote := map[string][]int{}
-		for shard := range p.Shards {
+		for shard := range p.Instances() {
 			id := spec.InstanceID{Job: job.Job.Name, Process: p.Name, Shard: shard}
 			if seen[id] || (o.known && !o.target.Matches(id)) {
 				continue

@@ -138,7 +138,7 @@ func wanted(jobs []spec.JobVersion, target api.Target) bool {
 			return true
 		}
 		for _, p := range j.Job.Processes {
-			if p.Name == target.Process && target.Shard < p.Shards {
+			if p.Name == target.Process && target.Shard < p.Instances() {
 				return true
 			}
 		}

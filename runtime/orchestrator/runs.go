@@ -17,9 +17,9 @@ type runBook struct {
 	jobs map[string]map[string]runEntry
 }
 
-// runEntry is a run as it was read or written; one that can't be read has none.
+// runEntry is a run as it was read or written.
 type runEntry struct {
-	run   *spec.Run
+	run   spec.Run
 	index uint64
 }
 
@@ -29,9 +29,7 @@ func newRunBook() *runBook { return &runBook{jobs: map[string]map[string]runEntr
 func (b *runBook) of(job string) []spec.Run {
 	out := make([]spec.Run, 0, len(b.jobs[job]))
 	for _, e := range b.jobs[job] {
-		if e.run != nil {
-			out = append(out, *e.run)
-		}
+		out = append(out, e.run)
 	}
 	return out
 }
@@ -48,7 +46,7 @@ func (b *runBook) put(job, name string, run *spec.Run, index uint64) {
 	if b.jobs[job] == nil {
 		b.jobs[job] = map[string]runEntry{}
 	}
-	b.jobs[job][name] = runEntry{run, index}
+	b.jobs[job][name] = runEntry{*run, index}
 }
 
 // loadRuns reads the runs of some jobs.
@@ -69,12 +67,20 @@ func (d *desk) loadRuns(ctx context.Context, of func(job string) bool) error {
 		}
 		run, err := state.Decode[spec.Run](e)
 		if err != nil {
-			d.logger.Warn("cannot read the record of a run, it counts as none; delete its key", "key", e.Key, "error", err)
-			continue
+			d.logger.Warn("cannot read the record of a run, it counts as one that has failed", "key", e.Key, "error", err)
+			run = unreadable(job, name)
 		}
 		d.runs.put(job, name, &run, e.ModifyIndex)
 	}
 	return nil
+}
+
+// unreadable stands for a run whose record can't be read: it had begun.
+func unreadable(job, name string) spec.Run {
+	run := spec.Run{Job: job, State: spec.RunFailed, Reason: "its record cannot be read"}
+	run.Process, run.ID, _ = strings.Cut(name, "/")
+	run.Tick, _ = time.Parse(tickID, run.ID)
+	return run
 }
 
 // recordRuns returns what is to be written of runs.

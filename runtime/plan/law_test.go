@@ -258,13 +258,18 @@ func drawJob(t *rapid.T, name string) *spec.Job {
 		p.Restart.Delay = spec.Duration(rapid.IntRange(0, 1).Draw(t, "delay")) * spec.Duration(time.Second)
 		p.Restart.Policy = rapid.SampledFrom([]spec.RestartPolicy{spec.RestartAlways, spec.RestartOnFailure}).Draw(t, "policy")
 		p.Placing = drawPlacing(t)
-		p.Update = drawUpdate(t, p.Shards)
+		if p.Update = drawUpdate(t, p.Shards); p.Restart.Policy != spec.RestartAlways {
+			p.Schedule = drawSchedule(t, &p)
+		}
 		for _, on := range j.Processes {
 			switch rapid.IntRange(0, 3).Draw(t, "depends") {
 			case 0:
+				if on.Schedule != nil {
+					continue
+				}
 				p.DependsOn = append(p.DependsOn, spec.DefaultDependency(on.Name))
 			case 1:
-				if on.Restart.Policy != spec.RestartAlways {
+				if on.Restart.Policy != spec.RestartAlways && (on.Schedule == nil || !on.Schedule.Overlap) {
 					p.DependsOn = append(p.DependsOn, spec.Dependency{Process: on.Name, Condition: spec.ConditionCompleted})
 				}
 			}
@@ -284,6 +289,21 @@ func drawUpdate(t *rapid.T, shards int) *spec.Update {
 	u.Canary = rapid.IntRange(0, shards-1).Draw(t, "canary")
 	u.AutoPromote = u.Canary > 0 && rapid.Bool().Draw(t, "auto promote")
 	return &u
+}
+
+// drawSchedule makes a process one that runs at times, of which none comes while
+// a plan is looked at.
+func drawSchedule(t *rapid.T, p *spec.Process) *spec.Schedule {
+	if rapid.Bool().Draw(t, "stays up") {
+		return nil
+	}
+	s := spec.DefaultSchedule()
+	s.Cron = rapid.SampledFrom([]string{"0 3 29 2 *", "0 4 29 2 *"}).Draw(t, "cron")
+	p.Update = nil
+	if s.Overlap = rapid.IntRange(0, 3).Draw(t, "overlap") == 0; s.Overlap {
+		p.Shards = 1
+	}
+	return &s
 }
 
 func drawPlacing(t *rapid.T) *spec.Placing {
@@ -322,6 +342,10 @@ func drawChange(t *rapid.T, s plan.Snapshot, name string) plan.Wanted {
 		return w
 	}
 	p := rapid.SampledFrom(current.Value.Job.Processes).Draw(t, "process")
+	if p.Schedule != nil && !current.Value.Orders[p.Name].Stopped && rapid.Bool().Draw(t, "run") {
+		w.Orders = []plan.Order{{Process: p.Name, Shard: -1, Op: spec.OpRun}}
+		return w
+	}
 	o := plan.Order{Process: p.Name, Shard: -1, Op: rapid.SampledFrom([]spec.Op{spec.OpRestart, spec.OpStop, spec.OpStart, spec.OpScale}).Draw(t, "order")}
 	if o.Op == spec.OpScale {
 		o.Count = rapid.IntRange(1, 4).Draw(t, "count")
@@ -377,7 +401,7 @@ func compare(t *rapid.T, c *cluster, p spec.JobPlan) {
 			t.Errorf("%s: %s without a reason", i.ID, i.Action)
 		}
 		switch i.Action {
-		case spec.ActionKeep, spec.ActionUpdate, spec.ActionWait, spec.ActionRefuse:
+		case spec.ActionKeep, spec.ActionUpdate, spec.ActionWait, spec.ActionRefuse, spec.ActionSchedule:
 			continue
 		}
 		said[i.ID] = i.Action

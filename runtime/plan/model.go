@@ -53,6 +53,7 @@ type model struct {
 	units     map[spot]*unit
 	reasons   map[spec.InstanceID]string
 	rollout   *spec.Rollout
+	runs      []spec.Run
 
 	lost map[spec.InstanceID]string // nodes that are gone with an instance
 
@@ -76,7 +77,7 @@ func newModel(s *Snapshot, j *part, now time.Time) *model {
 	job := j.wanted.Job
 	m := &model{
 		job: job, next: j.next, nodes: s.Nodes, live: s.live(), placement: j.placement, assigned: maps.Clone(s.Assignments[job]), units: map[spot]*unit{},
-		lost: map[spec.InstanceID]string{}, deeds: map[spot]*deed{}, held: map[spot]string{}, hashes: map[definition]string{}, now: now,
+		lost: map[spec.InstanceID]string{}, runs: slices.Clone(s.Runs[job]), deeds: map[spot]*deed{}, held: map[spot]string{}, hashes: map[definition]string{}, now: now,
 	}
 	if was, ok := s.Rollouts[job]; ok {
 		m.rollout = &was.Value
@@ -131,9 +132,10 @@ func (m *model) run() {
 	// Each turn starts, ends or completes something, and nothing does so twice.
 	for range 4*len(m.units) + 4*m.wantedShards() + 8 {
 		decision := orchestrator.Rollout(orchestrator.Snapshot{
-			Job: m.next, Placement: m.placement, Live: m.live, Current: m.assigned, Observed: m.observed(), Rollout: m.rollout,
+			Job: m.next, Placement: m.placement, Live: m.live, Current: m.assigned, Observed: m.observed(), Rollout: m.rollout, Runs: m.runs,
 		}, m.now)
 		m.reasons, m.rollout = decision.Reasons, decision.Rollout
+		m.record(decision.Runs)
 		moved := len(m.assigned) != len(decision.Assignments) || !reflect.DeepEqual(m.assigned, decision.Assignments)
 		m.assigned = decision.Assignments
 		if acted := m.act(); !acted && !moved && !m.complete() {
@@ -142,11 +144,23 @@ func (m *model) run() {
 	}
 }
 
+// record takes over what is recorded of runs. One that began stays under way, as
+// it is when the plan has been applied.
+func (m *model) record(changes []orchestrator.RunChange) {
+	for _, c := range changes {
+		same := func(run spec.Run) bool { return run.Process == c.Run.Process && run.ID == c.Run.ID }
+		m.runs = slices.DeleteFunc(m.runs, same)
+		if !c.Forget {
+			m.runs = append(m.runs, c.Run)
+		}
+	}
+}
+
 func (m *model) wantedShards() int {
 	n := 0
 	if m.next != nil {
 		for _, p := range m.next.Job.Processes {
-			n += p.Shards
+			n += p.Instances()
 		}
 	}
 	return n
