@@ -103,3 +103,34 @@ func TestAWatchdogWhoseSocketWasRemovedIsReplaced(t *testing.T) {
 		t.Errorf("web/app/0 was pid %d, now %d", pid, i.PID)
 	}
 }
+
+func TestAnAgentThatIsStoppedHasASuccessorAndNothingElseNotices(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.start()
+	n.apply(sleeper("shards = 3"))
+	pids := map[string]int{}
+	for i := range 3 {
+		id := fmt.Sprintf("web/app/%d", i)
+		pids[id] = n.waitPhase(id, spec.PhaseRunning).PID
+	}
+	before := n.status().Agent
+	if err := syscall.Kill(before.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, time.Minute, "the agent has a successor", func() error {
+		if alive(before.PID) {
+			return fmt.Errorf("%d is still there", before.PID) // whom status would wait for
+		}
+		_, err := n.tryStatus()
+		return err
+	})
+	if now := n.status().Agent; now.WatchdogPID != before.WatchdogPID || now.PID == before.PID {
+		t.Errorf("watchdog and agent were %d and %d, now %d and %d", before.WatchdogPID, before.PID, now.WatchdogPID, now.PID)
+	}
+	for id, pid := range pids {
+		if i := n.waitPhase(id, spec.PhaseRunning); i.PID != pid || !alive(pid) {
+			t.Errorf("%s was pid %d, now %d", id, pid, i.PID)
+		}
+	}
+}

@@ -53,6 +53,8 @@ type node struct {
 	t    *testing.T
 	dir  string // holds everything of the test
 	data string
+	// env is more environment, of the agent that is started and of commands.
+	env []string
 }
 
 // newNode makes an empty node. When the test ends, everything that runs on it
@@ -101,6 +103,7 @@ func (n *node) spawn(args ...string) {
 	}
 	defer log.Close()
 	cmd := exec.Command(meshrunBinary, append([]string{"agent", "-data-dir", n.data}, args...)...)
+	cmd.Env = append(os.Environ(), n.env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -121,7 +124,7 @@ func (n *node) run(args ...string) result {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, meshrunBinary, args...)
-	cmd.Env = append(os.Environ(), "MESHRUN_DATA_DIR="+n.data, "NO_COLOR=1")
+	cmd.Env = append(append(os.Environ(), "MESHRUN_DATA_DIR="+n.data, "NO_COLOR=1"), n.env...)
 	cmd.Dir = n.dir
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -72,23 +72,31 @@ func (j *decodedJob) finish() {
 	}
 	j.job.Normalize()
 	for _, problem := range spec.Validate(&j.job) {
-		rec, at, failed := j.rec, j.header, j.failed
-		i := slices.IndexFunc(j.processes, func(p decodedProcess) bool { return p.process.Name == problem.Process })
-		if problem.Process != "" && i >= 0 {
-			p := &j.processes[i]
-			rec, at, failed = p.rec, p.header, p.failed
+		if d := j.diagnostic(problem); d != nil {
+			j.meaning = append(j.meaning, d)
 		}
-		if failed {
-			continue
-		}
-		d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: problem.Summary, Detail: problem.Detail}
-		if rec.secret(problem.Path) {
-			d.Summary = "Invalid value"
-			d.Detail = fmt.Sprintf("%s cannot be what it is. The details are withheld, since a sensitive value is involved.", problem.Path)
-		}
-		d.Subject = rec.at(problem.Path, at).Ptr()
-		j.meaning = append(j.meaning, d)
 	}
+}
+
+// diagnostic puts a problem in its place; nil if what it is about was not
+// understood.
+func (j *decodedJob) diagnostic(problem spec.Problem) *hcl.Diagnostic {
+	rec, at, failed := j.rec, j.header, j.failed
+	i := slices.IndexFunc(j.processes, func(p decodedProcess) bool { return p.process.Name == problem.Process })
+	if problem.Process != "" && i >= 0 {
+		p := &j.processes[i]
+		rec, at, failed = p.rec, p.header, p.failed
+	}
+	if failed {
+		return nil
+	}
+	d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: problem.Summary, Detail: problem.Detail}
+	if rec.secret(problem.Path) {
+		d.Summary = "Invalid value"
+		d.Detail = fmt.Sprintf("%s cannot be what it is. The details are withheld, since a sensitive value is involved.", problem.Path)
+	}
+	d.Subject = rec.at(problem.Path, at).Ptr()
+	return d
 }
 
 // misunderstood reports whether there are errors that leave open what was
@@ -254,6 +262,7 @@ func decodeProcessBlock(r *reader, b *hcl.Block, out *spec.Process) {
 	case "depends_on":
 		v := spec.DefaultDependency(b.Labels[0])
 		v.Condition = spec.Condition(r.enum("condition"))
+		v.OnFailure = spec.OnFailure(r.enum("on_failure"))
 		out.DependsOn = append(out.DependsOn, v)
 	case "service":
 		out.Services = append(out.Services, decodeService(r))

@@ -251,6 +251,7 @@ func isJobFile(name string) bool {
 func (l *loading) finish() []Loaded {
 	var out []Loaded
 	first := map[string]hcl.Range{}
+	byName, jobs := map[string]*decodedJob{}, map[string]*spec.Job{}
 	for _, j := range l.jobs {
 		l.diags = append(l.diags, j.diags...)
 		if at, ok := first[j.name]; ok {
@@ -262,7 +263,13 @@ func (l *loading) finish() []Loaded {
 		}
 		first[j.name] = j.header
 		l.diags = append(l.diags, j.meaning...)
+		byName[j.name], jobs[j.name] = j, &j.job
 		out = append(out, Loaded{Job: j.job, Source: absolute(j.header.Filename), Range: rangeOf(j.header)})
+	}
+	for _, problem := range spec.Circles(jobs) {
+		if d := byName[problem.Job].diagnostic(problem.Problem); d != nil {
+			l.diags = append(l.diags, d)
+		}
 	}
 	slices.SortFunc(out, func(a, b Loaded) int { return strings.Compare(a.Job.Name, b.Job.Name) })
 	return out

@@ -30,7 +30,7 @@ var restartBlock = &Block{
 	Name: "restart",
 	Doc:  "What happens when the process ends by itself.",
 	Attrs: []Attr{
-		{Name: "policy", Kind: KindEnum, Values: []string{"always", "on-failure", "never"}, Default: "always", Doc: "After which exits the process is started again."},
+		{Name: "policy", Kind: KindEnum, Values: []string{"always", "on-failure", "never"}, Default: "always", Doc: "After which exits the process is started again. One that may end (`on-failure` or `never`), and has no `ready`, `watchdog`, `reload`, `port`, `service`, `health` or `schedule` block, is a batch process: `meshrun apply -wait` waits until it has completed."},
 		{Name: "delay", Kind: KindDuration, Default: "1s", Doc: "Wait before the first retry; it doubles up to `max_delay`, with jitter. `0s` restarts at once."},
 		{Name: "max_delay", Kind: KindDuration, Default: "1m", Doc: "Longest wait before a retry."},
 		{Name: "attempts", Kind: KindInt, Default: "3", Min: 0, Max: 1e6, Doc: "How many restarts are allowed within the sliding `window`."},
@@ -157,11 +157,12 @@ var portBlock = &Block{
 
 var dependsOnBlock = &Block{
 	Name: "depends_on", Label: "process", Repeat: true,
-	Doc: "Holds the process back until another one of its job is so far.",
+	Doc: "Holds the process back until another one is so far: one of its job (`depends_on \"db\"`), or of another job (`depends_on \"store/redis\"`). All shards of the other one must be so far, in their present version. What is to end ends in the reverse order.",
 	Attrs: []Attr{
 		{Name: "condition", Kind: KindEnum, Values: []string{"started", "healthy", "completed"}, Default: "started",
-			Needs: map[string]string{"healthy": `needs health checks, which this version of meshrun cannot run yet; write "started" (which waits for READY=1 where the process has ready { notify = true })`},
-			Doc:   "How far: `started` is running (and ready, if it says so), `healthy` passes its checks, `completed` ended with success."},
+			Doc: "How far: `started` is running (and ready, if it says so), `healthy` passes its checks, `completed` ended with success."},
+		{Name: "on_failure", Kind: KindEnum, Values: []string{"wait", "restart", "stop"}, Default: "wait",
+			Doc: "What becomes of the running process when the other one fails later, which is when none of its shards is so far any more, in whichever version: so an update of several shards one by one fails nothing, and that of a single one does while it is down. `wait`: it is left as it is; only its starts wait. `stop`: it is stopped, after what depends on it in the same way, and started again once the other one is so far again. `restart`: it is left as it is, and restarted, as an update would, each time a shard of the other one (of its first 256) has been started anew for any reason and all are so far again; more shards or fewer of it restart nothing."},
 	},
 	Example: `job "web" {
   process "migrate" {
@@ -171,6 +172,10 @@ var dependsOnBlock = &Block{
   process "server" {
     command = ["./server"]
     depends_on "migrate" { condition = "completed" }
+    depends_on "store/redis" {
+      condition  = "healthy"
+      on_failure = "restart"
+    }
   }
 }`,
 }

@@ -3,12 +3,14 @@ package schema
 import "github.com/synergymesh/meshrun/spec"
 
 var resourcesBlock = &Block{
-	Name:  "resources",
-	Doc:   "Scheduling weights and limits.",
-	Needs: `needs cgroups, which this version of meshrun cannot set up yet; remove the block`,
+	Name: "resources",
+	Doc: "What each instance may use, all of its processes together, and no more. A change takes effect at once and touches no process; " +
+		"a limit of memory that is below what is in use waits for the next start. Whoever wants more memory is killed by the kernel, which " +
+		"`meshrun status` tells as \"out of memory\", and restarted by the restart block. With limits nobody survives the end of the instance, " +
+		"also who has left its process group. It needs root, or a systemd unit with Delegate=yes; without it, instances run unlimited, and `meshrun status` says so.",
 	Attrs: []Attr{
-		{Name: "cpu", Kind: KindFloat, Min: 0, Max: 4096, Doc: "Cores."},
-		{Name: "memory", Kind: KindSize, Min: 1, Doc: "Most memory."},
+		{Name: "cpu", Kind: KindFloat, Min: spec.MinCPU, Max: 4096, Doc: "Cores: 0.5 is half of one. It is also the weight against others when all are busy."},
+		{Name: "memory", Kind: KindSize, Min: float64(spec.MinMemory), Doc: "Most memory, swapped out or not."},
 		{Name: "pids", Kind: KindInt, Min: 1, Max: 1 << 22, Doc: "Most processes and threads."},
 	},
 	Example: `job "web" {
@@ -17,6 +19,7 @@ var resourcesBlock = &Block{
     resources {
       cpu    = 0.5
       memory = "256MiB"
+      pids   = 100
     }
   }
 }`,

@@ -107,6 +107,9 @@ const (
 // the value of roster. With it each is told once, whoever is the primary.
 type Roster struct {
 	Nodes map[string]NodeState `json:"nodes"`
+	// Since is each node's Since at that time: a node with another one was gone
+	// in between.
+	Since map[string]time.Time `json:"since,omitempty"`
 }
 
 // ShardSet is a sorted set of shard numbers; its text is ranges: "0-7,9".

@@ -73,7 +73,7 @@ const (
 	EventHealthy     EventType = "instance.healthy"
 	EventUnhealthy   EventType = "instance.unhealthy" // a check fails
 	EventGuard       EventType = "instance.guard"     // a guard's bound is passed, or kept again
-	EventHook        EventType = "instance.hook"      // a hook has failed
+	EventHook        EventType = "instance.hook"      // a hook runs, or has ended
 	EventUnlimited   EventType = "node.unlimited"     // limits of resources cannot be set here
 	EventStray       EventType = "watchdog.stray"     // a forgotten process was found and ended
 	EventJournalGap  EventType = "watchdog.gap"       // events before this one are no longer kept: read the table

@@ -84,7 +84,8 @@ type Exit struct {
 	Signal Signal `json:"signal,omitempty"`
 	// Unknown is set if nobody could read the exit code: it is never guessed.
 	Unknown bool `json:"unknown,omitempty"`
-	// OOM is set if the kernel killed the process because its memory was used up.
+	// OOM is set if the kernel killed the process because its memory was used up,
+	// or a process for which it stood (a shell's exit code 137).
 	OOM bool `json:"oom,omitempty"`
 	// Error says why the process could not be started at all.
 	Error string    `json:"error,omitempty"`
@@ -98,18 +99,19 @@ func (e Exit) Success() bool {
 
 // String tells the exit in a few words: "exit 1", "SIGKILL", "exit code unknown".
 func (e Exit) String() string {
+	text := "exit " + strconv.Itoa(e.Code)
 	switch {
 	case e.Error != "":
 		return e.Error
 	case e.Unknown:
 		return "exit code unknown"
-	case e.OOM:
-		return string(e.Signal) + ", out of memory"
 	case e.Signal != "":
-		return string(e.Signal)
-	default:
-		return "exit " + strconv.Itoa(e.Code)
+		text = string(e.Signal)
 	}
+	if e.OOM {
+		text += ", out of memory"
+	}
+	return text
 }
 
 // Launch is all that the watchdog needs to start one instance and keep it
@@ -201,9 +203,11 @@ type Instance struct {
 	PID        int    `json:"pid,omitempty"`
 	// StartTicks is the kernel's start time of PID, in clock ticks since
 	// boot (proc(5), stat field 22): with it and BootID, PID is an identity.
-	StartTicks uint64    `json:"start_ticks,omitempty"`
-	BootID     string    `json:"boot_id,omitempty"`
-	Started    time.Time `json:"started,omitzero"`
+	StartTicks uint64 `json:"start_ticks,omitempty"`
+	BootID     string `json:"boot_id,omitempty"`
+	// Lease is the session under whose lease PID lives, if it lives under one.
+	Lease   string    `json:"lease,omitempty"`
+	Started time.Time `json:"started,omitzero"`
 	// ReadyAt is when this generation became ready.
 	ReadyAt time.Time `json:"ready_at,omitzero"`
 	// NextStart is when an instance in backoff is started again.
@@ -272,7 +276,10 @@ type Table struct {
 	PID     int    `json:"pid"`
 	Version string `json:"version"`
 	// Halting is set once everything is to end, the agent last.
-	Halting   bool       `json:"halting,omitempty"`
+	Halting bool `json:"halting,omitempty"`
+	// Unlimited says why instances run without some of the limits that their
+	// launches have; empty if they have them all.
+	Unlimited string     `json:"unlimited,omitempty"`
 	Instances []Instance `json:"instances"`
 }
 

@@ -285,11 +285,14 @@ const (
 	GuardAlert   GuardAction = "alert"
 )
 
-// Resources are scheduling weights and cgroup limits.
+// Resources are what all processes of an instance may use together; 0 is no limit.
 type Resources struct {
-	CPU    float64 `json:"cpu,omitempty" diff:"live"` // cores
-	Memory Size    `json:"memory,omitempty" diff:"live"`
-	PIDs   int     `json:"pids,omitempty" diff:"live"`
+	// CPU is in cores. It is a quota, and a weight when processors are short.
+	CPU float64 `json:"cpu,omitempty" diff:"live"`
+	// Memory includes what is swapped out.
+	Memory Size `json:"memory,omitempty" diff:"live"`
+	// PIDs bounds processes and threads.
+	PIDs int `json:"pids,omitempty" diff:"live"`
 }
 
 // Service makes each instance be listed in a catalog of services, with its health.

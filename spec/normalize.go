@@ -32,6 +32,9 @@ func (p *Process) normalize() {
 	p.normalizeBlocks()
 	for i := range p.DependsOn {
 		p.DependsOn[i].Condition = cmp.Or(p.DependsOn[i].Condition, ConditionStarted)
+		if p.DependsOn[i].OnFailure == OnFailureWait {
+			p.DependsOn[i].OnFailure = "" // what it means, in the one way to say it
+		}
 	}
 	for i := range p.Services {
 		if len(p.Services[i].Tags) == 0 {

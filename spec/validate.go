@@ -133,6 +133,8 @@ func (v *validator) process(p *Process) {
 	v.placing(p)
 	v.schedule(p)
 	v.update(p)
+	v.resources(p)
+	v.hooks(p)
 }
 
 func (v *validator) command(p *Process) {

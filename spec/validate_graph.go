@@ -30,6 +30,20 @@ func (v *validator) dependencies() {
 
 func (v *validator) dependency(p *Process, d Dependency, on *Process, names []string) {
 	path := "depends_on." + d.Process
+	switch d.Condition {
+	case ConditionStarted, ConditionHealthy, ConditionCompleted:
+	default:
+		v.add(p.Name, path+".condition", fmt.Sprintf("%q is not a condition", d.Condition), `Write "started", "healthy" or "completed".`)
+	}
+	switch d.OnFailure {
+	case "", OnFailureRestart, OnFailureStop:
+	default:
+		v.add(p.Name, path+".on_failure", fmt.Sprintf("%q is nothing to do on a failure", d.OnFailure), `Write "wait", "restart" or "stop".`)
+	}
+	if strings.Contains(d.Process, "/") {
+		v.farDependency(p, d)
+		return
+	}
 	if d.Process == p.Name {
 		v.add(p.Name, path, "A process cannot depend on itself", "It would wait for itself for ever. Remove the block.")
 		return
@@ -42,21 +56,29 @@ func (v *validator) dependency(p *Process, d Dependency, on *Process, names []st
 		v.add(p.Name, path, fmt.Sprintf("There is no process %q in job %q", d.Process, v.job.Name), detail)
 		return
 	}
-	switch d.Condition {
-	case ConditionStarted, ConditionHealthy:
-	case ConditionCompleted:
-		if on.Restart.Policy == RestartAlways {
-			v.add(p.Name, path+".condition", fmt.Sprintf("Process %q never completes", d.Process),
-				fmt.Sprintf("Its restart policy is \"always\", so it is started again whenever it ends, and %q would wait for ever. "+
-					"Give %q restart { policy = \"on-failure\" } (or \"never\"), or use condition = \"started\".", p.Name, d.Process))
-		}
-	default:
-		v.add(p.Name, path+".condition", fmt.Sprintf("%q is not a condition", d.Condition), `Write "started", "healthy" or "completed".`)
+	if d.Condition == ConditionCompleted && on.Restart.Policy == RestartAlways {
+		v.add(p.Name, path+".condition", fmt.Sprintf("Process %q never completes", d.Process),
+			fmt.Sprintf("Its restart policy is \"always\", so it is started again whenever it ends, and %q would wait for ever. "+
+				"Give %q restart { policy = \"on-failure\" } (or \"never\"), or use condition = \"started\".", p.Name, d.Process))
 	}
 	v.scheduled(p, d, on)
 	if on.Shards == 0 && p.Shards > 0 {
 		v.add(p.Name, path, fmt.Sprintf("Process %q has no shards", d.Process),
 			fmt.Sprintf("It never starts, and %q would wait for ever. Give it shards, or remove the dependency.", p.Name))
+	}
+}
+
+// farDependency checks the name of a process of another job. Whether there is
+// such a one can change at any time, and only a plan can tell: see Unmeetable.
+func (v *validator) farDependency(p *Process, d Dependency) {
+	path := "depends_on." + d.Process
+	job, process := d.Of(v.job.Name)
+	switch {
+	case job == v.job.Name:
+		v.add(p.Name, path, "A process of the same job is named without it", fmt.Sprintf("Write depends_on %q.", process))
+	case !namePattern.MatchString(job) || !namePattern.MatchString(process) || len(job) > MaxNameLength || len(process) > MaxNameLength:
+		v.add(p.Name, path, fmt.Sprintf("%q is not the name of a process", d.Process),
+			`Write "process" for one of the same job, and "job/process" for one of another job.`)
 	}
 }
 

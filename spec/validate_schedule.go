@@ -38,6 +38,12 @@ func (v *validator) schedule(p *Process) {
 	if p.Update != nil {
 		v.add(p.Name, "update", "There is nothing to roll out in steps", "A process with a schedule is down between its runs, and each run starts with the definition of its time. Remove the update block.")
 	}
+	for _, d := range p.DependsOn {
+		if d.OnFailure != "" && d.OnFailure != OnFailureWait {
+			v.add(p.Name, "depends_on."+d.Process+".on_failure", "A run that has begun goes on, whatever becomes of others",
+				"A process with a schedule waits for its dependencies before each run only. Remove on_failure.")
+		}
+	}
 	if !s.Overlap {
 		return
 	}
@@ -68,5 +74,8 @@ func (v *validator) scheduled(p *Process, d Dependency, on *Process) {
 	case on.Schedule.Overlap:
 		v.add(p.Name, path, fmt.Sprintf("Several runs of process %q may be under way", d.Process),
 			"None of them is the one to wait for. Set overlap = false there, or remove the dependency.")
+	case d.OnFailure != "" && d.OnFailure != OnFailureWait:
+		v.add(p.Name, "depends_on."+d.Process+".on_failure", fmt.Sprintf("Process %q has not failed while its next run goes on", d.Process),
+			fmt.Sprintf("%q would be stopped or restarted for each run. Remove on_failure.", p.Name))
 	}
 }

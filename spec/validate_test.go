@@ -31,6 +31,13 @@ func update(shards int, spoil func(*Update)) func(*Job) {
 	}
 }
 
+// hook returns a hook that nothing is wrong with.
+func hook(when HookTime) Hook {
+	h := DefaultHook(when)
+	h.Command = []Template{"true"}
+	return h
+}
+
 // numbers returns n different texts.
 func numbers(n int) (out []string) {
 	for i := range n {
@@ -57,6 +64,12 @@ func TestValidateNamesEachFault(t *testing.T) {
 		"user":                {func(j *Job) { j.Processes[1].User = "a b" }, "web/user", "name:group"},
 		"variable":            {func(j *Job) { j.Processes[1].Env = map[string]Template{"A-B": ""} }, "web/env.A-B", "letters, digits"},
 		"meshrun's variable":  {func(j *Job) { j.Processes[1].Env = map[string]Template{"MESHRUN_JOB": ""} }, "web/env.MESHRUN_JOB", "set by meshrun"},
+		"unknown hook":        {func(j *Job) { j.Processes[1].Hooks = []Hook{hook("before_stop")} }, "web/hook.before_stop", "after_stop"},
+		"two hooks":           {func(j *Job) { j.Processes[1].Hooks = []Hook{hook(HookAfterStop), hook(HookAfterStop)} }, "web/hook.after_stop", "one script"},
+		"hook without":        {func(j *Job) { h := hook(HookAfterStop); h.Command = nil; j.Processes[1].Hooks = []Hook{h} }, "web/hook.after_stop.command", "empty"},
+		"hook of nothing":     {func(j *Job) { h := hook(HookAfterStop); h.Command[0] = ""; j.Processes[1].Hooks = []Hook{h} }, "web/hook.after_stop.command[0]", "empty string"},
+		"NUL in a hook":       {func(j *Job) { h := hook(HookBeforeStart); h.Command[0] = "a\x00"; j.Processes[1].Hooks = []Hook{h} }, "web/hook.before_start.command[0]", "NUL"},
+		"hook without time":   {func(j *Job) { h := hook(HookBeforeStart); h.Timeout = 0; j.Processes[1].Hooks = []Hook{h} }, "web/hook.before_start.timeout", "killed"},
 		"too many shards":     {func(j *Job) { j.Processes[0].Shards = MaxShards + 1 }, "migrate/shards", "from 0 to"},
 		"unknown policy":      {func(j *Job) { j.Processes[1].Restart.Policy = "maybe" }, "web/restart.policy", "on-failure"},
 		"never with attempts": {func(j *Job) { r := &j.Processes[0].Restart; r.Policy, r.Attempts = RestartNever, 7 }, "migrate/restart.attempts", "contradicts"},
@@ -82,36 +95,45 @@ func TestValidateNamesEachFault(t *testing.T) {
 		"spread over one value": {func(j *Job) {
 			j.Processes[1].Placing = &Placing{Constraints: []Constraint{{Label: "zone", Is: "a"}}, Spreads: []Spread{{"zone"}}}
 		}, "web/placement.spread.zone", "nothing to spread over"},
-		"service's name":        {func(j *Job) { j.Processes[1].Services = []Service{{}} }, "web/service", "is empty"},
-		"service of no DNS":     {func(j *Job) { j.Processes[1].Services = []Service{{Name: "my_web"}} }, "web/service.my_web", "label of DNS"},
-		"service that ends bad": {func(j *Job) { j.Processes[1].Services = []Service{{Name: "web-"}} }, "web/service.web-", "label of DNS"},
-		"long service":          {func(j *Job) { j.Processes[1].Services = []Service{{Name: strings.Repeat("a", 64)}} }, "web/service." + strings.Repeat("a", 64), "at most 63"},
-		"Consul's service":      {func(j *Job) { j.Processes[1].Services = []Service{{Name: "consul"}} }, "web/service.consul", "its own servers"},
-		"meshrun's service":     {func(j *Job) { j.Processes[1].Services = []Service{{Name: "meshrun-agent"}} }, "web/service.meshrun-agent", "its own agents"},
-		"two services":          {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w"}, {Name: "w", Port: "http"}} }, "web/service.w", "Two services"},
-		"misspelt port":         {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w", Port: "htpp"}} }, "web/service.w.port", `Did you mean "http"`},
-		"unknown port":          {func(j *Job) { j.Processes[0].Services = []Service{{Name: "w", Port: "http"}} }, "migrate/service.w.port", `Add port "http" {}`},
-		"empty tag":             {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w", Tags: []string{"a", ""}}} }, "web/service.w.tags[1]", "1 to 255"},
-		"tag with a line":       {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w", Tags: []string{"a\nb"}}} }, "web/service.w.tags[0]", "control"},
-		"tag twice":             {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w", Tags: []string{"a", "a"}}} }, "web/service.w.tags[1]", "twice"},
-		"many tags":             {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w", Tags: numbers(65)}} }, "web/service.w.tags", "At most 64"},
-		"hasty watchdog":        {func(j *Job) { j.Processes[1].Watchdog = &Watchdog{Timeout: 1} }, "web/watchdog.timeout", "busy"},
-		"signal":                {func(j *Job) { j.Processes[1].Stop.Signal = "SIGTREM" }, "web/stop.signal", `Did you mean "SIGTERM"`},
-		"reload by SIGKILL":     {func(j *Job) { j.Processes[1].Reload = &Reload{Signal: "SIGKILL"} }, "web/reload.signal", "No process can handle"},
-		"tiny logs":             {func(j *Job) { j.Processes[1].Logs.MaxSize = 1 }, "web/logs.max_size", "too small"},
-		"misspelt dependency":   {func(j *Job) { j.Processes[1].DependsOn[0].Process = "migarte" }, "web/depends_on.migarte", `Did you mean "migrate"`},
-		"unknown dependency":    {func(j *Job) { j.Processes[1].DependsOn[0].Process = "db" }, "web/depends_on.db", "migrate, web"},
-		"depends on itself":     {func(j *Job) { j.Processes[1].DependsOn[0].Process = "web" }, "web/depends_on.web", "itself"},
-		"never completes":       {func(j *Job) { j.Processes[0].Restart.Policy = RestartAlways }, "web/depends_on.migrate.condition", "never completes"},
-		"nothing to depend on":  {func(j *Job) { j.Processes[0].Shards = 0 }, "web/depends_on.migrate", "no shards"},
-		"ring":                  {func(j *Job) { j.Processes[0].DependsOn = []Dependency{DefaultDependency("web")} }, "migrate/depends_on.web", "migrate → web → migrate"},
-		"nothing in parallel":   {update(2, func(u *Update) { u.MaxParallel = 0 }), "web/update.max_parallel", "1 or more"},
-		"all are canaries":      {update(2, func(u *Update) { u.Canary = 2 }), "web/update.canary", "Set canary to 1 or less, or shards to more than 2"},
-		"the one is a canary":   {update(1, func(u *Update) { u.Canary = 1 }), "web/update.canary", "auto_revert"},
-		"canaries below none":   {update(2, func(u *Update) { u.Canary = -1 }), "web/update.canary", "no trial"},
-		"none to promote":       {update(2, func(u *Update) { u.AutoPromote = true }), "web/update.auto_promote", "Set canary"},
-		"never healthy in time": {update(2, func(u *Update) { u.MinHealthy = u.HealthyDeadline }), "web/update.healthy_deadline", `more than "5m"`},
-		"hasty rollout":         {update(2, func(u *Update) { u.ProgressDeadline = u.HealthyDeadline - 1 }), "web/update.progress_deadline", `"5m" or more`},
+		"service's name":         {func(j *Job) { j.Processes[1].Services = []Service{{}} }, "web/service", "is empty"},
+		"service of no DNS":      {func(j *Job) { j.Processes[1].Services = []Service{{Name: "my_web"}} }, "web/service.my_web", "label of DNS"},
+		"service that ends bad":  {func(j *Job) { j.Processes[1].Services = []Service{{Name: "web-"}} }, "web/service.web-", "label of DNS"},
+		"long service":           {func(j *Job) { j.Processes[1].Services = []Service{{Name: strings.Repeat("a", 64)}} }, "web/service." + strings.Repeat("a", 64), "at most 63"},
+		"Consul's service":       {func(j *Job) { j.Processes[1].Services = []Service{{Name: "consul"}} }, "web/service.consul", "its own servers"},
+		"meshrun's service":      {func(j *Job) { j.Processes[1].Services = []Service{{Name: "meshrun-agent"}} }, "web/service.meshrun-agent", "its own agents"},
+		"two services":           {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w"}, {Name: "w", Port: "http"}} }, "web/service.w", "Two services"},
+		"misspelt port":          {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w", Port: "htpp"}} }, "web/service.w.port", `Did you mean "http"`},
+		"unknown port":           {func(j *Job) { j.Processes[0].Services = []Service{{Name: "w", Port: "http"}} }, "migrate/service.w.port", `Add port "http" {}`},
+		"empty tag":              {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w", Tags: []string{"a", ""}}} }, "web/service.w.tags[1]", "1 to 255"},
+		"tag with a line":        {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w", Tags: []string{"a\nb"}}} }, "web/service.w.tags[0]", "control"},
+		"tag twice":              {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w", Tags: []string{"a", "a"}}} }, "web/service.w.tags[1]", "twice"},
+		"many tags":              {func(j *Job) { j.Processes[1].Services = []Service{{Name: "w", Tags: numbers(65)}} }, "web/service.w.tags", "At most 64"},
+		"hasty watchdog":         {func(j *Job) { j.Processes[1].Watchdog = &Watchdog{Timeout: 1} }, "web/watchdog.timeout", "busy"},
+		"signal":                 {func(j *Job) { j.Processes[1].Stop.Signal = "SIGTREM" }, "web/stop.signal", `Did you mean "SIGTERM"`},
+		"reload by SIGKILL":      {func(j *Job) { j.Processes[1].Reload = &Reload{Signal: "SIGKILL"} }, "web/reload.signal", "No process can handle"},
+		"tiny logs":              {func(j *Job) { j.Processes[1].Logs.MaxSize = 1 }, "web/logs.max_size", "too small"},
+		"misspelt dependency":    {func(j *Job) { j.Processes[1].DependsOn[0].Process = "migarte" }, "web/depends_on.migarte", `Did you mean "migrate"`},
+		"unknown dependency":     {func(j *Job) { j.Processes[1].DependsOn[0].Process = "db" }, "web/depends_on.db", "migrate, web"},
+		"depends on itself":      {func(j *Job) { j.Processes[1].DependsOn[0].Process = "web" }, "web/depends_on.web", "itself"},
+		"never completes":        {func(j *Job) { j.Processes[0].Restart.Policy = RestartAlways }, "web/depends_on.migrate.condition", "never completes"},
+		"nothing to depend on":   {func(j *Job) { j.Processes[0].Shards = 0 }, "web/depends_on.migrate", "no shards"},
+		"ring":                   {func(j *Job) { j.Processes[0].DependsOn = []Dependency{DefaultDependency("web")} }, "migrate/depends_on.web", "migrate → web → migrate"},
+		"nothing in parallel":    {update(2, func(u *Update) { u.MaxParallel = 0 }), "web/update.max_parallel", "1 or more"},
+		"all are canaries":       {update(2, func(u *Update) { u.Canary = 2 }), "web/update.canary", "Set canary to 1 or less, or shards to more than 2"},
+		"the one is a canary":    {update(1, func(u *Update) { u.Canary = 1 }), "web/update.canary", "auto_revert"},
+		"canaries below none":    {update(2, func(u *Update) { u.Canary = -1 }), "web/update.canary", "no trial"},
+		"none to promote":        {update(2, func(u *Update) { u.AutoPromote = true }), "web/update.auto_promote", "Set canary"},
+		"never healthy in time":  {update(2, func(u *Update) { u.MinHealthy = u.HealthyDeadline }), "web/update.healthy_deadline", `more than "5m"`},
+		"hasty rollout":          {update(2, func(u *Update) { u.ProgressDeadline = u.HealthyDeadline - 1 }), "web/update.progress_deadline", `"5m" or more`},
+		"far name of a near one": {func(j *Job) { j.Processes[1].DependsOn[0].Process = "shop/migrate" }, "web/depends_on.shop/migrate", `Write depends_on "migrate"`},
+		"no far name":            {func(j *Job) { j.Processes[1].DependsOn[0].Process = "store/" }, "web/depends_on.store/", "job/process"},
+		"condition":              {func(j *Job) { j.Processes[1].DependsOn[0].Condition = "ready" }, "web/depends_on.migrate.condition", "healthy"},
+		"on failure":             {func(j *Job) { j.Processes[1].DependsOn[0].OnFailure = "reboot" }, "web/depends_on.migrate.on_failure", "restart"},
+		"limits of nothing":      {func(j *Job) { j.Processes[1].Resources = &Resources{} }, "web/resources", "cpu, memory or pids"},
+		"no processor":           {func(j *Job) { j.Processes[1].Resources = &Resources{CPU: -1} }, "web/resources.cpu", "half of one"},
+		"hardly a processor":     {func(j *Job) { j.Processes[1].Resources = &Resources{CPU: 0.001} }, "web/resources.cpu", "half of one"},
+		"no memory":              {func(j *Job) { j.Processes[1].Resources = &Resources{Memory: 1 << 20} }, "web/resources.memory", "4MiB"},
+		"no process allowed":     {func(j *Job) { j.Processes[1].Resources = &Resources{PIDs: -1} }, "web/resources.pids", "at least 1"},
 		"too large": {func(j *Job) {
 			j.Processes[0].Env = map[string]Template{"A": Template(strings.Repeat("x", MaxJobBytes))}
 		}, "/", "KiB"},

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/hcl/v2/hclsimple"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/spf13/cobra"
 
 	"github.com/synergymesh/meshrun/runtime/agent"
@@ -218,9 +220,12 @@ func readAgentFile(path string) (agentFile, error) {
 	if err != nil {
 		return file, fmt.Errorf("read configuration: %w", err)
 	}
-	// The name decides how hclsimple reads it; the language is always HCL.
-	if err := hclsimple.Decode(path+".hcl", src, nil, &file); err != nil {
-		return file, fmt.Errorf("read configuration: %w", err)
+	parsed, diags := hclsyntax.ParseConfig(src, path, hcl.InitialPos)
+	if !diags.HasErrors() {
+		diags = gohcl.DecodeBody(parsed.Body, nil, &file)
+	}
+	if diags.HasErrors() {
+		return file, fmt.Errorf("read configuration: %w", diags)
 	}
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {

@@ -46,7 +46,7 @@ func (a *applying) flags(cmd *cobra.Command) {
 }
 
 func (a *applying) waitFlags(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&a.wait, "wait", false, "follow the instances until all run (or have completed, or are down), and rollouts until they are done")
+	cmd.Flags().BoolVar(&a.wait, "wait", false, "follow the instances until all run, batch processes to their end, and rollouts until they are done")
 	cmd.Flags().DurationVar(&a.timeout, "timeout", 0, "the longest that -wait may take (default 5m; of a rollout in steps, as long as its own deadlines let it)")
 	cmd.Flags().BoolVar(&a.json, "json", false, "print what was applied as JSON")
 }

@@ -473,7 +473,7 @@ func TestTheAgentMeansTheSameFromEverywhere(t *testing.T) {
 		t.Errorf("command line %s", got)
 	}
 	write("nodes = \"alpha\"\n")
-	if _, err := (&runAgent{term: term, place: place{term: term, dir: "/d"}, config: config}).resolve(); err == nil || !strings.Contains(err.Error(), "nodes") {
+	if _, err := (&runAgent{term: term, place: place{term: term, dir: "/d"}, config: config}).resolve(); err == nil || !strings.Contains(err.Error(), "nodes") || !strings.Contains(err.Error(), config+":1") {
 		t.Errorf("a misspelt name: %v", err)
 	}
 }

@@ -29,6 +29,8 @@ type goal struct {
 	// they are the only reason for a new process.
 	epoch   uint64
 	ordered bool
+	// ends is set if the instance shall run to its end.
+	ends bool
 }
 
 // goalsOf returns what the instances of a plan shall come to, given what was
@@ -44,8 +46,14 @@ func goalsOf(p *spec.Plan, before []spec.Instance) []goal {
 		for _, c := range j.Changes {
 			replaced[c.Process] = replaced[c.Process] || c.Effect == spec.EffectReplace
 		}
+		ends := map[string]bool{}
+		if j.Wanted != nil {
+			for n := range j.Wanted.Job.Processes {
+				ends[j.Wanted.Job.Processes[n].Name] = j.Wanted.Job.Processes[n].Ends()
+			}
+		}
 		for _, i := range j.Instances {
-			g := goal{id: i.ID, before: byID[i.ID], version: j.To}
+			g := goal{id: i.ID, before: byID[i.ID], version: j.To, ends: ends[i.ID.Process]}
 			switch i.Action {
 			case spec.ActionStop:
 				g.gone = true
@@ -95,7 +103,7 @@ func progress(goals []goal, seen []spec.Instance) (done int, failed, waiting []s
 			waiting = append(waiting, *i)
 		case i.Phase == spec.PhaseFailed:
 			failed = append(failed, *i)
-		case i.Phase == spec.PhaseRunning || i.Phase == spec.PhaseCompleted:
+		case i.Phase == spec.PhaseCompleted || (i.Phase == spec.PhaseRunning && !g.ends):
 			done++
 		default:
 			waiting = append(waiting, *i)
@@ -342,7 +350,7 @@ func (f *follower) transitions(seen []spec.Instance) {
 // transition tells the phase that an instance has come to.
 func transition(i *spec.Instance, s style, now time.Time) string {
 	text := i.ID.String() + "  " + s.phase(i.Phase, string(i.Phase))
-	if i.Phase == spec.PhaseRunning || i.Phase == spec.PhaseStarting {
+	if i.Phase == spec.PhaseRunning || (i.Phase == spec.PhaseStarting && i.Reason == "") {
 		text += s.dim(fmt.Sprintf("  pid %d", i.PID))
 		if p := portsText(i.Ports); p != "" {
 			text += s.dim("  " + p)

@@ -16,9 +16,6 @@ import (
 )
 
 const (
-	// exitWaits is the exit code of who has followed a rollout that goes on only
-	// once somebody promotes or resumes it: it has neither failed nor ended.
-	exitWaits = 3
 	// maxFollowed is how many rollouts are followed at the same time; more are
 	// as these end.
 	maxFollowed = 16
@@ -118,14 +115,14 @@ func (f *rolloutFollower) verdict(ctx context.Context, failed []error, timeout t
 		return fmt.Errorf("after %s it is not rolled out yet, and goes on: %s: see `meshrun status`, or wait longer with -timeout", ago(timeout), strings.Join(parts, "; "))
 	}
 	onlyWaits := len(failed) > 0 && !slices.ContainsFunc(failed, func(err error) bool {
-		var coded *codedError
-		return !errors.As(err, &coded)
+		var waits *waitsError
+		return !errors.As(err, &waits)
 	})
 	switch {
 	case len(failed) == 0:
 		return nil
 	case onlyWaits:
-		return &codedError{errors.Join(failed...), exitWaits}
+		return &waitsError{errors.Join(failed...)}
 	case len(failed) == 1:
 		return failed[0]
 	default:
@@ -171,7 +168,9 @@ func (f *rolloutFollower) one(ctx context.Context, job string, looks chan<- *api
 			}
 			return end
 		}
-		pause(ctx, rolloutPause)
+		if err := pause(ctx, rolloutPause); err != nil {
+			return err
+		}
 	}
 }
 
@@ -186,7 +185,7 @@ func rolloutEnd(s *api.RolloutStatus, version uint64, reverted string) error {
 	case s.Version > version && reverted == "" && isApply(s.Why):
 		return fmt.Errorf("%s version %d is rolled out no further: version %d (%s, by %s) has taken its place", s.Job, version, s.Version, s.Why, s.Who)
 	case state == spec.RolloutDone && reverted != "":
-		return fmt.Errorf("%s: %s; that is rolled out now: look at `meshrun events -job %s`", s.Job, reverted, s.Job)
+		return fmt.Errorf("%s: %s; that is rolled out now: `meshrun logs %s` tells what went wrong", s.Job, reverted, s.Job)
 	case state == spec.RolloutDone:
 		return errFollowed
 	case state == spec.RolloutFailed && reverted != "":
@@ -194,7 +193,7 @@ func rolloutEnd(s *api.RolloutStatus, version uint64, reverted string) error {
 	case state == spec.RolloutFailed && s.Reverting == 0:
 		return fmt.Errorf("%s version %d has failed: %s; %s", s.Job, s.Version, s.Rollout.Reason, rolloutHint(s))
 	case state == spec.RolloutWaiting || state == spec.RolloutPaused:
-		return &codedError{fmt.Errorf("%s version %d %s: %s", s.Job, s.Version, waitsText(state), s.Rollout.Reason), exitWaits}
+		return &waitsError{fmt.Errorf("%s version %d %s: %s", s.Job, s.Version, waitsText(state), s.Rollout.Reason)}
 	}
 	return nil
 }

@@ -27,6 +27,10 @@ func TestOnlyANewProcessIsARestart(t *testing.T) {
 		}}}
 	}
 	restart := plan(spec.ActionRestart, 0, spec.EffectReplace)
+	batch := plan(spec.ActionRestart, 0, spec.EffectReplace)
+	app := spec.DefaultProcess("app")
+	app.Restart.Policy = spec.RestartNever
+	batch.Jobs[0].Wanted.Job.Processes = []spec.Process{app}
 	for name, c := range map[string]struct {
 		plan              *spec.Plan
 		now               []spec.Instance
@@ -46,6 +50,10 @@ func TestOnlyANewProcessIsARestart(t *testing.T) {
 		"what stops has not stopped":        {plan(spec.ActionStop, 0, ""), with(func(i *spec.Instance) { i.Phase = spec.PhaseStopping }), 0, 0, 1},
 		"what stops is gone":                {plan(spec.ActionStop, 0, ""), nil, 1, 0, 0},
 		"what stops would still come back":  {plan(spec.ActionStop, 0, ""), with(func(i *spec.Instance) { i.Phase = spec.PhaseBackoff }), 0, 0, 1},
+		"a batch process runs":              {batch, with(func(i *spec.Instance) { i.Version = 5 }), 0, 0, 1},
+		"a batch process is tried again":    {batch, with(func(i *spec.Instance) { i.Version = 5; i.Phase = spec.PhaseBackoff }), 0, 0, 1},
+		"a batch process has completed":     {batch, with(func(i *spec.Instance) { i.Version = 5; i.Phase = spec.PhaseCompleted }), 1, 0, 0},
+		"a batch process has failed":        {batch, with(func(i *spec.Instance) { i.Version = 5; i.Phase = spec.PhaseFailed }), 0, 1, 0},
 		"what is refused is not waited for": {plan(spec.ActionRefuse, 0, ""), nil, 0, 0, 0},
 	} {
 		done, failed, waiting := progress(goalsOf(c.plan, []spec.Instance{old}), c.now)

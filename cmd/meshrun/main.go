@@ -52,13 +52,14 @@ type exitCode int
 
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-// codedError is an error that is told like any other, and sets the exit code.
-type codedError struct {
-	error
-	code int
-}
+// exitWaits is the exit code of who has waited for something that goes on only
+// once somebody does something: it has neither failed nor ended.
+const exitWaits = 3
 
-func (e *codedError) Unwrap() error { return e.error }
+// waitsError says for whom or what it is waited then.
+type waitsError struct{ error }
+
+func (e *waitsError) Unwrap() error { return e.error }
 
 // usageError is a command line that is not understood.
 type usageError struct {
@@ -72,7 +73,7 @@ func (e *usageError) Unwrap() error { return e.err }
 // report prints an error and returns the exit code.
 func (t *terminal) report(ctx context.Context, err error) int {
 	var code exitCode
-	var coded *codedError
+	var waits *waitsError
 	var usage *usageError
 	var diags schema.Diagnostics
 	switch {
@@ -80,9 +81,9 @@ func (t *terminal) report(ctx context.Context, err error) int {
 		return 0
 	case errors.As(err, &code):
 		return int(code)
-	case errors.As(err, &coded):
-		t.errorf("%v", err)
-		return coded.code
+	case errors.As(err, &waits):
+		t.say("%s %v", t.errStyle.yellow("Waiting:"), err)
+		return exitWaits
 	case errors.As(err, &diags):
 		t.diagnostics(diags)
 	case errors.As(err, &usage):

@@ -145,9 +145,9 @@ func steered(op spec.Op, job string, p *spec.Progress) string {
 	left := p.Wanted - p.Updated
 	switch {
 	case p.State == spec.RolloutDone && op == spec.OpPromote:
-		return fmt.Sprintf("nothing waits to be promoted: all %s as wanted", isAre(p.Wanted))
+		return fmt.Sprintf("nothing waits to be promoted: %s as wanted", isAre(p.Wanted))
 	case p.State == spec.RolloutDone || (op == spec.OpPause && left == 0):
-		return fmt.Sprintf("nothing is being rolled out: all %s as wanted", isAre(p.Wanted))
+		return fmt.Sprintf("nothing is being rolled out: %s as wanted", isAre(p.Wanted))
 	case op == spec.OpPause:
 		return fmt.Sprintf("paused, with %s; go on with `meshrun resume %s/%s`, go back with `meshrun revert %s`", counts(p), job, p.Process, job)
 	case p.State == spec.RolloutWaiting || p.State == spec.RolloutFailed || p.State == spec.RolloutPaused:
@@ -168,9 +168,9 @@ func progressOf(p *spec.Progress) string {
 
 func isAre(n int) string {
 	if n == 1 {
-		return "1 shard is"
+		return "its one shard is"
 	}
-	return fmt.Sprintf("%d shards are", n)
+	return fmt.Sprintf("all %d shards are", n)
 }
 
 func follows(n int) string {

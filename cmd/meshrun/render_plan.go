@@ -257,6 +257,10 @@ func renderInstances(b *strings.Builder, plans []spec.InstancePlan, s style, nod
 // planSum returns the plan in one line.
 func planSum(p *spec.Plan, s style) string {
 	n := p.Counts()
+	steps := slices.ContainsFunc(p.Jobs, func(j spec.JobPlan) bool { return j.Steps })
+	if p.Empty() && steps { // which may still be on their way
+		return s.bold("No changes.") + fmt.Sprintf(" This is wanted already, of %s: `meshrun status` shows how far it is.", count(n[spec.ActionKeep], "instance"))
+	}
 	if p.Empty() {
 		return s.bold("No changes.") + fmt.Sprintf(" What runs is what is wanted: %s.", count(n[spec.ActionKeep], "instance"))
 	}
@@ -276,7 +280,7 @@ func planSum(p *spec.Plan, s style) string {
 		words  string
 		paint  func(string) string
 	}{
-		{spec.ActionWait, "to start later", s.green}, {spec.ActionSchedule, "to run at times", s.dim}, {spec.ActionReload, "to reload", s.yellow},
+		{spec.ActionWait, "to follow later", s.green}, {spec.ActionSchedule, "to run at times", s.dim}, {spec.ActionReload, "to reload", s.yellow},
 		{spec.ActionUpdate, "to change in place", s.yellow}, {spec.ActionRefuse, "refused", s.red},
 	} {
 		if n[more.action] > 0 {

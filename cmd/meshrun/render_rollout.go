@@ -78,28 +78,37 @@ func rolloutHead(r *api.RolloutStatus, s style, now time.Time) string {
 }
 
 // rolloutLines draws a bar for each process, or only for those that aren't done.
+// What a rollout can't go on without is told in a line of its own: it may hold
+// a command, and is not to be cut off.
 func rolloutLines(r *api.RolloutStatus, s style, indent string, all bool) []string {
 	t := table{indent: indent}
+	var below []string // by row
 	for i := range r.Progress {
 		p := &r.Progress[i]
 		if p.State == spec.RolloutDone && !all {
 			continue
 		}
-		waits := cell{text: oneLine(p.Waits), paint: s.dim}
+		waits, halted := cell{}, ""
 		switch p.State {
-		case spec.RolloutFailed:
-			waits.paint = s.red
-		case spec.RolloutWaiting, spec.RolloutPaused:
-			waits.paint = s.yellow
 		case spec.RolloutDone:
-			waits.text = ""
+		case spec.RolloutRunning:
+			waits = cell{text: oneLine(p.Waits), paint: s.dim}
+		default:
+			halted = indent + "  " + s.rolloutState(p.State, "→ "+oneLine(p.Waits))
 		}
+		below = append(below, halted)
 		t.add(cell{text: p.Process}, cell{text: bar(p, style{}), paint: func(string) string { return bar(p, s) }}, cell{text: counts(p)}, waits)
 	}
-	if len(t.rows) == 0 {
-		return nil
+	var lines []string
+	for i, line := range strings.Split(t.String(), "\n") {
+		if i >= len(below) {
+			break
+		}
+		if lines = append(lines, line); below[i] != "" {
+			lines = append(lines, below[i])
+		}
 	}
-	return strings.Split(strings.TrimRight(t.String(), "\n"), "\n")
+	return lines
 }
 
 // rolloutHint says what can be done about a rollout that goes on by nobody's
@@ -108,7 +117,18 @@ func rolloutHint(r *api.RolloutStatus) string {
 	if r.State() != spec.RolloutFailed || r.Reverting != 0 {
 		return "" // one that is paused or waits says so in its line
 	}
-	return fmt.Sprintf("what runs stays as it is: mend it and apply again, or go back: meshrun revert %s", r.Job)
+	target := r.Job
+	for i := range r.Progress {
+		if r.Progress[i].State == spec.RolloutFailed {
+			target += "/" + r.Progress[i].Process
+			break
+		}
+	}
+	text := fmt.Sprintf("look at `meshrun logs %s`, then mend it and apply again", target)
+	if r.Version > 1 {
+		text += fmt.Sprintf(", or go back with `meshrun revert %s`", r.Job)
+	}
+	return text
 }
 
 // renderRollout returns the lines about a job's rollout that isn't done, as
@@ -119,7 +139,7 @@ func renderRollout(r *api.RolloutStatus, s style, now time.Time) string {
 	}
 	lines := append([]string{"  " + rolloutHead(r, s, now)}, rolloutLines(r, s, "    ", false)...)
 	if hint := rolloutHint(r); hint != "" {
-		lines = append(lines, "    "+s.yellow("→ ")+hint)
+		lines = append(lines, "      "+hint)
 	}
 	return strings.Join(lines, "\n") + "\n"
 }

@@ -90,6 +90,9 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	switch {
 	case v.JobsUnknown:
 		note = "what is wanted of it is not known now"
+	case len(v.Jobs) == 0 && slices.ContainsFunc(instances, func(i spec.Instance) bool { return i.Phase == spec.PhaseRunning }):
+		// A cluster's store that never had a job ends nothing.
+		note = "the store has no jobs; what runs is left as it is until it has"
 	case job != nil:
 		note = fmt.Sprintf("version %d, %s %s ago by %s", job.Version, whyText(job.Why), ago(o.now.Sub(job.When)), job.Who)
 	}
@@ -103,6 +106,7 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	rows := statusRows(instances, o)
 	if job != nil {
 		rows = append(rows, absentRows(job, instances, o)...)
+		limitRows(rows, &job.Job)
 	}
 	slices.SortStableFunc(rows, func(a, b statusRow) int {
 		return cmp.Or(strings.Compare(a.process, b.process), cmp.Compare(a.first, b.first))
@@ -110,9 +114,10 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	columns := statusColumns{
 		ports:    slices.ContainsFunc(rows, func(r statusRow) bool { return r.ports != "" }),
 		services: o.known && slices.ContainsFunc(rows, func(r statusRow) bool { return r.services != "" }),
+		limits:   o.known && slices.ContainsFunc(rows, func(r statusRow) bool { return r.limits != "" }),
 		nodes:    o.nodes,
 	}
-	titles := statusRow{name: "INSTANCE", node: "NODE", shown: "PHASE", pid: "PID", up: "UP", restart: "RESTARTS", ports: "PORTS", services: "SERVICES"}.cells(style{}, columns)
+	titles := statusRow{name: "INSTANCE", node: "NODE", shown: "PHASE", pid: "PID", up: "UP", restart: "RESTARTS", ports: "PORTS", services: "SERVICES", limits: "LIMITS"}.cells(style{}, columns)
 	for i := range titles {
 		titles[i].paint = s.dim
 	}
@@ -129,11 +134,11 @@ func whyText(why string) string {
 	switch why {
 	case "apply", "":
 		return "applied"
-	case "scale":
-		return "scaled"
+	case "scale", "pause", "resume", "promote":
+		return why + "d"
 	case "stop":
 		return "stopped"
-	case "restart", "start":
+	case "restart", "start", "revert":
 		return why + "ed"
 	default:
 		return why
@@ -170,11 +175,12 @@ type statusRow struct {
 	restart  string
 	ports    string
 	services string
+	limits   string
 	what     string
 }
 
 // statusColumns says which columns there are that not every table has.
-type statusColumns struct{ ports, services, nodes bool }
+type statusColumns struct{ ports, services, limits, nodes bool }
 
 // cells returns the row's cells.
 func (r statusRow) cells(s style, columns statusColumns) []cell {
@@ -204,6 +210,9 @@ func (r statusRow) cells(s style, columns statusColumns) []cell {
 	}
 	if columns.services {
 		out = append(out, cell{text: r.services})
+	}
+	if columns.limits {
+		out = append(out, cell{text: r.limits})
 	}
 	return append(out, cell{text: text, paint: paint})
 }

@@ -153,6 +153,15 @@ func TestAStatusOfAJobShowsItsServices(t *testing.T) {
 	golden(t, "status-services", renderStatus(v, statusOptions{now: testNow(), known: true, target: api.Target{Job: "web", Process: "api", Shard: -1}}))
 }
 
+func TestAStatusOfAJobShowsItsLimits(t *testing.T) {
+	v := bigStatus()
+	processes := v.Jobs[0].Job.Processes
+	processes[0].Resources = &spec.Resources{CPU: 0.5, Memory: 256 << 20, PIDs: 100}
+	processes[4].Resources = &spec.Resources{Memory: 1 << 30}
+	v.Instances[1].LastExit = &spec.Exit{Signal: "SIGKILL", OOM: true, At: testNow()}
+	golden(t, "status-limits", renderStatus(v, statusOptions{now: testNow(), known: true, target: api.Target{Job: "web", Shard: -1}}))
+}
+
 // bigCluster has one of everything.
 func bigCluster() api.Cluster {
 	c := api.Cluster{

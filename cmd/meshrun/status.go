@@ -268,7 +268,7 @@ func (f *statusFeed) await(ctx context.Context, rollouts []api.RolloutStatus) (s
 	for i := range rollouts[:min(len(rollouts), maxFollowed)] {
 		r := &rollouts[i]
 		f.tasks.Go(func() {
-			if pause(ctx, rolloutPause); ctx.Err() != nil {
+			if pause(ctx, rolloutPause) != nil {
 				return
 			}
 			if _, err := f.client.Rollout(ctx, r.Job, r.Tag); ctx.Err() == nil && !passing(err) {
@@ -307,11 +307,13 @@ func (f *statusFeed) send(ctx context.Context, view *statusView) {
 	}
 }
 
-// pause waits for a while, or until the context ends.
-func pause(ctx context.Context, d time.Duration) {
+// pause waits for a while, and returns why if the context ends before.
+func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
+		return context.Cause(ctx)
 	case <-time.After(d):
+		return nil
 	}
 }
 

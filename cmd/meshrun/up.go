@@ -34,7 +34,7 @@ func upCommand(term *terminal) *cobra.Command {
 		Use:   "up [OPTIONS] [PATH…]",
 		Short: "Run job files in the foreground, follow edits, stop all on Ctrl-C",
 		Long: "up runs what the files in PATH (without one, those of this directory) say, shows what they print, and\n" +
-			"follows your edits: save a file, and only what changed is touched. Ctrl-C stops everything in reverse\n" +
+			"follows your edits: save a file, and only what changed is touched. Ctrl-C stops all of it in reverse\n" +
 			"order; a second Ctrl-C kills what is left. If up itself is killed, everything goes on, and the next up\n" +
 			"takes over.",
 		Example: "  meshrun up examples/quickstart",

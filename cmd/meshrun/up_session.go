@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -30,15 +29,15 @@ type upSession struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // the streams
 
-	mu    sync.Mutex // guards jobs
-	jobs  map[string]bool
-	first bool // nothing was applied yet; only loaded and end use it
+	mu    sync.Mutex        // guards jobs
+	jobs  map[string]string // their files, by name
+	first bool              // nothing was applied yet; only loaded and end use it
 }
 
 func newUpSession(c *up, client *api.Client, info api.Info) *upSession {
 	s := &upSession{
 		up: c, client: client, info: info, own: startedByUp(info.PID), since: c.term.now(),
-		print: newLogPrinter(c.term, false), jobs: map[string]bool{}, first: true,
+		print: newLogPrinter(c.term, false), jobs: map[string]string{}, first: true,
 	}
 	s.view = newUpView(c.term, s.print)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -64,6 +63,12 @@ func (s *upSession) loaded(ctx context.Context, cfg *schema.Config, diags schema
 		return
 	}
 	term.diagnostics(diags)
+	if len(cfg.Jobs) == 0 && !s.first {
+		// More often it is a directory that is being moved or filled than the
+		// wish to stop everything.
+		term.say("%s", term.errStyle.yellow("No job file is left, so nothing was changed: what runs goes on. Ctrl-C stops it."))
+		return
+	}
 	req, err := planRequest(cfg, s.up.paths)
 	var p spec.Plan
 	if err == nil {
@@ -115,10 +120,10 @@ func (s *upSession) follow(jobs []schema.Loaded) {
 	defer s.mu.Unlock()
 	for _, j := range jobs {
 		name := j.Job.Name
-		if s.jobs[name] {
+		_, known := s.jobs[name]
+		if s.jobs[name] = j.Source; known {
 			continue
 		}
-		s.jobs[name] = true
 		s.wg.Go(func() {
 			query := spec.LogQuery{Job: name, Shard: -1, Since: s.since, Follow: true}
 			for s.ctx.Err() == nil {
@@ -178,7 +183,7 @@ func (s *upSession) ours(list []spec.Instance) []spec.Instance {
 	defer s.mu.Unlock()
 	var out []spec.Instance
 	for _, i := range list {
-		if s.jobs[i.ID.Job] {
+		if _, mine := s.jobs[i.ID.Job]; mine {
 			out = append(out, i)
 		}
 	}
@@ -222,27 +227,51 @@ func (s *upSession) end(force, quit context.Context) error {
 	return s.endAgent(ctx)
 }
 
-// remove takes the jobs out of what is wanted; the orchestrator stops their
-// instances, dependents first.
+// remove takes the jobs of this session out of what is wanted; the orchestrator
+// stops their instances, dependents first. One that has come from another file
+// since is somebody else's by now.
 func (s *upSession) remove(ctx context.Context) error {
-	req := api.PlanRequest{}
-	for _, p := range s.up.paths {
-		abs, err := filepath.Abs(p)
-		if err != nil {
-			return fmt.Errorf("find %s: %w", p, err)
-		}
-		req.Paths = append(req.Paths, abs)
-	}
 	var away absence
 	for {
-		_, err := s.up.applyFiles(ctx, s.client, req)
-		if err == nil || !passing(err) {
-			return err
+		jobs, err := s.client.Jobs(ctx)
+		if err == nil {
+			req := api.PlanRequest{Remove: s.claim(jobs)}
+			if len(req.Remove) == 0 {
+				return nil
+			}
+			_, err = s.up.applyFiles(ctx, s.client, req)
 		}
-		if err := away.wait(ctx, err); err != nil {
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, api.ErrNotFound): // somebody was quicker
+			err = pause(ctx, 10*time.Millisecond)
+		case passing(err):
+			err = away.wait(ctx, err)
+		}
+		if err != nil {
 			return err
 		}
 	}
+}
+
+// claim leaves the session the jobs that are from its files still, or are no
+// longer wanted, and returns the names of the former.
+func (s *upSession) claim(jobs []spec.JobVersion) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var mine []string
+	for i := range jobs {
+		name := jobs[i].Job.Name
+		switch source, known := s.jobs[name]; {
+		case !known:
+		case source == jobs[i].Source:
+			mine = append(mine, name)
+		default:
+			delete(s.jobs, name)
+		}
+	}
+	return mine
 }
 
 // waitDown waits until the instances have ended, and kills them once force is

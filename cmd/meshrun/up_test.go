@@ -22,7 +22,7 @@ type fakeNode struct {
 	mu        sync.Mutex // guards what is below
 	changed   chan struct{}
 	index     uint64
-	jobs      map[string]spec.Job
+	jobs      map[string]api.JobSource
 	plans     map[uint64]api.PlanRequest
 	stubborn  bool // instances end only by SIGKILL
 	signals   []spec.Signal
@@ -30,7 +30,7 @@ type fakeNode struct {
 }
 
 func newFakeNode() *fakeNode {
-	n := &fakeNode{changed: make(chan struct{}), index: 1, jobs: map[string]spec.Job{}, plans: map[uint64]api.PlanRequest{}}
+	n := &fakeNode{changed: make(chan struct{}), index: 1, jobs: map[string]api.JobSource{}, plans: map[uint64]api.PlanRequest{}}
 	n.InfoFunc = func(context.Context) (api.Info, error) {
 		return api.Info{Node: "alpha", Version: "v1", PID: 1 << 30, DataDir: "/d"}, nil
 	}
@@ -40,7 +40,7 @@ func newFakeNode() *fakeNode {
 		defer n.mu.Unlock()
 		var out []spec.JobVersion
 		for _, j := range n.jobs {
-			out = append(out, spec.JobVersion{Job: j})
+			out = append(out, spec.JobVersion{Job: j.Job, Source: j.Source})
 		}
 		return out, nil
 	}
@@ -83,7 +83,7 @@ func (n *fakeNode) plan(_ context.Context, req api.PlanRequest) (spec.Plan, erro
 	for _, j := range req.Jobs {
 		action := spec.JobCreate
 		if old, there := n.jobs[j.Job.Name]; there {
-			if action = spec.JobKeep; len(spec.Diff(&old, &j.Job)) > 0 {
+			if action = spec.JobKeep; len(spec.Diff(&old.Job, &j.Job)) > 0 {
 				action = spec.JobUpdate
 			}
 		}
@@ -91,8 +91,8 @@ func (n *fakeNode) plan(_ context.Context, req api.PlanRequest) (spec.Plan, erro
 			{ID: id("app", 0), Action: spec.ActionStart, Reason: "new job"},
 		}})
 	}
-	if len(req.Jobs) == 0 && len(n.jobs) > 0 {
-		p.Jobs = []spec.JobPlan{{Job: "web", Action: spec.JobRemove}}
+	for _, name := range req.Remove {
+		p.Jobs = append(p.Jobs, spec.JobPlan{Job: name, Action: spec.JobRemove})
 	}
 	return p, nil
 }
@@ -100,9 +100,11 @@ func (n *fakeNode) plan(_ context.Context, req api.PlanRequest) (spec.Plan, erro
 func (n *fakeNode) apply(_ context.Context, p spec.Plan) (api.ApplyResult, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.jobs = map[string]spec.Job{}
 	for _, j := range n.plans[p.Index].Jobs {
-		n.jobs[j.Job.Name] = j.Job
+		n.jobs[j.Job.Name] = j
+	}
+	for _, name := range n.plans[p.Index].Remove {
+		delete(n.jobs, name)
 	}
 	n.wake()
 	return api.ApplyResult{Index: n.index}, nil
@@ -114,9 +116,11 @@ func (n *fakeNode) instances(ctx context.Context, after uint64) ([]spec.Instance
 		changed, index := n.changed, n.index
 		var out []spec.Instance
 		for _, j := range n.jobs {
-			for _, p := range j.Processes {
+			for _, p := range j.Job.Processes {
 				for shard := range p.Shards {
-					out = append(out, seen(p.Name, shard, spec.PhaseRunning))
+					i := seen(p.Name, shard, spec.PhaseRunning)
+					i.ID.Job = j.Job.Name
+					out = append(out, i)
 				}
 			}
 		}
@@ -215,6 +219,55 @@ func TestUpStartsShowsFollowsAndStops(t *testing.T) {
 	u.says("all stopped.")
 	if starts != 1 || n.shutdowns != 1 || len(n.jobs) != 0 || len(n.signals) != 0 {
 		t.Errorf("%d starts, %d shutdowns, jobs %v, signals %v", starts, n.shutdowns, n.jobs, n.signals)
+	}
+}
+
+// applied makes a job wanted that somebody else applied from another file.
+func (n *fakeNode) applied(name, source string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := spec.DefaultProcess("app")
+	n.jobs[name] = api.JobSource{Job: spec.Job{Name: name, Processes: []spec.Process{p}}, Source: source}
+	n.wake()
+}
+
+func TestCtrlCStopsOnlyWhatUpHasApplied(t *testing.T) {
+	n := newFakeNode()
+	two := webJob + "job \"api\" {\n  process \"app\" { command = [\"sleep\", \"1000\"] }\n}\n"
+	u := startUp(t, n, jobFile(t, two), func() {})
+	u.says("watching")
+	n.applied("db", "/elsewhere/db.hcl")
+	n.applied("api", "/elsewhere/api.hcl") // in the place of up's
+	u.signals <- syscall.SIGINT
+	if err := u.ends(); err != nil {
+		t.Errorf("up ended with %v", err)
+	}
+	u.says("Other jobs run here")
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, web := n.jobs["web"]; web || len(n.jobs) != 2 || n.shutdowns != 0 {
+		t.Errorf("left are %v, %d shutdowns", n.jobs, n.shutdowns)
+	}
+}
+
+func TestUpStopsNothingWhenItsLastFileIsRemoved(t *testing.T) {
+	n := newFakeNode()
+	dir := filepath.Dir(jobFile(t, webJob))
+	u := startUp(t, n, dir, func() {})
+	u.says("watching")
+	if err := os.Remove(filepath.Join(dir, "job.hcl")); err != nil {
+		t.Fatal(err)
+	}
+	u.says("No job file is left, so nothing was changed")
+	n.mu.Lock()
+	left := len(n.jobs)
+	n.mu.Unlock()
+	if left != 1 {
+		t.Errorf("%d jobs are left", left)
+	}
+	u.signals <- syscall.SIGINT
+	if err := u.ends(); err != nil || len(n.jobs) != 0 {
+		t.Errorf("up ended with %v, and jobs %v", err, n.jobs)
 	}
 }
 

@@ -33,6 +33,22 @@ func TestAFrozenMachineThatWakesUpIsFencedAtOnce(t *testing.T) {
 	t.Logf("%d old copies said a last word, each with a token that its successor's is greater than", len(overlaps))
 }
 
+// A watchdog that is stopped kills nothing, and is replaced too late: the agent
+// has to do it.
+func TestAStoppedWatchdogLeavesNoGapInTheFence(t *testing.T) {
+	needLong(t)
+	w := newWorld(t, 4, 16, 4)
+	victim := w.other(w.primary())
+	if _, err := victim.Signal(syscall.SIGSTOP, cluster.IsWatchdog); err != nil {
+		t.Fatal(err)
+	}
+	must(t, w.Isolate(victim))
+	eventually(t, lostBound, "the exclusive shards run elsewhere", func() error { return w.aliveBut(victim) })
+	must(t, w.Heal(), victim.Thaw())
+	w.settle()
+	w.verdict()
+}
+
 // The judge has to be able to find what the other scenarios say is not there.
 // Here the fence is taken away: the watchdog and the agent of a node are
 // stopped and the node is cut off, while its shards go on. Nothing of meshrun can

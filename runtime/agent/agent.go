@@ -14,7 +14,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -77,6 +79,9 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		cfg.Node = nodeName(host)
 	}
+	if !nodePattern.MatchString(cfg.Node) {
+		return fmt.Errorf("start node %q: that is not a name for a node: it consists of at most 63 letters, digits, \".\", \"-\" and \"_\", and begins with a letter or digit: choose one with -node", cfg.Node)
+	}
 	if err := prepareDataDir(cfg.DataDir); err != nil {
 		return err
 	}
@@ -105,6 +110,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	return errors.Join(failure, a.life.stop(stopTimeout), a.halt())
 }
+
+// nodePattern is what a node's name is like, as a part of keys and of commands.
+var nodePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 // nodeName makes a host's name usable as a part of keys.
 func nodeName(host string) string {
@@ -148,6 +156,8 @@ type link struct {
 	listed      *catalog.Keeper                   // in Consul's catalog
 	scoped      func(context.Context) state.Store // with the rights of who asks
 	credentials api.Credentials                   // for other agents
+	enforcer    *enforcer                         // of the leases
+	joined      atomic.Pointer[membership]        // once all that it refreshes is there
 }
 
 // open brings everything up, the lowest layer first.
@@ -173,13 +183,14 @@ func (a *agent) open(ctx context.Context) error {
 		Refused:    func(err error) bool { return errors.Is(err, watchdog.ErrRefused) },
 		Emit:       a.emit,
 	})
-	a.registry = newRegistry(a.cfg.Node, a.store, a.sessionNow, a.logger)
+	a.orchestrator = orchestrator.New(a.store, a.cfg.Node, a.sessionNow, a.logger)
+	a.registry = newRegistry(a.cfg.Node, a.store, a.sessionNow, a.orchestrator, a.logger)
 	a.backend = &backend{
 		node: a.cfg.Node, version: a.cfg.Version, dataDir: a.cfg.DataDir, started: time.Now(),
 		store: a.store, scoped: a.scoped, watchdog: a.client, engine: a.engine, seen: a.engine.WaitInstances, engines: a.registry, sealer: seal, logger: a.logger,
 		shutdown: func(stop bool) { a.end(ending{shutdown: true, stopInstances: stop}) },
 		restart:  func() { a.end(ending{}) },
-		problems: map[string]string{}, grace: a.grace(),
+		problems: map[string]string{}, grace: a.grace(), tenure: newTenure(watchdog.Boottime),
 	}
 	a.backend.problem("state", repaired)
 	a.server = api.NewServer(api.Config{Backend: a.answers(), Logger: a.logger, SocketPath: filepath.Join(a.cfg.DataDir, "agent.sock")})
@@ -188,10 +199,14 @@ func (a *agent) open(ctx context.Context) error {
 	if a.cfg.Cluster != nil {
 		address = a.meet(ctx)
 	}
+	a.enforcer = newEnforcer(&enforcer{
+		renew: a.client.Renew, instances: a.engine.Instances, clock: boottime, emit: a.emit, logger: a.logger.Named("fence"),
+		kill: func(in *spec.Instance) (bool, error) { return watchdog.KillOutlived(a.cfg.DataDir, in) },
+	})
 	a.member = newMembership(a.memberConfig(address))
 	a.life.onStop("membership", a.depart)
 	a.scheduler = scheduler.New(a.store, a.cfg.Node, a.member.Session, a.logger)
-	a.orchestrator = orchestrator.New(a.store, a.cfg.Node, a.member.Session, a.logger)
+	a.joined.Store(a.member)
 	// On one machine the session is there at once; a cluster may be away, and
 	// what runs here goes on without it.
 	if err := a.member.turn(ctx); err != nil && a.cfg.Cluster == nil {
@@ -220,8 +235,9 @@ func (a *agent) startLoops() {
 	ctx := context.Background() // ended by the lifecycle, in order
 	a.startCatalog()
 	a.life.start(ctx, "guard", (&guard{
-		dataDir: a.cfg.DataDir, args: a.cfg.Args, client: a.client, logger: a.logger.Named("guard"), leave: underSystemd(), emit: a.emit,
+		dataDir: a.cfg.DataDir, args: a.cfg.Args, client: a.client, logger: a.logger.Named("guard"), leave: underSystemd(), emit: a.emit, mute: firstAnswer,
 	}).run, a.failed)
+	a.life.start(ctx, "fence", a.enforcer.run, a.failed)
 	a.life.start(ctx, "membership", a.member.run, a.failed)
 	a.life.start(ctx, "scheduler", a.scheduler.Run, a.failed)
 	a.life.start(ctx, "orchestrator", a.orchestrator.Run, a.failed)
@@ -261,10 +277,11 @@ func (a *agent) serve() error {
 }
 
 // healthy reports whether the agent can do its work: its store answers. That
-// a cluster is away is no fault of the agent.
+// a cluster is away is no fault of the agent, but that it doesn't look after its
+// session is.
 func (a *agent) healthy(ctx context.Context) error {
 	if a.cfg.Cluster != nil {
-		return nil
+		return a.member.healthy()
 	}
 	_, err := a.store.Get(ctx, state.NodeKey(a.cfg.Node))
 	return err

@@ -225,3 +225,21 @@ func TestWhatPeopleAskForIsDoneWithTheirRights(t *testing.T) {
 		t.Errorf("they see %v, %v", jobs, err)
 	}
 }
+
+func TestANodeWithANameThatCannotBeOneIsRefusedAtOnce(t *testing.T) {
+	for _, name := range []string{"rack 1", "a/b", ".", "-a", "knötchen", strings.Repeat("a", 64)} {
+		dir := filepath.Join(t.TempDir(), "data")
+		err := Run(t.Context(), Config{Node: name, DataDir: dir})
+		if err == nil || !strings.Contains(err.Error(), "-node") {
+			t.Errorf("%q: %v", name, err)
+		}
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("%q: the data directory was made", name)
+		}
+	}
+	for _, name := range []string{"node-a", "DB_1", "rack1.example.com", "7"} {
+		if !nodePattern.MatchString(name) {
+			t.Errorf("%q is refused", name)
+		}
+	}
+}

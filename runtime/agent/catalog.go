@@ -15,6 +15,10 @@ import (
 // waits as long for more of them.
 const catalogEvery = 200 * time.Millisecond
 
+// lastsAfter is how long there must have been problems for the catalog to show
+// them.
+const lastsAfter = 10 * time.Second
+
 // listing is what this node wants to be seen of it in Consul's catalog.
 type listing struct {
 	node     spec.Node
@@ -90,7 +94,7 @@ func (l *listing) lasting(problems []string, now time.Time) []string {
 	if l.ill.IsZero() {
 		l.ill = now
 	}
-	if now.Sub(l.ill) < catalog.RefreshEvery {
+	if now.Sub(l.ill) < lastsAfter {
 		return nil
 	}
 	return problems

@@ -40,6 +40,8 @@ type Cluster struct {
 	Certificates api.CertificateFiles
 }
 
+func (c *Cluster) fence() time.Duration { return cmp.Or(c.Fence, DefaultFence) }
+
 // DefaultListen is where an agent lets other agents in. The address that it
 // tells them is that of this machine's Consul agent.
 const DefaultListen = ":7450"
@@ -96,6 +98,11 @@ func (a *agent) joinMesh() api.Backend {
 	a.backend.seen = m.feed.wait
 	a.life.onStop("peers", func(context.Context) error { m.peers.close(); return nil })
 	a.life.start(context.Background(), "feed", m.feed.run, a.failed)
+	away := &absence{
+		node: a.cfg.Node, store: a.store, tenure: a.backend.tenure, after: a.cfg.Cluster.fence(),
+		peer: m.peers.of, logger: a.logger.Named("absence"),
+	}
+	a.life.start(context.Background(), "absence", away.run, a.failed)
 	return m
 }
 
@@ -131,7 +138,7 @@ func (a *agent) openCluster(ctx context.Context) error {
 	}
 	a.consul = store
 	a.scoped = func(ctx context.Context) state.Store { return store.As(api.CallOf(ctx).Token) }
-	a.store = newJanitor(follow.Share(store), a.logger)
+	a.store = newJanitor(follow.Share(store, a.putBack), a.logger)
 	a.life.onStop("store", func(context.Context) error { return a.store.Close() })
 	return nil
 }
@@ -150,16 +157,28 @@ func (a *agent) memberConfig(address string) memberConfig {
 	cfg := memberConfig{
 		store: a.store, dir: a.cfg.DataDir,
 		node:  spec.Node{Name: a.cfg.Node, Address: address, Labels: a.cfg.Labels, Weight: a.cfg.Weight, Capacity: a.cfg.Capacity, Version: a.cfg.Version},
-		lease: a.client.Renew, changed: a.refresh,
+		lease: a.enforcer.grant, changed: a.refresh, moved: a.engine.Retry,
 		problem: func(text string) { a.backend.problem("membership", text) },
-		bootID:  bootID(), clock: func() int64 { return int64(watchdog.Boottime()) }, logger: a.logger.Named("membership"),
+		bootID:  bootID(), clock: boottime, logger: a.logger.Named("membership"),
 	}
 	if c := a.cfg.Cluster; c != nil {
-		if cfg.fence = c.Fence; cfg.fence == 0 {
-			cfg.fence = DefaultFence
+		cfg.fence = c.fence()
+		cfg.lease = func(ctx context.Context, l spec.Lease) error {
+			a.backend.tenure.note(l, cfg.fence)
+			return a.client.Renew(ctx, l)
 		}
 	}
 	return cfg
+}
+
+// boottime reads CLOCK_BOOTTIME in nanoseconds.
+func boottime() int64 { return int64(watchdog.Boottime()) }
+
+// putBack tells that the store was put back to an earlier state.
+func (a *agent) putBack() {
+	if m := a.joined.Load(); m != nil { // nothing is held before
+		m.putBack()
+	}
 }
 
 // refresh tells the parts that hold locks that the session is another one.

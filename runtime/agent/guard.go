@@ -29,6 +29,8 @@ type guard struct {
 	leave bool
 	// emit records an event; see agent.emit.
 	emit func(spec.Event)
+	// mute is how long a watchdog that lives may take to its first answer.
+	mute time.Duration
 }
 
 // The watchdog is asked every askEvery whether it is well, and given up after
@@ -39,6 +41,8 @@ const (
 	askEvery   = 10 * time.Second
 	askTimeout = 5 * time.Second
 	patience   = 3
+	// firstAnswer is as long, for one that has not answered yet.
+	firstAnswer = patience * (askEvery + askTimeout)
 )
 
 // settleTime is how long a successor that something else started is waited
@@ -129,10 +133,11 @@ func (g *guard) displace(ctx context.Context, pid int) error {
 	return nil
 }
 
-// find returns the watchdog's pid as soon as one answers, and starts one
-// where none does for too long. It returns the context's error when that ends.
+// find returns the watchdog's pid as soon as one answers, starts one where
+// none does for a while, and replaces one that lives and does not for too long.
+// It returns the context's error when that ends.
 func (g *guard) find(ctx context.Context) (int, error) {
-	silentSince := time.Now()
+	silentSince, muteSince := time.Now(), time.Now()
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		call, cancel := context.WithTimeout(ctx, time.Second)
 		table, err := g.client.Table(call)
@@ -145,6 +150,15 @@ func (g *guard) find(ctx context.Context) (int, error) {
 				g.logger.Error("start a new watchdog", "error", err)
 			}
 			silentSince = time.Now()
+		}
+		if time.Since(muteSince) > g.mute {
+			if owner, err := watchdog.OpenOwner(g.dataDir); err == nil {
+				owner.Close()
+				if err := g.displace(ctx, owner.PID); err != nil {
+					g.logger.Error("replace a watchdog that has never answered", "pid", owner.PID, "error", err)
+				}
+			}
+			muteSince = time.Now()
 		}
 		select {
 		case <-ctx.Done():

@@ -2,14 +2,12 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -34,6 +32,9 @@ const (
 	fenceSlack = time.Second
 	// leaveTimeout bounds giving the node's locks back.
 	leaveTimeout = 5 * time.Second
+	// stuckAfter is after which time without a turn the membership hangs: each
+	// ends by itself, whatever the store and the watchdog do.
+	stuckAfter = 30 * time.Second
 )
 
 // memberConfig is what a membership is made of.
@@ -49,8 +50,9 @@ type memberConfig struct {
 	// lease tells the watchdog until when (CLOCK_BOOTTIME, in nanoseconds) what
 	// lives under a session may live.
 	lease func(ctx context.Context, l spec.Lease) error
-	// changed is told after every change of what Session returns.
-	changed func()
+	// changed is told after every change of what Session returns, and moved when
+	// a node has come or gone: its locks may be free.
+	changed, moved func()
 	// problem notes what is wrong, or with an empty text that it is mended.
 	problem func(text string)
 	bootID  string
@@ -67,24 +69,29 @@ type memberConfig struct {
 // that the watchdog ends what lived under it, and a new session is made. What
 // needs no lock goes on all the while.
 type membership struct {
-	cfg  memberConfig
-	wake chan struct{} // the record is to be looked at
+	cfg    memberConfig
+	wake   chan struct{} // the record is to be looked at
+	noted  flag          // that an operator drains the node
+	turned atomic.Int64  // boot time of the last turn's end
 
 	// What follows belongs to run's goroutine.
 	id         string // of the session, confirmed or not
 	registered bool   // the node's record is held by it
 	renewed    int64  // boot time at which the last renewal that succeeded was sent
+	rest       int64  // boot time before which no lock is taken
 	foreign    time.Time
 
 	mu       sync.Mutex // guards all below
 	session  string     // what Session returns
+	reverted bool       // the store was put back, and the session is to be given up
 	draining bool       // an operator drains the node
 }
 
 func newMembership(cfg memberConfig) *membership {
-	m := &membership{cfg: cfg, wake: make(chan struct{}, 1)}
-	_, err := os.Stat(m.path("draining"))
+	m := &membership{cfg: cfg, wake: make(chan struct{}, 1), noted: flag{path: filepath.Join(cfg.dir, "draining")}}
+	_, err := os.Stat(m.noted.path)
 	m.draining = err == nil
+	m.turned.Store(cfg.clock())
 	return m
 }
 
@@ -125,6 +132,7 @@ func (m *membership) run(ctx context.Context) error {
 
 // turn does what is to be done now: renew, or find out what is wrong.
 func (m *membership) turn(ctx context.Context) error {
+	defer func() { m.turned.Store(m.cfg.clock()) }()
 	err := m.renew(ctx)
 	if err == nil {
 		m.cfg.problem("")
@@ -141,6 +149,16 @@ func (m *membership) turn(ctx context.Context) error {
 	return err
 }
 
+// healthy returns an error if the session is not looked after any more, as
+// when a file of the data directory can't be written and never fails. That the
+// store is away is no such thing.
+func (m *membership) healthy() error {
+	if still := time.Duration(m.cfg.clock() - m.turned.Load()); still > stuckAfter {
+		return fmt.Errorf("the node's session has not been looked after for %v", still.Round(time.Second))
+	}
+	return nil
+}
+
 // renew renews the session, makes one if there is none, and sees to the
 // node's record.
 func (m *membership) renew(ctx context.Context) error {
@@ -149,6 +167,7 @@ func (m *membership) renew(ctx context.Context) error {
 	if m.id == "" {
 		m.id = m.recall(ctx)
 	}
+	m.revert(ctx)
 	if m.id == "" {
 		if err := m.create(ctx); err != nil {
 			return err
@@ -158,8 +177,8 @@ func (m *membership) renew(ctx context.Context) error {
 	renewal, end := context.WithTimeout(ctx, renewTimeout)
 	err := m.cfg.store.RenewSession(renewal, m.id)
 	end()
-	if errors.Is(err, state.ErrSessionNotFound) {
-		m.lost(ctx)
+	if errors.Is(err, state.ErrSessionNotFound) && m.isGone(ctx) {
+		m.lost(ctx, "the store does not know it any more")
 	}
 	if err != nil {
 		return err // it says what was tried
@@ -169,6 +188,9 @@ func (m *membership) renew(ctx context.Context) error {
 		m.grant(ctx, spec.Lease{Session: m.id, Until: sent + int64(m.cfg.fence)})
 	}
 	if !m.registered {
+		if wait := time.Duration(m.rest - m.cfg.clock()); wait > 0 {
+			return fmt.Errorf("%w: no lock is taken for another %v", errResting, wait.Round(time.Second))
+		}
 		if err := m.register(ctx); err != nil {
 			return err
 		}
@@ -176,6 +198,13 @@ func (m *membership) renew(ctx context.Context) error {
 	}
 	m.publish(m.id)
 	return nil
+}
+
+// isGone makes sure that the session is gone: a store that has just been
+// started may say so of one that it has not read yet.
+func (m *membership) isGone(ctx context.Context) bool {
+	_, err := m.cfg.store.Session(ctx, m.id)
+	return errors.Is(err, state.ErrSessionNotFound)
 }
 
 // grant tells the watchdog; if it is away, it goes by what it was told before.
@@ -187,12 +216,20 @@ func (m *membership) grant(ctx context.Context, l spec.Lease) {
 	}
 }
 
+// errResting: the session was lost a moment ago.
+var errResting = errors.New("the session was lost, and what others ran when it was may live until the end of its lease")
+
 // lost takes back what the session gave. The lease goes first, so that nothing
-// lives under it when others may have the locks.
-func (m *membership) lost(ctx context.Context) {
-	m.cfg.logger.Error("the session is lost: exclusive shards end, and a new session is made", "session", m.id)
+// lives under it when others may have the locks. Nor is anything taken before
+// what others run must have ended, too: where the store was put back, they may
+// have to give up what it says is free.
+func (m *membership) lost(ctx context.Context, why string) {
+	m.cfg.logger.Error("the session is lost: exclusive shards end, and a new session is made", "session", m.id, "because", why)
 	if m.cfg.fence > 0 {
 		m.grant(ctx, spec.Lease{Session: m.id})
+		if m.renewed > 0 {
+			m.rest = m.cfg.clock() + int64(m.cfg.fence+fenceSlack)
+		}
 	}
 	m.id, m.registered = "", false
 	m.publish("")
@@ -201,9 +238,54 @@ func (m *membership) lost(ctx context.Context) {
 	}
 }
 
+// putBack tells that the store was put back to an earlier state: the session
+// may hold locks there that have long been others'. From now on there is none;
+// the next turn gives it up. It does not block.
+func (m *membership) putBack() {
+	if m.cfg.fence == 0 {
+		return
+	}
+	m.mu.Lock()
+	m.reverted = true
+	m.mu.Unlock()
+	m.publish("")
+	m.look()
+}
+
+// revert gives the session up if the store was put back.
+func (m *membership) revert(ctx context.Context) {
+	m.mu.Lock()
+	reverted := m.reverted
+	m.mu.Unlock()
+	if !reverted {
+		return
+	}
+	if id := m.id; id != "" {
+		m.lost(ctx, "the store was put back to an earlier state")
+		// If that fails, its locks are free once its TTL is over.
+		if err := m.cfg.store.DestroySession(ctx, id); err != nil {
+			m.cfg.logger.Warn("the locks of the lost session stay until it ends by itself", "error", err)
+		}
+	}
+	m.mu.Lock()
+	m.reverted = false
+	m.mu.Unlock()
+}
+
+// look makes run see to the node's record.
+func (m *membership) look() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
 // publish sets what Session returns.
 func (m *membership) publish(session string) {
 	m.mu.Lock()
+	if m.reverted {
+		session = ""
+	}
 	moved := m.session != session
 	m.session = session
 	m.mu.Unlock()
@@ -226,170 +308,11 @@ func (m *membership) create(ctx context.Context) error {
 		return nil // the record in the store tells it
 	}
 	// Before any lock is taken: an agent that comes back must find it.
-	text, err := json.Marshal(remembered{Session: id, Boot: m.cfg.bootID})
-	if err == nil {
-		err = writeFile(m.path("session"), string(text))
-	}
-	if err != nil {
-		m.cfg.logger.Warn("the session is not remembered: after a restart of the agent the node's shards move", "error", err)
-	}
+	m.remember()
 	return nil
-}
-
-// remembered is what the data directory keeps of a session.
-type remembered struct {
-	Session string `json:"session"`
-	// Boot is the boot in which it was made: a copy of the data directory on
-	// another machine must never go on with it, and after a reboot nothing
-	// runs that it would have to protect.
-	Boot string `json:"boot"`
-}
-
-// recall returns the session that this node's last agent had, so that an
-// agent's restart moves nothing; "" if there is none.
-func (m *membership) recall(ctx context.Context) string {
-	if m.cfg.fence == 0 {
-		// The data directory's lock makes this the only agent of the store.
-		entry, err := m.cfg.store.Get(ctx, state.NodeKey(m.cfg.node.Name))
-		if err != nil || entry.Session == "" {
-			return ""
-		}
-		return entry.Session
-	}
-	text, err := os.ReadFile(m.path("session"))
-	if err != nil {
-		return ""
-	}
-	var r remembered
-	if json.Unmarshal(text, &r) != nil || r.Boot != m.cfg.bootID {
-		return ""
-	}
-	return r.Session
-}
-
-// errNameTaken: the node's name belongs to another session.
-var errNameTaken = errors.New("another agent has this node's name")
-
-// register makes the session hold the node's record, as it is now.
-func (m *membership) register(ctx context.Context) error {
-	key := state.NodeKey(m.cfg.node.Name)
-	entry, err := m.cfg.store.Get(ctx, key)
-	if err != nil && !errors.Is(err, state.ErrNotFound) {
-		return fmt.Errorf("read node %s: %w", m.cfg.node.Name, err)
-	}
-	if entry.Session != "" && entry.Session != m.id {
-		return m.taken(entry.Session)
-	}
-	m.foreign = time.Time{}
-	if entry.Session == m.id {
-		// What an operator said of the node is in its record.
-		if was, err := state.Decode[spec.Node](entry); err == nil {
-			m.drain(was.Draining)
-			m.cfg.node.Since = was.Since
-			if reflect.DeepEqual(was, m.record()) {
-				return nil
-			}
-		}
-	}
-	// As it was read: an operator may drain the node in this moment.
-	same := state.Op{Kind: state.OpCheckMissing, Key: key}
-	if entry.ModifyIndex != 0 {
-		same = state.Op{Kind: state.OpCheckIndex, Key: key, Index: entry.ModifyIndex}
-	}
-	op := state.Op{Kind: state.OpLock, Key: key, Session: m.id, Value: state.Encode(m.record())}
-	if _, err := m.cfg.store.Txn(ctx, same, op); err != nil {
-		return fmt.Errorf("register node %s: %w", m.cfg.node.Name, err)
-	}
-	return nil
-}
-
-// taken tells who has the node's name: for as long as a dead session may live,
-// it is taken for this node's own from before a reboot.
-func (m *membership) taken(session string) error {
-	if m.foreign.IsZero() {
-		m.foreign = time.Now()
-	}
-	if time.Since(m.foreign) < 2*sessionTTL+m.cfg.fence {
-		return fmt.Errorf("register node %s: session %s, perhaps of this node before it was restarted, has not ended yet: waiting for that", m.cfg.node.Name, session)
-	}
-	return fmt.Errorf("register node %s: %w (session %s): choose another name with -node", m.cfg.node.Name, errNameTaken, session)
-}
-
-// record is the node as the others shall see it.
-func (m *membership) record() spec.Node {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	node := m.cfg.node
-	node.Draining = m.draining
-	return node
-}
-
-// drain notes whether an operator drains the node, beyond the agent's life
-// and the machine's.
-func (m *membership) drain(on bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.draining == on {
-		return
-	}
-	m.draining = on
-	var err error
-	if on {
-		err = writeFile(m.path("draining"), "")
-	} else {
-		err = os.Remove(m.path("draining"))
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		m.cfg.logger.Warn("the drain is not remembered", "draining", on, "error", err)
-	}
 }
 
 func (m *membership) path(name string) string { return filepath.Join(m.cfg.dir, name) }
-
-// followRecord looks at the node's record: it is written again if somebody
-// removed it, and tells whether the node is drained.
-func (m *membership) followRecord(ctx context.Context) {
-	key := state.NodeKey(m.cfg.node.Name)
-	var index uint64
-	others := ""
-	for ctx.Err() == nil {
-		entries, next, err := m.cfg.store.Watch(ctx, state.NodesPrefix, index)
-		if err != nil {
-			pause(ctx, renewEvery)
-			continue
-		}
-		index = next
-		if now := keys(entries); now != others {
-			others = now
-			m.cfg.changed() // the locks of one that has gone may be free
-		}
-		session, held := m.Session(), false
-		for _, e := range entries {
-			if e.Key != key || e.Session != session {
-				continue
-			}
-			held = true
-			if node, err := state.Decode[spec.Node](e); err == nil {
-				m.drain(node.Draining)
-			}
-		}
-		if session != "" && !held {
-			select {
-			case m.wake <- struct{}{}:
-			default:
-			}
-		}
-	}
-}
-
-// keys joins the keys of entries.
-func keys(entries []state.Entry) string {
-	var b strings.Builder
-	for _, e := range entries {
-		b.WriteString(e.Key + "\n")
-	}
-	return b.String()
-}
 
 // leave gives every lock back and ends the session, so that others needn't
 // wait for a lock delay. Nothing that needs a lock may live any more, and run
@@ -424,10 +347,4 @@ func (m *membership) leave() error {
 		return fmt.Errorf("leave the cluster: forget session: %w", err)
 	}
 	return nil
-}
-
-// bootID names the running boot (random(4)); "" where it cannot be read.
-func bootID() string {
-	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(b))
 }

@@ -52,7 +52,7 @@ func TestADrainThatWasAcknowledgedIsNotOverwritten(t *testing.T) {
 	m := &meddled{Store: store.Store}
 	cfg := memberConfig{
 		store: m, node: spec.Node{Name: "a", Version: "1"}, dir: t.TempDir(), fence: testFence, bootID: "boot", clock: func() int64 { return int64(watchdog.Boottime()) },
-		lease: func(context.Context, spec.Lease) error { return nil }, changed: func() {}, problem: func(string) {},
+		lease: func(context.Context, spec.Lease) error { return nil }, changed: func() {}, moved: func() {}, problem: func(string) {},
 		logger: hclog.NewNullLogger(),
 	}
 	if err := newMembership(cfg).turn(t.Context()); err != nil {

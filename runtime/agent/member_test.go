@@ -6,7 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,7 +95,7 @@ func join(t *testing.T, store *flaky, name, dir, boot string) *node {
 			n.leases = append(n.leases, l)
 			return nil
 		},
-		changed: func() {},
+		changed: func() {}, moved: func() {},
 		problem: func(text string) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -170,11 +173,29 @@ func TestAnAgentsRestartGoesOnWithItsSession(t *testing.T) {
 }
 
 func TestACopyOfTheDataDirectoryIsAnotherNode(t *testing.T) {
+	for name, copyOf := range map[string]func(t *testing.T, store *flaky, dir string) *node{
+		"on another machine": func(t *testing.T, store *flaky, dir string) *node {
+			return join(t, store, "a", dir, "another boot")
+		},
+		"on the same machine": func(t *testing.T, store *flaky, dir string) *node {
+			second := filepath.Join(t.TempDir(), "copy")
+			if err := os.CopyFS(second, os.DirFS(dir)); err != nil {
+				t.Fatal(err)
+			}
+			return join(t, store, "a", second, "boot")
+		},
+	} {
+		t.Run(name, func(t *testing.T) { isAnother(t, copyOf) })
+	}
+}
+
+// isAnother demands that a copy of a data directory goes on with nothing.
+func isAnother(t *testing.T, copyOf func(t *testing.T, store *flaky, dir string) *node) {
 	synctest.Test(t, func(t *testing.T) {
 		store, dir := openFlaky(t), t.TempDir()
 		first := join(t, store, "a", dir, "boot")
 		session := first.Session()
-		copied := join(t, store, "a", dir, "another boot")
+		copied := copyOf(t, store, dir)
 		for range 60 {
 			pass(time.Second)
 			if copied.Session() != "" || first.Session() != session {
@@ -234,6 +255,37 @@ func TestALostSessionRevokesTheLeaseBeforeTheNextSessionIsMade(t *testing.T) {
 		pass(testFence + 3*renewEvery) // the record is under the lock delay for so long
 		if s := n.Session(); s == "" || s == old || holder(t, n.store, "a") != s {
 			t.Errorf("session %q, the record is held by %q", s, holder(t, n.store, "a"))
+		}
+	})
+}
+
+// forgetful is a store that does not find a session for a while.
+type forgetful struct {
+	state.Store
+	calls atomic.Int32 // of renewals that fail
+}
+
+func (f *forgetful) RenewSession(ctx context.Context, id string) error {
+	if f.calls.Add(-1) >= 0 {
+		return state.ErrSessionNotFound
+	}
+	return f.Store.RenewSession(ctx, id)
+}
+
+// A leader that has just been started answers before it has read all.
+func TestASessionThatIsOnlyNotFoundYetIsNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := openFlaky(t)
+		inner := &forgetful{Store: store.Store}
+		store.Store = inner
+		n := join(t, store, "a", t.TempDir(), "boot")
+		session := n.Session()
+		inner.calls.Store(2)
+		for range 20 {
+			pass(renewEvery)
+			if n.Session() != session || slices.Contains(n.told(), spec.Lease{Session: session}) {
+				t.Fatalf("it has session %q, and had %q; told was %+v", n.Session(), session, n.lastLease())
+			}
 		}
 	})
 }
@@ -319,6 +371,67 @@ func TestANodesRecordThatSomebodyRemovedIsWrittenAgain(t *testing.T) {
 		pass(time.Second)
 		if holder(t, n.store, "a") != n.Session() || n.Session() == "" {
 			t.Errorf("session %q, the record is held by %q", n.Session(), holder(t, n.store, "a"))
+		}
+	})
+}
+
+// An agent from before directories were told apart remembers only its session.
+func TestAnUpgradedAgentGoesOnWithASessionOfNoPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, dir := openFlaky(t), t.TempDir()
+		first := join(t, store, "a", dir, "boot")
+		session := first.Session()
+		first.end()
+		if err := writeFile(filepath.Join(dir, "session"), `{"session":"`+session+`","boot":"boot"}`); err != nil {
+			t.Fatal(err)
+		}
+		second := join(t, store, "a", dir, "boot")
+		text, err := os.ReadFile(filepath.Join(dir, "session"))
+		if second.Session() != session || err != nil || !strings.Contains(string(text), `"place"`) {
+			t.Errorf("it has session %q, the first had %q; remembered is %s, %v", second.Session(), session, text, err)
+		}
+	})
+}
+
+// A disk that hangs holds up who writes to it, and nobody else.
+func TestADrainThatCannotBeNotedHoldsUpNobody(t *testing.T) {
+	dir := t.TempDir()
+	m := newMembership(memberConfig{dir: dir, clock: virtual, logger: hclog.NewNullLogger()})
+	pipe := filepath.Join(dir, "draining.new")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	noted := make(chan struct{})
+	go func() {
+		defer close(noted)
+		m.drain(true) // blocks until somebody reads
+	}()
+	waitFor(t, "the drain", func() bool { return m.record().Draining && m.Session() == "" })
+	select {
+	case <-noted:
+		t.Error("it was noted on a disk that hangs")
+	default:
+	}
+	f, err := os.Open(pipe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	<-noted
+}
+
+func TestAMemberIsUnwellOnceItsSessionIsNotLookedAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := join(t, openFlaky(t), "a", t.TempDir(), "boot")
+		n.store.setAway(true)
+		pass(time.Hour)
+		if err := n.healthy(); err != nil {
+			t.Errorf("the store is away: %v", err)
+		}
+		n.end()
+		pass(stuckAfter + time.Second)
+		if err := n.healthy(); err == nil {
+			t.Error("nobody looks after the session, and all is said to be well")
 		}
 	})
 }

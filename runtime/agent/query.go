@@ -31,6 +31,8 @@ type backend struct {
 	// grace is how long an exclusive shard has to end by itself when its node
 	// loses the cluster; 0 where there is none to lose.
 	grace time.Duration
+	// tenure is how long this node has been a member.
+	tenure *tenure
 	// scoped returns the store with the rights of who asks (api.CallOf); nil
 	// where there are no rights to tell apart. See storeFor.
 	scoped   func(context.Context) state.Store
@@ -82,6 +84,9 @@ func (b *backend) Info(ctx context.Context) (api.Info, error) {
 	defer cancel()
 	if table, err := b.watchdog.Table(ctx); err == nil {
 		info.WatchdogPID = table.PID
+		if table.Unlimited != "" {
+			info.Problems = append(info.Problems, "processes run without their limits: "+table.Unlimited)
+		}
 	} else {
 		info.Problems = append(info.Problems, b.watchdogProblem())
 	}

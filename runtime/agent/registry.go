@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
-	"strconv"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,6 +35,7 @@ type registry struct {
 	node    string
 	store   state.Store
 	session func() string
+	owns    owned
 	logger  hclog.Logger
 	wake    chan struct{} // an engine was registered here
 
@@ -42,6 +43,14 @@ type registry struct {
 	beats  map[string]beatOf
 	owners []string // by control shard
 	asked  time.Time
+}
+
+// owned tells which control shards this agent owns. The orchestrator does.
+type owned interface {
+	// Holds reports whether the lock of one is held.
+	Holds(lock string) bool
+	// Turned is ready when that may have changed.
+	Turned() <-chan struct{}
 }
 
 // beatOf is what an owner knows of an engine.
@@ -54,21 +63,20 @@ type beatOf struct {
 
 func (b *beatOf) expires() time.Time { return b.since.Add(b.engine.TTL.Std()) }
 
-func newRegistry(node string, store state.Store, session func() string, logger hclog.Logger) *registry {
+func newRegistry(node string, store state.Store, session func() string, owns owned, logger hclog.Logger) *registry {
 	return &registry{
-		node: node, store: store, session: session, logger: logger.Named("registry"),
+		node: node, store: store, session: session, owns: owns, logger: logger.Named("registry"),
 		wake: make(chan struct{}, 1), beats: map[string]beatOf{},
 	}
 }
 
 // run looks after the engines of this agent's control shards until the context
-// ends. While no engine is registered anywhere it watches nothing of its own:
-// what could make this agent an owner changes nodes/, which everybody watches.
+// ends. While there is none of them it watches nothing: they are registered here,
+// or come with a control shard.
 func (r *registry) run(ctx context.Context) error {
-	var index uint64
 	for ctx.Err() == nil {
-		engines, _, err := r.store.List(ctx, state.EnginesPrefix)
-		if err == nil && len(engines) > 0 {
+		mine, err := r.mine(ctx)
+		if err == nil && mine {
 			err = r.look(ctx)
 		}
 		if errors.Is(err, state.ErrClosed) && ctx.Err() == nil {
@@ -78,56 +86,41 @@ func (r *registry) run(ctx context.Context) error {
 			pause(ctx, time.Second)
 			continue
 		}
-		index = r.idle(ctx, index)
+		select {
+		case <-ctx.Done():
+		case <-r.wake:
+		case <-r.owns.Turned():
+		}
 	}
 	return nil
 }
 
-// idle waits until an engine is registered here or the nodes change.
-func (r *registry) idle(ctx context.Context, index uint64) uint64 {
-	ctx, cancel := context.WithCancel(ctx)
-	moved := make(chan uint64, 1)
-	var watch sync.WaitGroup
-	watch.Go(func() {
-		if _, next, err := r.store.Watch(ctx, state.NodesPrefix, index); err == nil {
-			moved <- next
-		} else {
-			pause(ctx, time.Second)
-			moved <- index
-		}
-	})
-	defer watch.Wait()
-	defer cancel()
-	select {
-	case <-ctx.Done():
-	case <-r.wake:
-	case index = <-moved:
-	}
-	return index
+// mine reports whether there is an engine of this agent's control shards.
+func (r *registry) mine(ctx context.Context) (bool, error) {
+	engines, _, err := r.store.List(ctx, state.EnginesPrefix)
+	return slices.ContainsFunc(engines, func(e state.Entry) bool {
+		return r.owned(follow.Name(state.EnginesPrefix, e.Key))
+	}), err
 }
 
-// engineDesk is what the owner has before it. Only look's goroutine touches it.
-type engineDesk struct {
-	engines *follow.View[spec.Engine]
-	holders map[int]string // of the control shards: sessions
-	read    map[string]bool
+// owned reports whether this agent owns the control shard of an engine.
+func (r *registry) owned(name string) bool {
+	return r.owns.Holds(state.OrchestratorLock(orchestrator.ControlShard(name)))
 }
 
-// look follows engines and control shards until no engine is left.
+// look follows the engines until none of them is this agent's.
 func (r *registry) look(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var watches sync.WaitGroup
-	defer watches.Wait()
+	var watch sync.WaitGroup
+	defer watch.Wait()
 	defer cancel()
-	updates, failed := make(chan follow.Update), make(chan error, 2)
-	for _, prefix := range []string{state.EnginesPrefix, state.OrchestratorLocksPrefix} {
-		watches.Go(func() {
-			if err := follow.Watch(ctx, r.store, prefix, updates, r.logger); err != nil {
-				failed <- err
-			}
-		})
-	}
-	d := &engineDesk{engines: follow.NewView[spec.Engine](state.EnginesPrefix), holders: map[int]string{}, read: map[string]bool{}}
+	updates, failed := make(chan follow.Update), make(chan error, 1)
+	watch.Go(func() {
+		if err := follow.Watch(ctx, r.store, state.EnginesPrefix, updates, r.logger); err != nil {
+			failed <- err
+		}
+	})
+	engines, read := follow.NewView[spec.Engine](state.EnginesPrefix), false
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -137,51 +130,36 @@ func (r *registry) look(ctx context.Context) error {
 		case err := <-failed:
 			return err
 		case u := <-updates:
-			d.take(u)
+			engines.Apply(u)
+			read = true
 		case <-r.wake:
+		case <-r.owns.Turned():
 		case <-timer.C:
 		}
-		if len(d.read) < 2 {
+		if !read {
 			continue
 		}
-		if len(d.engines.Names()) == 0 {
-			r.forget(nil)
+		next, any := r.step(ctx, engines, time.Now())
+		if !any {
 			return nil
 		}
-		timer.Reset(r.step(ctx, d, time.Now()))
+		timer.Reset(next)
 	}
 }
 
-func (d *engineDesk) take(u follow.Update) {
-	d.read[u.Prefix] = true
-	if u.Prefix == state.EnginesPrefix {
-		d.engines.Apply(u)
-		return
-	}
-	for _, e := range u.Changed {
-		if n, err := strconv.Atoi(follow.Name(u.Prefix, e.Key)); err == nil {
-			d.holders[n] = e.Session
-		}
-	}
-	for _, key := range u.Removed {
-		if n, err := strconv.Atoi(follow.Name(u.Prefix, key)); err == nil {
-			delete(d.holders, n)
-		}
-	}
-}
-
-// step forgets engines that are due, and returns when the next one is.
-func (r *registry) step(ctx context.Context, d *engineDesk, now time.Time) time.Duration {
+// step forgets engines that are due, and returns when the next one is; false
+// if none is this agent's.
+func (r *registry) step(ctx context.Context, engines *follow.View[spec.Engine], now time.Time) (next time.Duration, any bool) {
 	session := r.session()
 	mine := map[string]bool{}
 	wake := now.Add(time.Hour)
-	for _, name := range d.engines.Names() {
-		engine, index, err := d.engines.Get(name)
-		if err != nil || session == "" || d.holders[orchestrator.ControlShard(name)] != session {
+	for _, name := range engines.Names() {
+		engine, index, err := engines.Get(name)
+		if err != nil || session == "" || !r.owned(name) {
 			continue
 		}
 		mine[name] = true
-		due := r.owned(*engine, index, now)
+		due := r.keep(*engine, index, now)
 		if due.After(now) {
 			if due.Before(wake) {
 				wake = due
@@ -194,12 +172,12 @@ func (r *registry) step(ctx context.Context, d *engineDesk, now time.Time) time.
 		}
 	}
 	r.forget(mine)
-	return wake.Sub(now)
+	return wake.Sub(now), len(mine) > 0
 }
 
-// owned notes that this agent looks after an engine, and returns when it
+// keep notes that this agent looks after an engine, and returns when it
 // expires.
-func (r *registry) owned(engine spec.Engine, index uint64, now time.Time) time.Time {
+func (r *registry) keep(engine spec.Engine, index uint64, now time.Time) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b, known := r.beats[engine.Name]

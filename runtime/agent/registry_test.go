@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,18 +25,61 @@ func renderer() spec.Engine {
 // looking runs a registry until the context ends.
 func looking(ctx context.Context, t *testing.T, node string, store state.Store, session string) (r *registry, ended func()) {
 	t.Helper()
-	r = newRegistry(node, store, func() string { return session }, hclog.NewNullLogger())
 	ctx, cancel := context.WithCancel(ctx)
+	owns := &ownership{session: session, turned: make(chan struct{}, 1)}
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		owns.follow(ctx, store)
+	}()
+	r = newRegistry(node, store, func() string { return session }, owns, hclog.NewNullLogger())
 	done := make(chan error, 1)
 	go func() { done <- r.run(ctx) }()
 	return r, func() {
 		t.Helper()
 		cancel()
+		<-watched
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	}
 }
+
+// ownership is what the store says of who holds the control shards.
+type ownership struct {
+	session string
+	turned  chan struct{}
+	mu      sync.Mutex // guards mine
+	mine    map[string]bool
+}
+
+func (o *ownership) follow(ctx context.Context, store state.Store) {
+	for index := uint64(0); ctx.Err() == nil; {
+		locks, next, err := store.Watch(ctx, state.OrchestratorLocksPrefix, index)
+		if err != nil {
+			return
+		}
+		index = next
+		o.mu.Lock()
+		o.mine = map[string]bool{}
+		for _, e := range locks {
+			o.mine[e.Key] = e.Session == o.session
+		}
+		o.mu.Unlock()
+		select {
+		case o.turned <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (o *ownership) Holds(lock string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.mine[lock]
+}
+
+func (o *ownership) Turned() <-chan struct{} { return o.turned }
 
 func registered(t *testing.T, store state.Store) int {
 	t.Helper()
@@ -138,9 +183,52 @@ func TestANewOwnerGivesEveryEngineOneTTL(t *testing.T) {
 	})
 }
 
+// spied counts the watches of engines that are under way.
+type spied struct {
+	state.Store
+	watches atomic.Int32
+}
+
+func (s *spied) Watch(ctx context.Context, prefix string, after uint64) ([]state.Entry, uint64, error) {
+	if prefix == state.EnginesPrefix {
+		s.watches.Add(1)
+		defer s.watches.Add(-1)
+	}
+	return s.Store.Watch(ctx, prefix, after)
+}
+
+func TestOnlyTheOwnerOfAnEngineWatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := local.OpenMemory(local.Options{})
+		defer store.Close()
+		lock := state.OrchestratorLock(orchestrator.ControlShard("renderer-1"))
+		a := hold(t, store, map[string]any{state.NodeKey("node-a"): spec.Node{Name: "node-a"}, lock: 1})
+		b := hold(t, store, map[string]any{state.NodeKey("node-b"): spec.Node{Name: "node-b"}})
+		ofA, ofB := &spied{Store: store}, &spied{Store: store}
+		first, end := looking(t.Context(), t, "node-a", ofA, a)
+		defer end()
+		_, endSecond := looking(t.Context(), t, "node-b", ofB, b)
+		defer endSecond()
+		synctest.Wait()
+		if _, err := first.register(t.Context(), store, renderer(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		write(t, store, state.Op{Kind: state.OpSet, Key: state.NodeKey("node-c"), Value: state.Encode(spec.Node{Name: "node-c"})})
+		synctest.Wait()
+		if ofA.watches.Load() != 1 || ofB.watches.Load() != 0 {
+			t.Errorf("the owner has %d watches, the other %d", ofA.watches.Load(), ofB.watches.Load())
+		}
+		time.Sleep(spec.MinEngineTTL.Std() + time.Second)
+		synctest.Wait()
+		if registered(t, store) != 0 || ofA.watches.Load() != 0 {
+			t.Errorf("it is gone, and its owner has %d watches", ofA.watches.Load())
+		}
+	})
+}
+
 func TestARecordWithoutSenseIsRefused(t *testing.T) {
 	store := openStore(t)
-	r := newRegistry("node-a", store, func() string { return "" }, hclog.NewNullLogger())
+	r := newRegistry("node-a", store, func() string { return "" }, &ownership{}, hclog.NewNullLogger())
 	for name, spoil := range map[string]func(*spec.Engine){
 		"no name": func(e *spec.Engine) { e.Name = "" }, "a slash": func(e *spec.Engine) { e.Name = "a/b" }, "no kind": func(e *spec.Engine) { e.Kind = "" },
 		"a short ttl": func(e *spec.Engine) { e.TTL = 1 }, "two lines": func(e *spec.Engine) { e.Address = "a\nb" },

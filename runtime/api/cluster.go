@@ -23,6 +23,11 @@ type ClusterBackend interface {
 	// ends that. It returns when it is ordered; the shards follow. ErrNotFound
 	// says which name may have been meant.
 	Drain(ctx context.Context, order Drain) (Drained, error)
+	// EndSession ends the session of another node that asks for it because it
+	// does not reach the store, so that others need not wait for its TTL. Only
+	// agents may ask. It returns ErrUnavailable if this node is not sure that
+	// the store is not away for all.
+	EndSession(ctx context.Context, end SessionEnd) error
 	// SaveSnapshot writes the whole state as portable text and returns its
 	// number of keys. It holds whatever secrets the jobs hold.
 	SaveSnapshot(ctx context.Context, w io.Writer) (int, error)
@@ -92,6 +97,14 @@ type Drained struct {
 	Warnings []string `json:"warnings,omitempty"`
 }
 
+// SessionEnd asks for the end of the asking node's own session.
+type SessionEnd struct {
+	Node    string `json:"node"`
+	Session string `json:"session"`
+	// Silent is how long ago the last renewal was sent that succeeded.
+	Silent spec.Duration `json:"silent"`
+}
+
 // EngineStatus is a registered engine and what its owner knows of it.
 type EngineStatus struct {
 	spec.Engine
@@ -127,6 +140,16 @@ func (s *Server) clusterRoutes(mux *http.ServeMux) {
 			return Drained{}, err
 		}
 		return s.cfg.Backend.Drain(r.Context(), order)
+	}))
+	mux.HandleFunc("POST /v1/session/end", answer(s, func(r *http.Request) (struct{}, error) {
+		if !peerOfRequest(r).agent {
+			return struct{}{}, fmt.Errorf("end a node's session: only its own agent asks another one for that: %w", ErrForbidden)
+		}
+		end, err := read[SessionEnd](r)
+		if err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, s.cfg.Backend.EndSession(r.Context(), end)
 	}))
 	mux.HandleFunc("GET /v1/snapshot", s.saveSnapshot)
 	mux.HandleFunc("PUT /v1/snapshot", s.restoreSnapshot)
@@ -216,6 +239,12 @@ func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
 // Drain implements Backend.
 func (c *Client) Drain(ctx context.Context, order Drain) (Drained, error) {
 	return call[Drained](ctx, c, http.MethodPost, "/v1/drain", order)
+}
+
+// EndSession implements Backend.
+func (c *Client) EndSession(ctx context.Context, end SessionEnd) error {
+	_, err := call[struct{}](ctx, c, http.MethodPost, "/v1/session/end", end)
+	return err
 }
 
 // SaveSnapshot implements Backend. After an error, what was written is not a

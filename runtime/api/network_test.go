@@ -46,6 +46,23 @@ func TestAnotherAgentPassesOnWhoAsks(t *testing.T) {
 	}
 }
 
+func TestOnlyAnotherAgentMayAskForTheEndOfItsSession(t *testing.T) {
+	ca := apitest.NewCA(t, "mesh")
+	var got api.SessionEnd
+	backend := &apitest.Backend{ClusterFuncs: apitest.ClusterFuncs{
+		EndSessionFunc: func(_ context.Context, end api.SessionEnd) error { got = end; return nil },
+	}}
+	server := apitest.ServeTLS(t, backend, ca.Credentials(t, apitest.Leaf{DNS: "node-a"}))
+	end := api.SessionEnd{Node: "node-b", Session: "s", Silent: spec.Duration(9 * time.Second)}
+	local, _ := serve(t, backend)
+	if err := local.EndSession(t.Context(), end); !errors.Is(err, api.ErrForbidden) || got != (api.SessionEnd{}) {
+		t.Errorf("a user: %v, %+v", err, got)
+	}
+	if err := dial(t, server, ca.Credentials(t, apitest.Leaf{DNS: "node-b"}), "node-a").EndSession(t.Context(), end); err != nil || got != end {
+		t.Errorf("an agent: %v, %+v", err, got)
+	}
+}
+
 func TestOnASocketNobodyIsWhoTheySay(t *testing.T) {
 	var got api.Call
 	client, _ := serve(t, &apitest.Backend{UpgradeFunc: func(ctx context.Context) error { got = api.CallOf(ctx); return nil }})

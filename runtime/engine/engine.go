@@ -141,9 +141,13 @@ func New(cfg Config) *Engine {
 	return e
 }
 
+// Retry makes the engine try the locks again that others hold: call it when a
+// node has come or gone. It costs what the locks cost that this node holds or
+// waits for, which is nothing where there are none.
+func (e *Engine) Retry() { e.locks.retry() }
+
 // Refresh makes the engine look again at what it cannot watch: call it when
-// Session's answer has changed, and when a node has come or gone, whose locks
-// may be free. It costs one read of all shard locks.
+// Session's answer has changed. It costs one read of all shard locks.
 func (e *Engine) Refresh() {
 	signal(e.kick)
 	signal(e.joined)

@@ -19,11 +19,24 @@ type spyStore struct {
 	state.Store
 	mu    sync.Mutex // guards all below
 	gets  int        // of shard locks
+	lists int        // of shard locks
 	locks int        // transactions that would take one
 	mute  bool       // the answer of the next of those is lost
 	away  bool       // locks cannot be listed
 	// before, if set, is called before each transaction.
 	before func(ops []state.Op)
+	// fresh, if set, is called when the assignments are read afresh.
+	fresh func()
+}
+
+func (s *spyStore) Watch(ctx context.Context, prefix string, after uint64) ([]state.Entry, uint64, error) {
+	s.mu.Lock()
+	fresh := s.fresh
+	s.mu.Unlock()
+	if fresh != nil && after == 0 && strings.HasPrefix(prefix, state.AssignmentsPrefix) {
+		fresh()
+	}
+	return s.Store.Watch(ctx, prefix, after)
 }
 
 func (s *spyStore) Get(ctx context.Context, key string) (state.Entry, error) {
@@ -56,6 +69,9 @@ func (s *spyStore) Txn(ctx context.Context, ops ...state.Op) (uint64, error) {
 
 func (s *spyStore) List(ctx context.Context, prefix string) ([]state.Entry, uint64, error) {
 	s.mu.Lock()
+	if prefix == state.ShardLocksPrefix {
+		s.lists++
+	}
 	away := s.away && prefix == state.ShardLocksPrefix
 	s.mu.Unlock()
 	if away {

@@ -262,36 +262,6 @@ func TestLockThatWasTakenUnheardIsFound(t *testing.T) {
 	})
 }
 
-func TestLocksOfWhatHasEndedAreGivenBackAtTheEnd(t *testing.T) {
-	fenced(t, func(t *testing.T, r *fencedRig) {
-		r.assign("shop", exclusive("solo", 0, 1))
-		settled()
-		r.stop()
-		r.spy.mu.Lock()
-		r.spy.before = nil // the watchdog knows them still
-		r.spy.mu.Unlock()
-		r.dog.mu.Lock()
-		ended := r.dog.table[id("shop/solo/0")]
-		ended.Phase = spec.PhasePending
-		r.dog.table[ended.ID] = ended
-		r.dog.mu.Unlock()
-		if err := r.ReleaseLocks(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		ends, _ := r.lock("shop/solo/0")
-		lives, _ := r.lock("shop/solo/1")
-		if ends != "" || lives != r.session {
-			t.Errorf("of what has ended the lock is held by %q, of what lives by %q", ends, lives)
-		}
-		r.dog.setAway(true)
-		if err := r.ReleaseLocks(t.Context()); err == nil {
-			t.Error("without a watchdog nobody knows what has ended")
-		}
-		r.dog.setAway(false)
-		r.start()
-	})
-}
-
 func TestStopOfAWantedShardRemovesIt(t *testing.T) {
 	x := id("shop/solo/0")
 	stop := []Wanted{{ID: x, Why: "its lock is lost", Stop: true}}

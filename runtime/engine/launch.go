@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -58,7 +59,7 @@ func Launch(p *spec.AssignedProcess, id spec.InstanceID, given Given, host *Host
 		ID: id, Version: p.Version, Hash: given.Hash, Epoch: p.Epochs[id.Shard],
 		User: proc.User, Exclusive: proc.Exclusive, Critical: proc.Critical, Lease: given.Lease,
 		Restart: proc.Restart, Stop: proc.Stop, Ready: proc.Ready, Watchdog: proc.Watchdog,
-		Logs: proc.Logs, Ports: given.Ports,
+		Logs: proc.Logs, Ports: given.Ports, Resources: proc.Resources,
 	}
 	if l.Hash == "" {
 		l.Hash = spec.ReplaceHash(proc)
@@ -66,11 +67,9 @@ func Launch(p *spec.AssignedProcess, id spec.InstanceID, given Given, host *Host
 	if len(proc.Command) == 0 {
 		return spec.Launch{}, fmt.Errorf("make launch of %s: the command is empty", id)
 	}
-	l.Argv = make([]string, len(proc.Command))
-	for i, t := range proc.Command {
-		l.Argv[i] = x.text(t, "command["+strconv.Itoa(i)+"]")
-	}
+	l.Argv = x.argv(proc.Command, "command")
 	l.Dir = x.dir(proc)
+	l.Hooks = x.hooks(proc)
 	l.Reload = x.reload(proc, l.Dir)
 	if l.Reload != nil && len(l.Reload.Files) > 0 {
 		l.ReloadHash = reloadHash(proc, given.Digest)
@@ -98,15 +97,31 @@ func check(l *spec.Launch) error {
 	if !filepath.IsAbs(l.Dir) {
 		return fmt.Errorf("dir is %q on this node: it must be an absolute path", l.Dir)
 	}
-	for i, arg := range l.Argv {
-		if strings.ContainsRune(arg, 0) {
-			return fmt.Errorf("command[%d] has a NUL byte, which no program can be given", i)
+	if err := checkArgs("command", l.Argv); err != nil {
+		return err
+	}
+	for _, h := range l.Hooks {
+		what := "hook." + string(h.When) + ".command"
+		if h.Argv[0] == "" {
+			return fmt.Errorf("%s[0] is empty on this node: it must name a program", what)
+		}
+		if err := checkArgs(what, h.Argv); err != nil {
+			return err
 		}
 	}
 	for _, kv := range l.Env {
 		if strings.ContainsRune(kv, 0) {
 			name, _, _ := strings.Cut(kv, "=")
 			return fmt.Errorf("env.%s has a NUL byte, which no program can be given", strings.ReplaceAll(name, "\x00", "?"))
+		}
+	}
+	return nil
+}
+
+func checkArgs(what string, argv []string) error {
+	for i, arg := range argv {
+		if strings.ContainsRune(arg, 0) {
+			return fmt.Errorf("%s[%d] has a NUL byte, which no program can be given", what, i)
 		}
 	}
 	return nil
@@ -155,6 +170,28 @@ func (x *expander) text(t spec.Template, what string) string {
 		x.err = fmt.Errorf("fill in %s: %w", what, err)
 	}
 	return s
+}
+
+func (x *expander) argv(command []spec.Template, what string) []string {
+	argv := make([]string, len(command))
+	for i, t := range command {
+		argv[i] = x.text(t, what+"["+strconv.Itoa(i)+"]")
+	}
+	return argv
+}
+
+// hooks returns what runs around the process's life; nil if nothing does.
+func (x *expander) hooks(p *spec.Process) []spec.LaunchHook {
+	var out []spec.LaunchHook
+	for i := range p.Hooks {
+		h := &p.Hooks[i]
+		if len(h.Command) == 0 {
+			x.err = cmp.Or(x.err, fmt.Errorf("hook.%s.command is empty", h.When))
+			continue
+		}
+		out = append(out, spec.LaunchHook{When: h.When, Argv: x.argv(h.Command, "hook."+string(h.When)+".command"), Timeout: h.Timeout})
+	}
+	return out
 }
 
 func (x *expander) dir(p *spec.Process) string {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -37,6 +38,12 @@ USER=u`)
 		"command[1]":      func(p *spec.Process) { p.Command = []spec.Template{"x", "a\x00b"} },
 		"absolute":        func(p *spec.Process) { p.Dir = "data" },
 		"env.A has a NUL": func(p *spec.Process) { p.Env = map[string]spec.Template{"A": "secret\x00"} },
+		"hook.after_stop.command[0] is empty": func(p *spec.Process) {
+			p.Hooks = []spec.Hook{{When: spec.HookAfterStop, Command: []spec.Template{""}}}
+		},
+		"hook.before_start.command[1] has a NUL": func(p *spec.Process) {
+			p.Hooks = []spec.Hook{{When: spec.HookBeforeStart, Command: []spec.Template{"x", "secret\x00"}}}
+		},
 	} {
 		bad := p
 		spoil(&bad.Process)
@@ -46,8 +53,36 @@ USER=u`)
 	}
 	more := p
 	more.Process.Shards = 6
+	more.Process.Resources = &spec.Resources{Memory: 64 << 20}
 	m, err := Launch(&more, id("shop/web/2"), Given{Token: 43}, &host)
 	if err != nil || m.Hash != l.Hash {
-		t.Errorf("another shard count and token restart the process: %v", err)
+		t.Errorf("another shard count, token and limits restart the process: %v", err)
+	}
+	if m.Resources == nil || *m.Resources != *more.Process.Resources {
+		t.Errorf("its limits are %v", m.Resources)
+	}
+}
+
+func TestHooksAreFilledInAndRestartNothing(t *testing.T) {
+	r := newRig(t)
+	p := proc("web", 2)
+	host := Host{Node: "n1", Account: r.cfg.Account, Expand: func(t spec.Template, run spec.Runtime) (string, error) {
+		return strings.ReplaceAll(string(t), "${shard.index}", strconv.Itoa(run.ShardIndex)), nil
+	}}
+	bare, err := Launch(&p, id("shop/web/2"), Given{}, &host)
+	if err != nil || bare.Hooks != nil {
+		t.Fatalf("hooks %v, %v", bare.Hooks, err)
+	}
+	h := spec.DefaultHook(spec.HookBeforeStart)
+	h.Command = []spec.Template{"./warm-up", "$${x}", "shard ${shard.index}"}
+	p.Process.Hooks = []spec.Hook{h}
+	l, err := Launch(&p, id("shop/web/2"), Given{}, &host)
+	if err != nil || len(l.Hooks) != 1 {
+		t.Fatalf("hooks %v, %v", l.Hooks, err)
+	}
+	want(t, strings.Join(l.Hooks[0].Argv, "\n"), "./warm-up\n${x}\nshard 2")
+	want(t, l.Hooks[0].Timeout.String(), "30s")
+	if l.Hash != bare.Hash {
+		t.Error("a hook restarts the process")
 	}
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,7 +41,7 @@ func TestLockOfALiveHolderIsNotHammered(t *testing.T) {
 	})
 }
 
-func TestRefreshTriesAFreedLockAtOnce(t *testing.T) {
+func TestRetryTriesAFreedLockAtOnce(t *testing.T) {
 	fenced(t, func(t *testing.T, r *fencedRig) {
 		others := r.create("n2")
 		r.seize("shop/solo/0", others)
@@ -50,7 +51,7 @@ func TestRefreshTriesAFreedLockAtOnce(t *testing.T) {
 		if _, err := r.store.Txn(t.Context(), op); err != nil {
 			t.Fatal(err)
 		}
-		r.Refresh()
+		r.Retry()
 		time.Sleep(lockFirst + 10*time.Millisecond)
 		synctest.Wait()
 		want(t, r.started("shop/solo/0"), 1)
@@ -71,6 +72,57 @@ func TestLockDelayIsWaitedFor(t *testing.T) {
 		want(t, r.started("shop/solo/0"), 1)
 		if _, locks := r.spy.counts(); locks > 9 {
 			t.Errorf("it was tried %d times in a lock delay of 5s", locks)
+		}
+	})
+}
+
+// The store was put back to when this node had the lock; another one runs the
+// shard. The agent gives its session up when it reads its orders of then.
+func TestALockThatAStorePutBackReturnsIsNotUsed(t *testing.T) {
+	fenced(t, func(t *testing.T, r *fencedRig) {
+		own, others := r.session, r.create("n2")
+		r.seize("shop/solo/0", others)
+		r.assign("shop", exclusive("solo", 0)) // and waits for the other one
+		settled()
+		r.spy.mu.Lock()
+		r.spy.fresh = func() { r.become("") }
+		r.spy.mu.Unlock()
+		op := state.Op{Kind: state.OpUnlock, Key: state.ShardLock(id("shop/solo/0")), Session: others}
+		if _, err := r.store.Txn(t.Context(), op); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		holder, _ := r.lock("shop/solo/0")
+		if want(t, r.started("shop/solo/0"), 0); holder != own {
+			t.Fatalf("it was not tried: the lock is held by %q", holder)
+		}
+	})
+}
+
+// All nodes hear of each that comes or goes.
+func TestANodeThatComesCostsNobodyAReadOfAllLocks(t *testing.T) {
+	fenced(t, func(t *testing.T, r *fencedRig) {
+		r.assign("shop", exclusive("solo", 0), proc("web", 0))
+		settled()
+		r.spy.mu.Lock()
+		before := r.spy.lists
+		r.spy.mu.Unlock()
+		for range 10 {
+			r.Retry()
+			settled()
+		}
+		r.spy.mu.Lock()
+		after := r.spy.lists
+		r.spy.mu.Unlock()
+		want(t, after-before, 0)
+
+		// And yet it is seen that somebody has taken a lock away.
+		r.seize("shop/solo/0", r.create("n2"))
+		r.Retry()
+		settled()
+		if phases := r.observed("shop"); len(phases) == 0 || strings.HasPrefix(phases[0], "shop/solo/0 running") {
+			t.Errorf("its lock is another's, and seen is %q", phases)
 		}
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,7 +45,62 @@ func (l *locks) compare(ctx context.Context, session string) error {
 			return fmt.Errorf("look at the session of shard locks: %w", err)
 		}
 	}
+	if err := l.stands(ctx, session); err != nil {
+		return err
+	}
 	l.adopt(session, found, others)
+	return nil
+}
+
+// errMoved: the session that locks were read or taken for is not the node's any
+// more.
+var errMoved = errors.New("the node's session has changed meanwhile")
+
+// stands makes sure that what the store has just said of the session's locks is
+// worth something. A store that was put back to an earlier state may say that
+// the session holds what others have had since, and run. But then this node's
+// orders were others too, and reading them afresh tells the agent, which gives
+// the session up (see follow.Share).
+func (l *locks) stands(ctx context.Context, session string) error {
+	if !l.fenced {
+		return nil
+	}
+	if _, _, err := l.store.Watch(ctx, state.AssignmentsPrefix+l.node+"/", 0); err != nil {
+		return fmt.Errorf("read assignments: %w", err)
+	}
+	if l.session() != session {
+		return errMoved
+	}
+	return nil
+}
+
+// confirm asks the store whether the session holds what it is thought to, if
+// that is in doubt, and makes it be compared if not.
+func (l *locks) confirm(ctx context.Context, session string) error {
+	l.mu.Lock()
+	ids := slices.Collect(maps.Keys(l.held))
+	needless := !l.doubt || l.look || session != l.holding
+	l.doubt = false
+	l.mu.Unlock()
+	if needless {
+		return nil
+	}
+	for batch := range slices.Chunk(ids, state.MaxTxnOps) {
+		ops := make([]state.Op, len(batch))
+		for i, id := range batch {
+			ops[i] = state.Op{Kind: state.OpCheckSession, Key: state.ShardLock(id), Session: session}
+		}
+		_, err := l.store.Txn(ctx, ops...)
+		if errors.Is(err, state.ErrConflict) {
+			l.mu.Lock()
+			l.look = true
+			l.mu.Unlock()
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("confirm shard locks: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -148,6 +205,9 @@ func (l *locks) take(ctx context.Context, session string, ids []spec.InstanceID,
 		}
 		index, err := l.store.Txn(ctx, ops...)
 		if err == nil {
+			if err := l.stands(ctx, session); err != nil {
+				return fmt.Errorf("take shard locks: %w", err)
+			}
 			l.took(ids, hold{token: index, session: session})
 			return nil
 		}

@@ -66,6 +66,7 @@ type locks struct {
 	store   state.Store
 	session func() string
 	node    string
+	fenced  bool
 	logger  hclog.Logger
 	changed func()                  // told after every change of what token says
 	freed   func([]spec.InstanceID) // told which locks are no longer held
@@ -78,11 +79,12 @@ type locks struct {
 	attempts map[spec.InstanceID]attempt
 	holding  string // the session that held is of
 	look     bool   // compare held with the store before anything else
+	doubt    bool   // ask the store whether held is still true
 }
 
 func newLocks(cfg *Config, changed func(), freed func([]spec.InstanceID)) *locks {
 	return &locks{
-		store: cfg.Store, session: cfg.Session, node: cfg.Node, logger: cfg.Logger.Named("locks"),
+		store: cfg.Store, session: cfg.Session, node: cfg.Node, fenced: cfg.Fenced, logger: cfg.Logger.Named("locks"),
 		changed: changed, freed: freed, wake: make(chan struct{}, 1),
 		wanted: map[spec.InstanceID]bool{}, held: map[spec.InstanceID]hold{},
 		lost: map[spec.InstanceID]string{}, attempts: map[spec.InstanceID]attempt{},
@@ -147,8 +149,17 @@ func (l *locks) asked() map[spec.InstanceID]bool {
 // be had be tried again soon.
 func (l *locks) refresh() {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.look = true
+	l.mu.Unlock()
+	l.retry()
+}
+
+// retry makes the locks that could not be had be tried again soon, and those
+// that are held be confirmed, at a cost that grows with these alone.
+func (l *locks) retry() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.doubt = true
 	for id, a := range l.attempts {
 		if soon := a.last.Add(lockFirst); soon.Before(a.next) {
 			a.next = soon
@@ -190,19 +201,6 @@ func (l *locks) holds(id spec.InstanceID) bool {
 	return ok
 }
 
-// heldBy returns the shards whose locks the session holds, sorted.
-func (l *locks) heldBy(session string) (ids []spec.InstanceID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for id, h := range l.held {
-		if h.session == session {
-			ids = append(ids, id)
-		}
-	}
-	slices.SortFunc(ids, spec.InstanceID.Compare)
-	return ids
-}
-
 // run takes and releases locks until ctx is done.
 func (l *locks) run(ctx context.Context) {
 	retry := newBackoff(l.logger)
@@ -238,6 +236,9 @@ func (l *locks) step(ctx context.Context, now time.Time) (wait time.Duration, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
+	if err := l.confirm(ctx, session); err != nil {
+		return 0, l.failed(nil, err)
+	}
 	if l.mustLook(session) {
 		if err := l.compare(ctx, session); err != nil {
 			return 0, l.failed(l.toTake(now), err)

@@ -22,6 +22,10 @@ const (
 	reportEvery   = 100 * time.Millisecond
 	reportSlowest = time.Second
 	reportShare   = 10
+	// statusEvery is how often a job is written of which nothing has changed but
+	// what its processes say of themselves, and how much of their output is lost:
+	// each write is one of the cluster, and wakes every node.
+	statusEvery = time.Minute
 	// maxIndented is the largest report that is indented to be read by people.
 	maxIndented = 64 << 10
 	// maxReport is how large a value may become: a transaction carries it in
@@ -42,19 +46,25 @@ type reporter struct {
 	seed    maphash.Seed
 
 	// What follows belongs to run's goroutine.
-	listed  bool              // the store's values are known
-	under   string            // the session at that time
-	written map[string]uint64 // job → digest of its value in the store
+	listed  bool               // the store's values are known
+	under   string             // the session at that time
+	written map[string]digests // by job: what is in the store
 	last    map[string]time.Time
 	dirty   map[string]bool
 	pause   time.Duration // between two writes of a job
+}
+
+// digests stand for a report.
+type digests struct {
+	all  uint64
+	firm uint64 // without what changes often; 0 if it isn't known
 }
 
 func newReporter(cfg *Config, v *view) *reporter {
 	return &reporter{
 		store: cfg.Store, node: cfg.Node, session: cfg.Session, fenced: cfg.Fenced, view: v, logger: cfg.Logger.Named("report"),
 		wake: make(chan struct{}, 1), seed: maphash.MakeSeed(),
-		written: map[string]uint64{}, last: map[string]time.Time{}, dirty: map[string]bool{}, pause: reportEvery,
+		written: map[string]digests{}, last: map[string]time.Time{}, dirty: map[string]bool{}, pause: reportEvery,
 	}
 }
 
@@ -121,7 +131,10 @@ func (r *reporter) step(ctx context.Context, now time.Time) (next time.Duration,
 		due = append(due, job)
 	}
 	slices.Sort(due)
-	err = r.write(ctx, now, due)
+	later, err := r.write(ctx, now, due)
+	if later > 0 && (next == 0 || later < next) {
+		next = later
+	}
 	if len(due) > 0 {
 		r.pause = min(max(reportEvery, reportShare*time.Since(now)), reportSlowest)
 	}
@@ -141,18 +154,19 @@ func (r *reporter) list(ctx context.Context) error {
 	clear(r.written)
 	for _, e := range entries {
 		job := strings.TrimPrefix(e.Key, prefix)
-		r.written[job] = maphash.Bytes(r.seed, e.Value)
+		r.written[job] = digests{all: maphash.Bytes(r.seed, e.Value)}
 		r.dirty[job] = true
 	}
 	r.listed = true
 	return nil
 }
 
-// write writes jobs in as few transactions as they fit in.
-func (r *reporter) write(ctx context.Context, now time.Time, jobs []string) error {
+// write writes jobs in as few transactions as they fit in, and returns when to
+// write those that wait for more; 0 if there are none.
+func (r *reporter) write(ctx context.Context, now time.Time, jobs []string) (later time.Duration, err error) {
 	var ops []state.Op
 	var of []string
-	digests := map[string]uint64{}
+	made := map[string]digests{}
 	size := 0
 	flush := func() error {
 		if len(ops) == 0 {
@@ -162,39 +176,45 @@ func (r *reporter) write(ctx context.Context, now time.Time, jobs []string) erro
 			return fmt.Errorf("report %d jobs: %w", len(ops), err)
 		}
 		for i, job := range of {
-			r.wrote(job, now, digests[job], ops[i].Kind == state.OpDelete)
+			r.wrote(job, now, made[job], ops[i].Kind == state.OpDelete)
 		}
 		ops, of, size = nil, nil, 0
 		return nil
 	}
 	for _, job := range jobs {
-		op, err := r.op(job)
+		op, d, err := r.op(job)
 		if err != nil {
 			r.logger.Error("a job has too many instances on this node to be reported; split it into several jobs", "job", job, "error", err)
 			delete(r.dirty, job)
 			continue
 		}
-		digest := maphash.Bytes(r.seed, op.Value)
-		if old, known := r.written[job]; known == (op.Kind == state.OpSet) && (!known || old == digest) {
+		old, known := r.written[job]
+		if known == (op.Kind == state.OpSet) && (!known || old.all == d.all) {
 			delete(r.dirty, job)
+			continue
+		}
+		if wait := r.last[job].Add(statusEvery).Sub(now); known && old.firm == d.firm && op.Kind == state.OpSet && wait > 0 {
+			if later == 0 || wait < later {
+				later = wait
+			}
 			continue
 		}
 		if len(ops) == state.MaxTxnOps || size+op.Size() > state.MaxTxnBytes {
 			if err := flush(); err != nil {
-				return err
+				return 0, err
 			}
 		}
 		ops, of, size = append(ops, op), append(of, job), size+op.Size()
-		digests[job] = digest
+		made[job] = d
 	}
-	return flush()
+	return later, flush()
 }
 
 // wrote notes what the store holds now.
-func (r *reporter) wrote(job string, now time.Time, digest uint64, deleted bool) {
+func (r *reporter) wrote(job string, now time.Time, d digests, deleted bool) {
 	delete(r.dirty, job)
 	r.last[job] = now
-	r.written[job] = digest
+	r.written[job] = d
 	if deleted {
 		delete(r.written, job)
 		delete(r.last, job)
@@ -202,14 +222,35 @@ func (r *reporter) wrote(job string, now time.Time, digest uint64, deleted bool)
 }
 
 // op returns the write of a job: its removal once nothing is seen of it.
-func (r *reporter) op(job string) (state.Op, error) {
+func (r *reporter) op(job string) (state.Op, digests, error) {
 	seen := r.view.observed(job)
 	key := state.ObservedKey(r.node, job)
 	if len(seen.Instances) == 0 {
-		return state.Op{Kind: state.OpDelete, Key: key}, nil
+		return state.Op{Kind: state.OpDelete, Key: key}, digests{}, nil
 	}
 	value, err := encode(&seen)
-	return state.Op{Kind: state.OpSet, Key: key, Value: value}, err
+	if err != nil {
+		return state.Op{}, digests{}, err
+	}
+	d := digests{all: maphash.Bytes(r.seed, value)}
+	if d.firm = d.all; calm(&seen) {
+		value, err := encode(&seen)
+		if err != nil {
+			return state.Op{}, digests{}, err
+		}
+		d.firm = maphash.Bytes(r.seed, value)
+	}
+	return state.Op{Kind: state.OpSet, Key: key, Value: value}, d, nil
+}
+
+// calm takes what changes often out of a report, and tells whether there was any.
+func calm(seen *spec.Observed) (moves bool) {
+	for i := range seen.Instances {
+		in := &seen.Instances[i]
+		moves = moves || in.Status != "" || in.DroppedBytes != 0
+		in.Status, in.DroppedBytes = "", 0
+	}
+	return moves
 }
 
 // encode writes a report to be read by people if it is small, else without
@@ -220,7 +261,7 @@ func encode(seen *spec.Observed) ([]byte, error) {
 	if err == nil && len(b) > maxReport {
 		for i := range seen.Instances {
 			inst := &seen.Instances[i]
-			inst.Node, inst.BootID, inst.StartTicks, inst.Status, inst.ReloadHash, inst.Services = "", "", 0, "", "", nil
+			inst.Node, inst.BootID, inst.StartTicks, inst.Lease, inst.Status, inst.ReloadHash, inst.Services = "", "", 0, "", "", "", nil
 		}
 		b, err = json.Marshal(seen)
 	}

@@ -143,6 +143,7 @@ func (r *rollout) assign() {
 			set(&a.Held, where.shard, endsOn(other))
 		}
 	}
+	r.recall()
 	for g, a := range r.groups {
 		slices.Sort(a.Shards)
 		if r.out[g.node] == nil {

@@ -77,8 +77,9 @@ func (a *agenda) stay(run *spec.Run, shard int) {
 			t.old = e
 		}
 		m := member{to: where, at: where, entry: e, in: a.seen[where]}
-		if t.expire = m.carried(); m.ails() != "" && !m.expires() {
-			t.expire = spec.Expire{Generation: m.in.Generation, Why: m.ails()}
+		why := (&gate{rollout: a.rollout, def: a.def}).ails(&m)
+		if t.expire = m.carried(); why != "" && !m.expires() {
+			t.expire = spec.Expire{Generation: m.in.Generation, Why: why}
 		}
 	}
 	a.turns[where] = t

@@ -92,7 +92,7 @@ func (g *gate) gather() {
 	for node, shards := range g.Placement.Processes[p.Name] {
 		for _, shard := range shards {
 			to := spot{node, p.Name, shard}
-			if g.wanted[to] || g.staying[to] {
+			if g.wanted[to] || g.staying[to] || g.halting[to] {
 				g.members = append(g.members, g.member(to))
 			}
 		}
@@ -126,6 +126,8 @@ func (g *gate) why(m *member) string {
 	switch in := m.in; {
 	case !g.Live[m.to.node]:
 		return "is on " + m.to.node + ", which is gone"
+	case g.halting[m.to]:
+		return "is " + g.halts[m.to.process]
 	case in == nil || m.entry == nil:
 		return "has not started yet"
 	case in.Version != m.entry.Version || in.Epoch != m.entry.Epochs[m.to.shard]:
@@ -182,8 +184,8 @@ func (g *gate) need(m *member) (need, string) {
 		return needReplace, "restart with another definition"
 	case m.entry.Epochs[m.to.shard] != g.Job.Order(m.to.process, m.to.shard).Epoch:
 		return needOrder, "ordered restart"
-	case m.ails() != "" && !m.expires():
-		return needExpire, "restart, as " + m.ails()
+	case g.ails(m) != "" && !m.expires():
+		return needExpire, "restart, as " + g.ails(m)
 	case m.entry.Version != g.def.version:
 		return needLive, ""
 	}
@@ -202,11 +204,14 @@ func (g *gate) hashOf(m *member) string {
 }
 
 // ails says why the generation that is seen should be restarted; "" if it should not.
-func (m *member) ails() string {
-	if m.in == nil || (m.in.Phase != spec.PhaseRunning && m.in.Phase != spec.PhaseStarting) {
+func (g *gate) ails(m *member) string {
+	switch {
+	case m.in == nil || (m.in.Phase != spec.PhaseRunning && m.in.Phase != spec.PhaseStarting):
 		return ""
+	case m.in.Ailing != "":
+		return m.in.Ailing
 	}
-	return m.in.Ailing
+	return g.follows(m.at, m.in)
 }
 
 // open gives as many shards their turn as may have it.
@@ -329,7 +334,7 @@ func (g *gate) take(m *member, need need) {
 	t := turn{epoch: g.Job.Order(m.to.process, m.to.shard).Epoch, expire: m.carried()}
 	switch need {
 	case needExpire:
-		t.expire = spec.Expire{Generation: m.in.Generation, Why: m.ails()}
+		t.expire = spec.Expire{Generation: m.in.Generation, Why: g.ails(m)}
 	case needReplace:
 		g.left--
 	}

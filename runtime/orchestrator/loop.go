@@ -76,8 +76,9 @@ type desk struct {
 	assignments *perNode[spec.Assignment]
 	observed    *perNode[spec.Observed]
 
-	rollouts map[string]recorded // by job
-	runs     *runBook
+	rollouts   map[string]recorded // by job
+	runs       *runBook
+	dependents dependents
 
 	// loaded are the control shards whose assignments, rollouts and runs are known, by lock, with
 	// the index of its taking. Nobody else writes those while it is held.
@@ -212,13 +213,22 @@ func (d *desk) nextWake() time.Time {
 func (d *desk) Take(u follow.Update) {
 	switch u.Prefix {
 	case state.JobsPrefix:
-		d.mark(d.jobs.Apply(u))
+		changed := d.jobs.Apply(u)
+		for _, name := range changed {
+			job, _, _ := d.jobs.Get(name) // one that can't be read depends on nothing
+			d.dependents.note(name, Needs(job, nil))
+		}
+		d.markWith(changed)
 	case state.PlacementsPrefix:
-		d.mark(d.placements.Apply(u))
+		d.markWith(d.placements.Apply(u))
 	case state.NodesPrefix:
 		d.takeNodes(u)
 	case state.ObservedPrefix:
-		d.mark(slices.DeleteFunc(d.observed.apply(u), func(job string) bool { return d.settled[job] }))
+		seen := d.observed.apply(u)
+		for _, job := range seen {
+			d.mark(d.dependents.of(job)) // what settles a job says nothing of those
+		}
+		d.mark(slices.DeleteFunc(seen, func(job string) bool { return d.settled[job] }))
 	}
 }
 
@@ -243,6 +253,62 @@ func (d *desk) mark(jobs []string) {
 		d.dirty[job] = true
 	}
 }
+
+// markWith marks jobs and those that depend on them.
+func (d *desk) markWith(jobs []string) {
+	d.mark(jobs)
+	for _, job := range jobs {
+		d.mark(d.dependents.of(job))
+	}
+}
+
+// others returns what is known of the jobs that a job depends on.
+func (d *desk) others(job *spec.JobVersion, current map[string]spec.Assignment) map[string]Other {
+	var out map[string]Other
+	for _, name := range Needs(job, current) {
+		var o Other
+		var bad [3]error // whoever rolls that job out tells of them
+		o.Job, _, bad[0] = d.jobs.Get(name)
+		o.Placement, _, bad[1] = d.placements.Get(name)
+		o.Observed, bad[2] = d.observed.of(name)
+		o.Unsure = errors.Join(bad[:]...) != nil
+		if out == nil {
+			out = map[string]Other{}
+		}
+		out[name] = o
+	}
+	return out
+}
+
+// dependents finds the jobs that depend on a job.
+type dependents struct {
+	needs map[string][]string        // job → those it depends on
+	by    map[string]map[string]bool // job → those that depend on it
+}
+
+// note takes over on which jobs a job depends now.
+func (d *dependents) note(job string, on []string) {
+	if d.by == nil {
+		d.needs, d.by = map[string][]string{}, map[string]map[string]bool{}
+	}
+	for _, old := range d.needs[job] {
+		if delete(d.by[old], job); len(d.by[old]) == 0 {
+			delete(d.by, old)
+		}
+	}
+	if delete(d.needs, job); len(on) > 0 {
+		d.needs[job] = on
+	}
+	for _, other := range on {
+		if d.by[other] == nil {
+			d.by[other] = map[string]bool{}
+		}
+		d.by[other][job] = true
+	}
+}
+
+// of returns the jobs that depend on a job.
+func (d *dependents) of(job string) []string { return sortedKeys(d.by[job]) }
 
 // perNode is a view of <node>/<job> that finds the nodes of a job.
 type perNode[T any] struct {

@@ -114,6 +114,68 @@ func TestAHeldProcessIsReleasedByWhatIsObserved(t *testing.T) {
 	})
 }
 
+// Every change of the other job is one for those that depend on it, whichever
+// has which control shard, and however settled either of them was.
+func TestAJobIsRolledOutAnewWhenOneThatItDependsOnChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t)
+		s.want(version(1, after(process("web"), "store/redis", spec.ConditionStarted, spec.OnFailureStop)))
+		told := func() string {
+			synctest.Wait()
+			a, _, err := state.GetAs[spec.Assignment](t.Context(), s.store, state.AssignmentKey("a", "j"))
+			switch {
+			case errors.Is(err, state.ErrNotFound):
+				return "nothing"
+			case err != nil:
+				t.Fatal(err)
+			case a.Processes[0].Held != nil:
+				return a.Processes[0].Held[0]
+			}
+			return "run"
+		}
+		see := func(job, process string, phase spec.Phase) {
+			s.set(state.ObservedKey("a", job), state.Encode(spec.Observed{Job: job, Node: "a", Instances: []spec.Instance{
+				{ID: spec.InstanceID{Job: job, Process: process}, Phase: phase, Version: 1, Generation: 1},
+			}}))
+		}
+		store := version(1, process("redis"))
+		store.Job.Name = "store"
+		placed := onNode(store, "a")
+		placed.Job = "store"
+		for _, step := range []struct {
+			do   func()
+			want string
+		}{
+			{func() {}, "waits for store/redis: there is no job store"},
+			{func() {
+				s.set(state.JobKey("store"), state.Encode(store))
+				s.set(state.PlacementKey("store"), state.Encode(placed))
+			}, "waits for store/redis to be started"},
+			{func() { see("store", "redis", spec.PhaseRunning) }, "run"},
+			{func() { see("j", "web", spec.PhaseRunning) }, "run"},
+			{func() { see("store", "redis", spec.PhaseBackoff) }, "nothing"},
+			{func() { see("store", "redis", spec.PhaseRunning) }, "run"},
+			{func() {
+				if _, err := s.store.Txn(t.Context(), state.Op{Kind: state.OpDelete, Key: state.JobKey("store")}); err != nil {
+					t.Fatal(err)
+				}
+			}, "nothing"},
+		} {
+			step.do()
+			if got := told(); got != step.want {
+				t.Fatalf("told %q, want %q", got, step.want)
+			}
+		}
+		s.want(version(2, process("web"))) // it depends on nothing any more
+		before := s.index()
+		see("store", "redis", spec.PhaseFailed)
+		synctest.Wait()
+		if got, after := told(), s.index(); got != "run" || after != before+1 {
+			t.Fatalf("told %q; the store went from %d to %d", got, before, after)
+		}
+	})
+}
+
 func TestAJobThatCannotBeReadIsNotAJobThatWasRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t)

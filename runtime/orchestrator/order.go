@@ -45,7 +45,8 @@ func (r *rollout) versions() map[string]uint64 {
 
 // behind reports whether an instance must be restarted to be what is wanted.
 func (r *rollout) behind(def *definition, in *spec.Instance) bool {
-	if in.Epoch != r.epoch(in.ID.Process, in.ID.Shard) {
+	known := !r.foreign || def.process.Schedule == nil // runs of other jobs are not
+	if known && in.Epoch != r.epoch(in.ID.Process, in.ID.Shard) {
 		return true
 	}
 	if in.Version == def.version {
@@ -81,27 +82,43 @@ func (r *rollout) firstUnmet(all []spec.Dependency, strict bool) string {
 
 // unmet returns why a dependency isn't so far, "" if it is.
 func (r *rollout) unmet(d demand) string {
-	on := r.defs[d.Process]
-	if on == nil {
-		return fmt.Sprintf("waits for %s, which this job does not have", d.Process)
-	}
 	if why, known := r.dependencies[d]; known {
 		return why
+	}
+	why := r.lack(d)
+	r.dependencies[d] = why
+	return why
+}
+
+// lack finds out why a dependency isn't so far.
+func (r *rollout) lack(d demand) string {
+	of, name := r.on(d.Dependency)
+	on := of.defs[name]
+	switch {
+	case on == nil && of == r:
+		return fmt.Sprintf("waits for %s, which this job does not have", d.Process)
+	case of.unsure:
+		return fmt.Sprintf("waits for %s: what is known of job %s can't be read", d.Process, of.job)
+	case of.Job == nil:
+		return fmt.Sprintf("waits for %s: there is no job %s", d.Process, of.job)
+	case on == nil:
+		return fmt.Sprintf("waits for %s, which job %s does not have", d.Process, of.job)
+	case of == r && r.halts[name] != "":
+		return fmt.Sprintf("waits for %s to be %s again", d.Process, d.Condition)
 	}
 	why := ""
 	if on.process.Shards == 0 {
 		why = fmt.Sprintf("waits for %s to be %s, which has no shards", d.Process, d.Condition)
 	}
 	for shard := range on.process.Shards {
-		if !r.soFar(on, shard, d) {
+		if !of.soFar(on, shard, d) {
 			why = fmt.Sprintf("waits for %s to be %s", d.Process, d.Condition)
-			if r.Job.Order(d.Process, shard).Stopped {
+			if of.Job.Order(name, shard).Stopped {
 				why += ", which an operator has stopped"
 			}
 			break
 		}
 	}
-	r.dependencies[d] = why
 	return why
 }
 
@@ -114,6 +131,9 @@ func (r *rollout) soFar(on *definition, shard int, d demand) bool {
 		if in == nil || !(r.wanted[where] || r.staying[where]) {
 			continue
 		}
+		if d.strict && r.ends(where, in) {
+			continue
+		}
 		if meets(in, d.Condition) && (!r.behind(on, in) || (!d.strict && r.asTold(where, in))) {
 			return true
 		}
@@ -121,8 +141,20 @@ func (r *rollout) soFar(on *definition, shard int, d demand) bool {
 	return false
 }
 
+// ends reports whether the generation that is seen is to be restarted, or was
+// told to end.
+func (r *rollout) ends(where spot, in *spec.Instance) bool {
+	if e := r.current[where]; e != nil && in.Generation != 0 && e.Expire[where.shard].Generation == in.Generation {
+		return true
+	}
+	return r.due[where] != 0 && r.due[where] == in.Generation
+}
+
 // asTold reports whether an instance is what it is told to be until its turn comes.
 func (r *rollout) asTold(where spot, in *spec.Instance) bool {
+	if r.foreign { // what it is told is not known here: its update block decides
+		return r.defs[where.process].process.Update != nil
+	}
 	if r.staying[where] {
 		return true
 	}

@@ -23,6 +23,8 @@ type Snapshot struct {
 	Current map[string]spec.Assignment
 	// Observed is what the nodes saw of the job's instances, by node.
 	Observed map[string]spec.Observed
+	// Others are the jobs that this one's processes depend on (see Needs).
+	Others map[string]Other
 	// Rollout is what was remembered of the job's rollout; nil if nothing was.
 	Rollout *spec.Rollout
 	// Runs are the runs that are remembered of the job's scheduled processes.
@@ -60,19 +62,16 @@ type Decision struct {
 //   - An instance whose dependency isn't so far is held: it is not started, and
 //     not restarted for a change, until it is. One that runs is left as it is.
 //     So far means: of what the dependency is wanted to be, not of what it was.
-//
+//   - When a dependency fails later, those who say so are stopped, or restarted
+//     once it was started anew and is so far again (see halt and follow).
 //   - What shall no longer run is stopped in the reverse order: it stays
 //     assigned until everything that depends on it, and shall end too, is gone.
-//
 //   - A shard that moves is not assigned to its new node before it is gone from
 //     its old one. So each shard is assigned at most once.
-//
 //   - While the placement is not yet the one of this version, all stays.
-//
 //   - What is assigned or was seen on a node that isn't there counts as gone as
 //     soon as it is placed elsewhere; until then it stays as it is assigned, so
 //     that nothing has changed for a node that comes back.
-//
 //   - A process with a schedule runs at its times only (see agenda), and outside of
 //     any gate.
 //
@@ -89,6 +88,8 @@ func Rollout(s Snapshot, now time.Time) Decision {
 	}
 	r.want()
 	r.schedules()
+	r.halt()
+	r.follow()
 	r.remembered()
 	r.gates()
 	r.leave()
@@ -119,6 +120,17 @@ type rollout struct {
 
 	defs         map[string]*definition // of the wanted processes, by name
 	dependencies map[demand]string      // why each isn't so far, as far as known
+
+	foreign bool                // it is another job's, on which one depends
+	unsure  bool                // and what is known of that can't be read
+	far     map[string]*rollout // the other jobs, by name
+	// halts says why processes shall not run for now, and halting are their
+	// instances that do; due are those to be restarted with what they depend on, by
+	// generation, and lives what is known of how that lives.
+	halts   map[string]string
+	halting map[spot]bool
+	due     map[spot]uint64
+	lives   map[spec.Dependency]string
 
 	now  time.Time
 	next time.Time // when to ask again
@@ -167,6 +179,7 @@ func newRollout(s Snapshot) *rollout {
 		wanted:  make(map[spot]bool, assigned),
 		staying: map[spot]bool{}, defs: map[string]*definition{},
 		dependencies: map[demand]string{}, groups: make(map[group]*spec.AssignedProcess, assigned),
+		far: map[string]*rollout{}, halts: map[string]string{}, halting: map[spot]bool{}, due: map[spot]uint64{}, lives: map[spec.Dependency]string{},
 		expiring: map[string]bool{}, turns: map[spot]turn{},
 		runEpochs: map[instanceKey]uint64{}, down: map[spot]string{}, since: map[string]time.Time{},
 		out: map[string]*spec.Assignment{}, reasons: map[spec.InstanceID]string{}, settled: true,

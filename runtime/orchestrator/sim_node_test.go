@@ -91,7 +91,7 @@ type simUnit struct {
 func (s *sim) join(name string) *simNode {
 	m := &meter{Store: s.store, blocked: map[string]int{}}
 	n := &simNode{
-		sim: s, name: name, meter: m, store: follow.Share(m), rng: rand.New(rand.NewPCG(s.seed, uint64(len(s.nodes)))),
+		sim: s, name: name, meter: m, store: follow.Share(m, nil), rng: rand.New(rand.NewPCG(s.seed, uint64(len(s.nodes)))),
 		poke: make(chan struct{}, 1), units: map[spec.InstanceID]*simUnit{}, orders: map[string]spec.Assignment{},
 	}
 	n.roles = append(n.roles, scheduler.New(n.store, name, n.Session, hclog.NewNullLogger()), orchestrator.New(n.store, name, n.Session, hclog.NewNullLogger()))

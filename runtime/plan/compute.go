@@ -31,6 +31,10 @@ func Compute(s Snapshot, wanted []Wanted, now time.Time) (spec.Plan, error) {
 	if err := each(parts, func(j *part) error { return j.version(&s, now) }); err != nil {
 		return spec.Plan{}, err
 	}
+	jobs := together(&s, parts)
+	if err := circle(jobs, parts); err != nil {
+		return spec.Plan{}, err
+	}
 	p.Warnings = place(&s, parts)
 	_ = each(parts, func(j *part) error { // jobs don't look at each other any more
 		j.plan = j.compute(&s, now)
@@ -41,6 +45,7 @@ func Compute(s Snapshot, wanted []Wanted, now time.Time) (spec.Plan, error) {
 		p.Jobs[i] = parts[i].plan
 		p.Warnings = append(p.Warnings, warnings(&s, &parts[i])...)
 	}
+	p.Warnings = append(p.Warnings, unmeetable(jobs, parts)...)
 	return p, nil
 }
 

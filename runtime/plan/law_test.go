@@ -346,10 +346,18 @@ func drawChange(t *rapid.T, s plan.Snapshot, name string) plan.Wanted {
 		w.Orders = []plan.Order{{Process: p.Name, Shard: -1, Op: spec.OpRun}}
 		return w
 	}
-	o := plan.Order{Process: p.Name, Shard: -1, Op: rapid.SampledFrom([]spec.Op{spec.OpRestart, spec.OpStop, spec.OpStart, spec.OpScale}).Draw(t, "order")}
-	if o.Op == spec.OpScale {
-		o.Count = rapid.IntRange(1, 4).Draw(t, "count")
-	} else if p.Shards > 0 {
+	o := plan.Order{Process: p.Name, Shard: -1, Op: rapid.SampledFrom([]spec.Op{
+		spec.OpRestart, spec.OpStop, spec.OpStart, spec.OpScale, spec.OpPause, spec.OpResume, spec.OpPromote,
+	}).Draw(t, "order")}
+	switch o.Op {
+	case spec.OpPause, spec.OpResume, spec.OpPromote:
+		w.Orders = []plan.Order{o}
+		return w
+	case spec.OpScale:
+		if o.Count = rapid.IntRange(1, 4).Draw(t, "count"); p.Instances() > p.Shards {
+			o.Count = 1 // more can't overlap
+		}
+	default:
 		o.Shard = rapid.IntRange(-1, p.Shards-1).Draw(t, "shard")
 	}
 	w.Orders = []plan.Order{o}

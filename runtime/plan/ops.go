@@ -47,16 +47,21 @@ func Ops(p spec.Plan, who string, now time.Time) ([][]state.Op, error) {
 
 // jobOps returns the operations of one job: its history, and all others.
 func jobOps(j spec.JobPlan, who string, now time.Time) (history, ops []state.Op, err error) {
-	placed := state.Op{Kind: state.OpCheckMissing, Key: state.PlacementKey(j.Job)}
-	if j.Placed != 0 {
-		placed = state.Op{Kind: state.OpCheckIndex, Key: placed.Key, Index: j.Placed}
+	placed := []state.Op{{Kind: state.OpCheckMissing, Key: state.PlacementKey(j.Job)}}
+	switch {
+	case j.Placed != 0:
+		placed = []state.Op{{Kind: state.OpCheckIndex, Key: placed[0].Key, Index: j.Placed}}
+	case j.Base == 0:
+		// While there is no job, there comes no placement. To check for that would
+		// take the right to write one, in Consul.
+		placed = nil
 	}
 	event := spec.Event{Time: now.UTC(), Severity: spec.Info, Job: j.Job, Version: j.To, Who: who}
 	key := state.JobKey(j.Job)
 	if j.Action == spec.JobRemove {
 		event.Type, event.Message = spec.EventJobRemoved, fmt.Sprintf("removed version %d", j.From)
 		op, err := state.EventOp(event)
-		return nil, []state.Op{placed, {Kind: state.OpDeleteCAS, Key: key, Index: j.Base}, op}, err
+		return nil, append(placed, state.Op{Kind: state.OpDeleteCAS, Key: key, Index: j.Base}, op), err
 	}
 	if j.Wanted == nil || j.Wanted.Job.Name != j.Job || j.Wanted.Version != j.To {
 		return nil, nil, fmt.Errorf("apply plan: it does not hold version %d of job %q: %w", j.To, j.Job, ErrInvalid)
@@ -71,7 +76,7 @@ func jobOps(j spec.JobPlan, who string, now time.Time) (history, ops []state.Op,
 	if j.To > HistoryKeep {
 		history = append(history, state.Op{Kind: state.OpDelete, Key: state.HistoryKey(j.Job, j.To-HistoryKeep)})
 	}
-	return history, []state.Op{placed, {Kind: state.OpCAS, Key: key, Index: j.Base, Value: value}, told}, nil
+	return history, append(placed, state.Op{Kind: state.OpCAS, Key: key, Index: j.Base, Value: value}, told), nil
 }
 
 // eventType returns what a version's Why is told as.

@@ -288,7 +288,11 @@ func TestThePlanSaysWhyInPlainWords(t *testing.T) {
 			"j/db/0 keep: ", "j/web/0 keep: ", "j/web/1 stop: shards 2 → 1"}},
 		"stop":    {order(spec.OpStop, "db", -1), []string{"j/db/0 stop: stopped by root", "j/web/0 keep: ", "j/web/1 keep: "}},
 		"restart": {order(spec.OpRestart, "web", 0), []string{"j/db/0 keep: ", "j/web/0 restart: ordered by root", "j/web/1 keep: "}},
-		"remove":  {plan.Wanted{Remove: true}, []string{"j/db/0 stop: job removed", "j/web/0 stop: job removed", "j/web/1 stop: job removed"}},
+		"in steps": {edit(func(_, web *spec.Process) {
+			u := spec.DefaultUpdate()
+			web.Dir, web.Update = "/b", &u
+		}), []string{"j/db/0 keep: ", "j/web/0 restart: dir added, 1 at a time", "j/web/1 restart: dir added, 1 at a time"}},
+		"remove": {plan.Wanted{Remove: true}, []string{"j/db/0 stop: job removed", "j/web/0 stop: job removed", "j/web/1 stop: job removed"}},
 		"ports": {edit(func(db, web *spec.Process) {
 			db.Ports, web.Ports, web.Shards = []spec.Port{{Name: "x", Static: 80}}, []spec.Port{{Name: "y", Static: 81}}, 1
 		}), []string{"j/db/0 restart: port.x.static added", "j/web/0 restart: port.y.static added", "j/web/1 stop: shards 2 → 1"}},

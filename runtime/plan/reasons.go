@@ -168,6 +168,9 @@ func (t *teller) why(id spec.InstanceID, d *deed) string {
 		text = t.whyStart(id, d)
 	case spec.ActionRestart:
 		text = t.whyRestart(d)
+		if p := process(t.next, id.Process); p != nil && p.Update != nil && p.Shards > p.Update.MaxParallel {
+			text += fmt.Sprintf(", %d at a time", p.Update.MaxParallel)
+		}
 	case spec.ActionReload:
 		text = changesText(d.changes, spec.EffectReload)
 	case spec.ActionUpdate:

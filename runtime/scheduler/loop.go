@@ -57,9 +57,10 @@ type desk struct {
 	placements *follow.View[spec.Placement]
 	seen       map[string]map[string]bool // node → jobs that it observes
 
-	roster roster
-	since  uint64          // the index at which the lock was taken that dirty is of
-	dirty  map[string]bool // jobs to look at
+	roster  roster
+	records records
+	since   uint64          // the index at which the lock was taken that dirty is of
+	dirty   map[string]bool // jobs to look at
 }
 
 func newDesk(store state.Store, logger hclog.Logger) *desk {
@@ -68,6 +69,7 @@ func newDesk(store state.Store, logger hclog.Logger) *desk {
 		jobs:       follow.NewView[spec.JobVersion](state.JobsPrefix),
 		nodes:      follow.NewView[spec.Node](state.NodesPrefix),
 		placements: follow.NewView[spec.Placement](state.PlacementsPrefix),
+		records:    newRecords(),
 		seen:       map[string]map[string]bool{}, dirty: map[string]bool{},
 	}
 }
@@ -140,6 +142,7 @@ func (d *desk) Take(u follow.Update) {
 	case state.PlacementsPrefix:
 		d.mark(d.placements.Apply(u))
 	case state.NodesPrefix:
+		d.records.take(u)
 		if len(d.nodes.Apply(u)) > 0 {
 			d.roster.moved = true
 			d.mark(d.jobs.Names())

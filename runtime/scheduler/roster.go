@@ -22,7 +22,7 @@ const massGrace = 20 * time.Second
 // were told of, and returns what to remember and what to tell. placed counts
 // the shards that belong on a node, seen says of which something runs still.
 func roll(before spec.Roster, nodes []spec.Node, placed map[string]int, seen func(node string) bool) (spec.Roster, []spec.Event) {
-	after := spec.Roster{Nodes: map[string]spec.NodeState{}}
+	after := spec.Roster{Nodes: map[string]spec.NodeState{}, Since: map[string]time.Time{}}
 	var events []spec.Event
 	tell := func(kind spec.EventType, severity spec.Severity, node, message string) {
 		events = append(events, spec.Event{Type: kind, Severity: severity, Node: node, Who: who, Message: message})
@@ -37,6 +37,9 @@ func roll(before spec.Roster, nodes []spec.Node, placed map[string]int, seen fun
 			now = spec.NodeDraining
 		}
 		after.Nodes[n.Name] = now
+		if !n.Since.IsZero() {
+			after.Since[n.Name] = n.Since
+		}
 		if !known {
 			tell(spec.EventNodeJoined, spec.Info, n.Name, n.Name+" is there")
 		}
@@ -63,7 +66,7 @@ type roster struct {
 	known bool // it was read
 	// moved: it has to be called anew.
 	moved bool
-	// lost are the nodes that are gone since most of all were, if they have grace.
+	// lost are the nodes that are gone and have grace.
 	lost  map[string]bool
 	since time.Time
 }
@@ -90,12 +93,15 @@ func (d *desk) callRoll(ctx context.Context, term *follow.Term, now time.Time) (
 	if err != nil {
 		return time.Time{}, err
 	}
-	if until := r.grace(nodes, now); until.After(now) {
-		return until, nil
+	lost, until := r.grace(nodes, now)
+	if !until.After(now) {
+		lost, until = d.doubted(ctx, now)
 	}
-	if len(r.lost) > 0 {
-		r.lost = nil
+	if len(r.lost) > 0 && !maps.Equal(r.lost, lost) {
 		d.mark(d.jobs.Names())
+	}
+	if r.lost = lost; len(lost) > 0 {
+		return until, nil
 	}
 	after, events := roll(r.Roster, nodes, d.counts(""), func(node string) bool { return len(d.seen[node]) > 0 })
 	if err := d.writeRoster(ctx, term, after, events, now); err != nil {
@@ -105,24 +111,29 @@ func (d *desk) callRoll(ctx context.Context, term *follow.Term, now time.Time) (
 	return time.Time{}, nil
 }
 
-// grace returns until when to leave alone what is on nodes that are gone: it
-// begins when most are, and lasts for each until it is back.
-func (r *roster) grace(nodes []spec.Node, now time.Time) time.Time {
-	lost := map[string]bool{}
+// grace returns which nodes are gone and until when to leave alone what is on
+// them: it begins when most are gone, and lasts for each until it is back. Who was
+// gone too and is back before this primary could see it counts as well: after a
+// fault of the store a primary comes back one of the last.
+func (r *roster) grace(nodes []spec.Node, now time.Time) (lost map[string]bool, until time.Time) {
+	lost = map[string]bool{}
 	for name := range r.Nodes {
 		lost[name] = true
 	}
+	back := 0
 	for _, n := range nodes {
 		delete(lost, n.Name)
+		if was := r.Since[n.Name]; !was.IsZero() && !n.Since.IsZero() && !was.Equal(n.Since) {
+			back++
+		}
 	}
-	if len(lost) == 0 || r.since.IsZero() && 2*len(lost) <= len(r.Nodes) {
-		return time.Time{}
+	if len(lost) == 0 || r.since.IsZero() && 2*(len(lost)+back) <= len(r.Nodes) {
+		return nil, time.Time{}
 	}
 	if r.since.IsZero() {
 		r.since = now
 	}
-	r.lost = lost
-	return r.since.Add(massGrace)
+	return lost, r.since.Add(massGrace)
 }
 
 // awaits reports whether a placement has shards on nodes that have grace.
@@ -141,7 +152,7 @@ func (r *roster) awaits(p *spec.Placement) bool {
 // writeRoster writes what to remember with what to tell, in as many
 // transactions as it takes.
 func (d *desk) writeRoster(ctx context.Context, term *follow.Term, after spec.Roster, events []spec.Event, now time.Time) error {
-	if maps.Equal(d.roster.Nodes, after.Nodes) {
+	if maps.Equal(d.roster.Nodes, after.Nodes) && maps.EqualFunc(d.roster.Since, after.Since, time.Time.Equal) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)

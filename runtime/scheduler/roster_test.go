@@ -180,6 +180,94 @@ func TestANewPrimaryMovesWhatWasOnMostNodesWhenTheirGraceIsOver(t *testing.T) {
 	})
 }
 
+// All sessions were lost at once, and the primary's comes back when only a
+// minority is still missing.
+func TestNodesThatAreJustBackCountWithThoseThatAreStillMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		before := time.Now().Add(-time.Hour)
+		placement := spec.Placement{Job: "j", Version: 1, Processes: map[string]map[string]spec.ShardSet{"p": {"c": {0}, "d": {1}}}}
+		r := spec.Roster{Nodes: map[string]spec.NodeState{}, Since: map[string]time.Time{}}
+		for _, name := range []string{"a", "b", "c", "d", "e"} {
+			r.Nodes[name], r.Since[name] = spec.NodeHere, before
+		}
+		back := func(name string, since time.Time) state.Op {
+			n := worker(name)
+			n.Since = since
+			return set(state.NodeKey(name), n)
+		}
+		store := start(t, set(state.RosterKey, r),
+			back("a", time.Now()), back("b", time.Now()), back("e", before),
+			set(state.JobKey("j"), forWorkers(2)), set(state.PlacementKey("j"), placement))
+		time.Sleep(massGrace / 2) // virtual
+		synctest.Wait()
+		if now := placedOn(t, store, "j"); fmt.Sprint(now) != fmt.Sprint(placement) {
+			t.Fatalf("two are back and two are missing, and placed is %+v", now)
+		}
+		write(t, store, back("c", time.Now()))
+		write(t, store, back("d", time.Now()))
+		time.Sleep(massGrace)
+		synctest.Wait()
+		if now := placedOn(t, store, "j"); fmt.Sprint(now) != fmt.Sprint(placement) {
+			t.Errorf("they are back, and placed is %+v", now)
+		}
+		// What was long ago does not count when a single node is lost later.
+		write(t, store, state.Op{Kind: state.OpDelete, Key: state.NodeKey("c")})
+		if now := placedOn(t, store, "j"); now.Processes["p"]["c"].String() != "" {
+			t.Errorf("c is lost, and placed is %+v", now)
+		}
+	})
+}
+
+// Somebody deletes the record of a node that is well.
+func TestADeletedRecordMovesNothingIfTheNodePutsItBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := start(t)
+		session, err := store.CreateSession(t.Context(), state.SessionConfig{Name: "a"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		hold := state.Op{Kind: state.OpLock, Key: state.NodeKey("a"), Session: session, Value: state.Encode(worker("a"))}
+		remove := state.Op{Kind: state.OpDelete, Key: state.NodeKey("a")}
+		write(t, store, hold)
+		write(t, store, set(state.JobKey("j"), forWorkers(2)))
+		write(t, store, set(state.NodeKey("b"), worker("b")))
+		before := placedOn(t, store, "j")
+		write(t, store, remove)
+		time.Sleep(time.Second) // virtual
+		write(t, store, hold)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if now := placedOn(t, store, "j"); fmt.Sprint(now) != fmt.Sprint(before) {
+			t.Errorf("the record is back, and placed is %+v", now)
+		}
+		if got := told(t, store, "a"); !slices.Equal(got, []string{"node.joined info"}) {
+			t.Errorf("told %q", got)
+		}
+		// One who does not put it back has no longer than that.
+		write(t, store, remove)
+		time.Sleep(2 * recordGrace)
+		synctest.Wait()
+		if now := placedOn(t, store, "j"); now.Processes["p"]["b"].String() != "0-1" {
+			t.Errorf("a does not come back, and placed is %+v", now)
+		}
+		// One who leaves has none.
+		write(t, store, hold)
+		write(t, store, set(state.JobKey("j"), func() spec.JobVersion { j := forWorkers(8); j.Version = 2; return j }()))
+		if now := placedOn(t, store, "j"); now.Processes["p"]["a"].String() == "" {
+			t.Fatalf("a is back, and placed is %+v", now)
+		}
+		write(t, store, remove)
+		if err := store.DestroySession(t.Context(), session); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * recordLook)
+		synctest.Wait()
+		if now := placedOn(t, store, "j"); now.Processes["p"]["b"].String() != "0-7" {
+			t.Errorf("a has left, and placed is %+v", now)
+		}
+	})
+}
+
 func TestRoomThatAJobLeavesIsGivenToOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := start(t)

@@ -30,7 +30,7 @@ func (s *supervisor) adoptAll(r *replayed, now time.Time) error {
 	for _, id := range ids {
 		e := r.entries[id]
 		in := &instance{launch: &e.Launch, view: e.Instance, phase: e.Keep.Phase, nonce: e.Keep.Nonce,
-			history: e.Keep.History, blame: e.Keep.Blame, forking: e.Keep.Forking, lease: e.Keep.Lease, session: e.Keep.Session, nextAt: e.Instance.NextStart}
+			history: e.Keep.History, blame: e.Keep.Blame, forking: e.Keep.Forking, hook: e.Keep.Hook, old: e.Keep.Old, lease: e.Keep.Lease, session: e.Keep.Session, nextAt: e.Instance.NextStart}
 		in.view.ID = id
 		s.instances[id] = in
 	}
@@ -46,17 +46,22 @@ func (s *supervisor) adoptAll(r *replayed, now time.Time) error {
 	s.leases.unheeded = true // some may wait for theirs
 	seen := s.scan(ids)
 	known := make(map[int]bool)
+	over := make(map[string]bool, len(ids)) // the nonces of what did not live on
 	for _, id := range ids {
-		if err := s.resume(s.instances[id], seen, known, now); err != nil {
+		in := s.instances[id]
+		nonce := in.nonce
+		if err := s.resume(in, seen, known, now); err != nil {
 			return err
 		}
+		over[nonce] = nonce != "" && in.proc == nil
 	}
 	for _, id := range ids {
 		if in := s.instances[id]; in != nil {
 			s.listen(in, false)
 		}
 	}
-	s.strays(seen, known, len(r.damage) > 0 || r.fresh, now)
+	s.strays(seen, known, over, len(r.damage) > 0 || r.fresh, now)
+	s.reclaim(now)
 	s.settle()
 	return nil
 }
@@ -112,7 +117,9 @@ func (s *supervisor) scan(ids []spec.InstanceID) []sighting {
 
 // leaderOf returns the process that an instance's newest generation leads:
 // marked as such, or holding its pipes. A newer generation than the journal
-// knows counts too: its start could not be written.
+// knows counts too: its start could not be written. Of the one that it knows only
+// the process that it names is meant; another one has set itself free, unless it
+// may have been named the main one meanwhile.
 func leaderOf(in *instance, seen []sighting) *sighting {
 	var best *sighting
 	for i := range seen {
@@ -120,8 +127,12 @@ func leaderOf(in *instance, seen []sighting) *sighting {
 		if p.id != in.view.ID || !p.leader() {
 			continue
 		}
-		newer := p.generation > in.view.Generation
+		// Of one generation, a start that could not be written came later.
+		newer := p.generation > in.view.Generation || (p.generation == in.view.Generation && p.unrecorded)
 		if !p.byPipe && !newer && (p.nonce != in.nonce || p.generation != in.view.Generation) {
+			continue
+		}
+		if !newer && in.view.PID != 0 && p.pid != in.view.PID && !wantsNotify(in.launch) {
 			continue
 		}
 		// The newest generation, of it the oldest process.
@@ -141,14 +152,15 @@ func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, n
 			return err
 		}
 	}
-	awaited := in.phase.alive() || in.forking
+	forking := in.forking
+	awaited := in.phase.alive() || forking
 	in.forking = false
 	leader := leaderOf(in, seen)
 	if p == nil && leader != nil && (awaited || leader.generation > in.view.Generation) {
 		if leader.byPipe {
 			in.lease = cmp.Or(in.lease, in.launch.Lease) // it does not tell
 		} else {
-			in.view.Generation, in.nonce, in.lease = leader.generation, leader.nonce, leader.lease
+			in.view.Generation, in.nonce, in.lease, in.hook = leader.generation, leader.nonce, leader.lease, leader.hook
 		}
 		if p, err = s.kern.Find(leader.pid, leader.startTicks, s.kern.BootID(), in.marks()); err != nil {
 			return fmt.Errorf("adopt instance %s: %w", in.view.ID, err)
@@ -167,8 +179,17 @@ func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, n
 			// its policy says of its own ends.
 			in.phase, in.history = replacing, history{}
 		}
+		if forking && !in.uncertain() {
+			// It ended between two of its processes: the next is forked now.
+			in.forking = true
+			s.enqueue(in)
+			break
+		}
 		// It ended while nobody watched. Nobody knows how.
-		in.view.PID, in.view.StartTicks = 0, 0
+		in.view.PID, in.view.StartTicks, in.view.Lease = 0, 0, ""
+		s.ended(in, spec.Exit{Unknown: true}, false, now)
+	case in.phase == pending && forking && in.uncertain():
+		in.phase = hooking
 		s.ended(in, spec.Exit{Unknown: true}, false, now)
 	case in.phase == pending:
 		s.enqueue(in)
@@ -178,40 +199,72 @@ func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, n
 	return nil
 }
 
+// uncertain reports whether it matters that nobody knows if a process of the
+// generation was forked right before a watchdog died, and has ended since: what
+// has hooks shall not run again before it is cleaned up. An after_stop hook may.
+func (in *instance) uncertain() bool {
+	return len(in.launch.Hooks) > 0 && in.hook != spec.HookAfterStop && (in.phase == pending || in.phase == hooking)
+}
+
 // adopted takes a live process over.
 func (s *supervisor) adopted(in *instance, p *process, now time.Time) {
 	s.holdProcess(in, p)
-	if !in.phase.alive() {
-		// That it was started is not in the journal.
-		in.phase = running
-		if in.needsReady() {
-			in.phase = starting
-		}
-		in.view.Phase = in.phase.public()
+	s.limit(in)
+	if p := in.found(); p != in.phase {
+		in.phase, in.view.Phase = p, p.public()
 	}
 	switch in.phase {
+	case hooking, cleaning:
+		s.timers.set(in, timerStop, now.Add(in.endTimeout()))
 	case starting:
 		in.adopted = true
 		s.timers.set(in, timerReady, now.Add(in.readyTimeout()))
 	case running:
 		s.timeRunning(in, now)
 	case stopping, replacing, killing, ceding:
-		s.timers.set(in, timerStop, now.Add(in.launch.Stop.Timeout.Std()))
+		s.timers.set(in, timerStop, now.Add(in.endTimeout()))
 	}
-	s.tell(in, note{kind: spec.EventAdopted, severity: spec.Info, message: fmt.Sprintf("found alive as process %d", p.pid)})
+	message := fmt.Sprintf("found alive as process %d", p.pid)
+	switch in.hook {
+	case spec.HookBeforeStart:
+		in.view.Reason = beforeStartRuns
+	case spec.HookAfterStop:
+		in.view.Reason = afterStopRuns
+	}
+	if in.hook != "" {
+		message = fmt.Sprintf("%s hook %s", in.hook, message)
+	}
+	s.tell(in, note{kind: spec.EventAdopted, severity: spec.Info, message: message})
+}
+
+// found returns the phase of an instance of which a process was found alive:
+// that it was started may not be in the journal.
+func (in *instance) found() phase {
+	began := in.phase.alive() && in.phase != hooking
+	switch {
+	case in.hook == spec.HookBeforeStart && !in.phase.alive():
+		return hooking
+	case in.hook == spec.HookAfterStop && (!began || in.phase == starting || in.phase == running):
+		return cleaning
+	case in.hook != "" || began:
+		return in.phase
+	case in.needsReady():
+		return starting
+	}
+	return running
 }
 
 // strays looks at processes that carry this watchdog's marks and belong to no
 // live instance. Normally they are what left its group on purpose, and are
 // left alone. They are ended only if they are meshrun's own forgotten starts:
 // leaders whose start could not be journalled, or any if the journal is broken.
-func (s *supervisor) strays(seen []sighting, known map[int]bool, lost bool, now time.Time) {
+func (s *supervisor) strays(seen []sighting, known map[int]bool, over map[string]bool, lost bool, now time.Time) {
 	for _, p := range seen {
 		in := s.instances[p.id]
 		if known[p.session] || known[p.pid] || (in != nil && in.proc != nil && p.nonce == in.nonce) {
 			continue
 		}
-		remains := in != nil && in.proc == nil && p.nonce == in.nonce && !p.leader()
+		remains := in != nil && in.proc == nil && over[p.nonce] && !p.leader()
 		forgotten := p.leader() && !p.byPipe && (p.unrecorded || lost)
 		m := marks{generation: p.generation, nonce: p.nonce}
 		if !remains && !forgotten {

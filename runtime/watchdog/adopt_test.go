@@ -139,6 +139,24 @@ func TestForkThatTheJournalDidNotSeeIsFound(t *testing.T) {
 	})
 }
 
+// Who has set himself free does not become the main process by outliving it.
+func TestSuccessorTakesNobodyElseForTheMainProcess(t *testing.T) {
+	l := job("a")
+	succession(t, func(w *world) { w.set(l) }, func(w *world) {
+		w.fake.live = map[uint64]*fakeProcess{}
+		p, err := w.fake.startOne(&l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		delete(w.fake.byID, l.ID)
+		w.fake.seen = []sighting{{id: l.ID, generation: 1, nonce: w.instances[l.ID].nonce,
+			pid: p.pid, pgid: p.pid, session: p.pid, startTicks: p.startTicks}}
+	}, func(w *world) {
+		w.pass(5 * time.Second)
+		w.wants(l.ID, spec.PhaseRunning, 2)
+	})
+}
+
 func TestForkThatNeverWasIsDoneAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, k := job("a"), newFakeKernel(t)

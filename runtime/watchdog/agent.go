@@ -14,6 +14,13 @@ import (
 // reserved: no declaration over the API touches it.
 var AgentID = spec.InstanceID{Job: "meshrun", Process: "agent"}
 
+// agentTimeout is how long the agent may say nothing before it is taken for
+// hung, killed and started again. The new one goes on with the node's session:
+// it must come before Consul ends that, and before others miss this node's
+// decisions for long; and a wrong guess costs nothing but the moment in which
+// an agent starts.
+const agentTimeout = 8 * time.Second
+
 // agentLaunch is how the watchdog runs the agent: always, and without giving up.
 func agentLaunch(argv, environ []string, dir, socket string) *spec.Launch {
 	// Its environment is the watchdog's own, which another start of the
@@ -28,7 +35,7 @@ func agentLaunch(argv, environ []string, dir, socket string) *spec.Launch {
 		},
 		Stop:     spec.Stop{Signal: "SIGTERM", Timeout: spec.Duration(10 * time.Second)},
 		Ready:    &spec.Ready{Notify: true, Timeout: spec.Duration(time.Minute)},
-		Watchdog: &spec.Watchdog{Timeout: spec.Duration(30 * time.Second)},
+		Watchdog: &spec.Watchdog{Timeout: spec.Duration(agentTimeout)},
 		Logs:     spec.Logs{MaxSize: 10 << 20, Keep: 3},
 	}
 }

@@ -25,7 +25,7 @@ func benchDaemon(b *testing.B) (*Client, *exec.Cmd, string) {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { cmd.Process.Kill(); cmd.Wait(); killMarked(dir); removeRunDir(dir) })
+	b.Cleanup(func() { cmd.Process.Kill(); cmd.Wait(); killMarked(dir); removeRunDir(dir); removeGroups(dir) })
 	c := NewClient(dir)
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
 		if _, err := c.Health(b.Context()); err == nil {
@@ -64,12 +64,21 @@ func awaitRunning(b *testing.B, c *Client, n int) {
 // BenchmarkStartThousand declares 1,000 processes in one batch and waits until
 // all are forked; bare/op is a loop that only forks the same, for comparison.
 func BenchmarkStartThousand(b *testing.B) {
+	b.Run("free", func(b *testing.B) { startThousand(b, nil) })
+	b.Run("limited", func(b *testing.B) { startThousand(b, &spec.Resources{CPU: 1, Memory: 64 << 20, PIDs: 100}) })
+}
+
+func startThousand(b *testing.B, r *spec.Resources) {
 	const n = 1000
 	for b.Loop() {
 		bare := bareStarts(b, n)
 		c, cmd, _ := benchDaemon(b)
+		all := pausers(n)
+		for i := range all {
+			all[i].Resources = r
+		}
 		begin := time.Now()
-		if err := c.Declare(b.Context(), pausers(n), nil); err != nil {
+		if err := c.Declare(b.Context(), all, nil); err != nil {
 			b.Fatal(err)
 		}
 		awaitRunning(b, c, n)

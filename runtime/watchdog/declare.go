@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"time"
@@ -102,11 +103,36 @@ func checkLaunch(l *spec.Launch) error {
 	if err := checkSession(l.Lease); err != nil {
 		return refuse("instance %s: its lease cannot be: %v", id, err)
 	}
+	if err := checkHooks(l); err != nil {
+		return err
+	}
 	if l.Stop.Signal != "" && signalNumber(l.Stop.Signal) == 0 {
 		return refuse("instance %s: unknown stop signal %q: write it as \"SIGTERM\"", id, l.Stop.Signal)
 	}
 	if l.Reload != nil && signalNumber(l.Reload.Signal) == 0 {
 		return refuse("instance %s: unknown reload signal %q: write it as \"SIGHUP\"", id, l.Reload.Signal)
+	}
+	return nil
+}
+
+// checkHooks refuses hooks that could not be run.
+func checkHooks(l *spec.Launch) error {
+	for i, h := range l.Hooks {
+		switch {
+		case h.When != spec.HookBeforeStart && h.When != spec.HookAfterStop:
+			return refuse("instance %s: unknown hook %q: want before_start or after_stop", l.ID, h.When)
+		case hookOf(l, h.When) != &l.Hooks[i]:
+			return refuse("instance %s has the hook %s twice", l.ID, h.When)
+		case len(h.Argv) == 0 || h.Argv[0] == "":
+			return refuse("instance %s: hook %s has no command", l.ID, h.When)
+		case h.Timeout <= 0:
+			return refuse("instance %s: the timeout of hook %s must be greater than 0", l.ID, h.When)
+		}
+		for j, a := range h.Argv {
+			if strings.ContainsRune(a, 0) {
+				return refuse("instance %s: command[%d] of hook %s has a NUL byte", l.ID, j, h.When)
+			}
+		}
 	}
 	return nil
 }
@@ -177,6 +203,9 @@ func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 	old := in.launch
 	in.want(l)
 	if replaces(old, l) || in.phase == stopping {
+		if in.old == nil && in.phase.alive() && hookOf(old, spec.HookAfterStop) != nil {
+			in.old = old
+		}
 		in.history, in.view.Restarts, in.view.Since = history{}, 0, now.UTC()
 		message := "declared with another command or settings"
 		switch {
@@ -212,6 +241,9 @@ func (s *supervisor) retime(in *instance, old *spec.Launch, now time.Time) {
 	if old.Logs != in.launch.Logs {
 		s.kern.SetLogs(in.view.ID, in.launch.Logs)
 	}
+	if in.proc != nil && !in.proc.dead && !reflect.DeepEqual(old.Resources, in.launch.Resources) {
+		s.limit(in)
+	}
 	switch in.phase {
 	case backoff:
 		// A wait that would be shorter under the new policy is shortened.
@@ -229,7 +261,7 @@ func (s *supervisor) retime(in *instance, old *spec.Launch, now time.Time) {
 			s.timeRunning(in, now)
 		}
 	case stopping, replacing, killing, ceding:
-		if old.Stop.Timeout != in.launch.Stop.Timeout && !in.killed {
+		if old.Stop.Timeout != in.launch.Stop.Timeout && !in.killed && in.hook != spec.HookAfterStop {
 			s.timers.set(in, timerStop, now.Add(in.launch.Stop.Timeout.Std()))
 		}
 	}
@@ -246,6 +278,8 @@ func (s *supervisor) signal(ids []spec.InstanceID, sig spec.Signal) error {
 			return refuse("there is no instance %s", id)
 		} else if in.proc == nil || in.proc.dead {
 			return refuse("instance %s has no process: it is %s", id, in.view.Phase)
+		} else if in.hook != "" {
+			return refuse("instance %s has no process that could be sent a signal: its %s hook runs", id, in.hook)
 		}
 	}
 	var errs []error

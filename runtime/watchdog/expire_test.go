@@ -14,7 +14,7 @@ import (
 func TestWhatExpiresIsKilledAsIfItHadNotDoneItsDuty(t *testing.T) {
 	for p := range numPhases {
 		next, acts := Next(p, evExpire)
-		if p == starting || p == running {
+		if p == hooking || p == starting || p == running {
 			if next != killing || !slices.Equal(acts, []action{actAsk}) {
 				t.Errorf("%v expires to %v, %v", p, next, acts)
 			}

@@ -37,10 +37,15 @@ type fakeKernel struct {
 	onSignal func(p *fakeProcess, sig syscall.Signal) bool
 	// onStart, if set, is called before each start.
 	onStart func(l *spec.Launch)
-	signals []string
-	dropped chan struct{}
-	lost    map[spec.InstanceID]uint64
-	boot    string
+	// onLimit, if set, says what comes of setting limits.
+	onLimit   func(l *spec.Launch, p *process) error
+	untidy    int // how often Tidy still finds something
+	reclaimed map[string]int
+	signals   []string
+	ran       []string // what was executed, and the exit that after_stop is told
+	dropped   chan struct{}
+	lost      map[spec.InstanceID]uint64
+	boot      string
 }
 
 type fakeProcess struct {
@@ -70,10 +75,23 @@ func (k *fakeKernel) SetLogs(spec.InstanceID, spec.Logs)        {}
 func (k *fakeKernel) Scan([]spec.InstanceID) []sighting         { return k.seen }
 func (k *fakeKernel) Kill(*process) error                       { return nil }
 func (k *fakeKernel) Orphans(func(int) (uint64, bool)) []uint64 { return nil }
+func (k *fakeKernel) Reclaim() map[string]int                   { return k.reclaimed }
 func (k *fakeKernel) TakeDropped() map[spec.InstanceID]uint64 {
 	lost := k.lost
 	k.lost = map[spec.InstanceID]uint64{}
 	return lost
+}
+
+func (k *fakeKernel) Limit(l *spec.Launch, p *process, _ marks) error {
+	if k.onLimit == nil {
+		return nil
+	}
+	return k.onLimit(l, p)
+}
+
+func (k *fakeKernel) Tidy() bool {
+	k.untidy = max(k.untidy-1, 0)
+	return k.untidy == 0
 }
 
 func (k *fakeKernel) Hold(l *spec.Launch, _ bool) (uint64, error) {
@@ -92,11 +110,18 @@ func (k *fakeKernel) Start(starts []start, done func(int, *process, error)) {
 		if k.onStart != nil {
 			k.onStart(st.launch)
 		}
-		if !k.fence.allows(st.launch.Lease) {
+		if !k.fence.allows(st.launch.Lease, st.cleans()) {
 			done(i, nil, errFenced)
 			continue
 		}
 		p, err := k.startOne(st.launch)
+		if err == nil {
+			what := st.argv()[0]
+			if st.cleans() {
+				what += ":" + st.exit
+			}
+			k.ran = append(k.ran, what)
+		}
 		done(i, p, err)
 	}
 }

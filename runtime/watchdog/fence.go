@@ -82,6 +82,7 @@ func (f *fence) open() {
 func (f *fence) close() {
 	f.clock.Close()
 	f.wg.Wait()
+	f.file.settle()
 }
 
 // ring does what is due, and tells the loop to look.
@@ -186,9 +187,14 @@ func (f *fence) verdict(lease string) verdict {
 }
 
 // allows reports whether something may be started under a lease; under none it
-// always may.
-func (f *fence) allows(lease string) bool {
-	return lease == "" || f.verdict(lease) == leaseGranted
+// always may. What only cleans up after another may be as long as the lease
+// holds, and is killed at its end.
+func (f *fence) allows(lease string, cleans bool) bool {
+	if lease == "" {
+		return true
+	}
+	v := f.verdict(lease)
+	return v == leaseGranted || (cleans && v != leaseOver)
 }
 
 // guard makes a process live under a lease until it is released. If that is

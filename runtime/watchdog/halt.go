@@ -55,7 +55,7 @@ func (s *supervisor) halted() bool {
 		return true
 	}
 	agent := s.instances[AgentID]
-	left := len(s.procs)
+	left := len(s.procs) + len(s.between)
 	if agent != nil && agent.proc != nil && !s.halt.agentToo {
 		if left > 1 {
 			return false

@@ -65,12 +65,16 @@ type daemon struct {
 // When the test ends, whatever it left running is killed.
 func startDaemon(t *testing.T, dir string, agent ...string) *daemon {
 	t.Helper()
-	d := &daemon{t: t, dir: dir, client: NewClient(dir), log: &syncBuffer{}}
 	args := []string{"watchdog-main", dir}
 	if len(agent) > 0 {
 		args = append(append(args, "--"), agent...)
 	}
-	d.cmd = exec.Command(os.Args[0], args...)
+	return launchDaemon(t, dir, exec.Command(os.Args[0], args...))
+}
+
+func launchDaemon(t *testing.T, dir string, cmd *exec.Cmd) *daemon {
+	t.Helper()
+	d := &daemon{t: t, dir: dir, cmd: cmd, client: NewClient(dir), log: &syncBuffer{}}
 	d.cmd.Stderr = d.log
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -79,6 +83,7 @@ func startDaemon(t *testing.T, dir string, agent ...string) *daemon {
 		d.kill()
 		killMarked(dir)
 		removeRunDir(dir)
+		removeGroups(dir)
 		if t.Failed() {
 			t.Logf("watchdog said:\n%s", d.log)
 		}

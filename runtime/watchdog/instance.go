@@ -20,9 +20,17 @@ type instance struct {
 	why    string    // the policy's reason for what follows an end
 	nextAt time.Time // of the next start, in backoff
 	queued bool
-	// forking: a fork was begun, and whether it worked is not noted yet.
+	// forking: a fork is to come at once, and whether it worked is not noted yet.
 	forking bool
-	killed  bool // SIGKILL was sent, and told
+	// hook is which hook of the generation lives or is forked next; empty for
+	// the program.
+	hook spec.HookTime
+	// old is what the present generation was started from, if its after_stop
+	// hook is to run and another launch is wanted by now.
+	old    *spec.Launch
+	lockBy time.Time // when the lock of the process before must be free
+	locked bool      // the present generation was not started: a copy holds its lock
+	killed bool      // SIGKILL was sent, and told
 	// adopted: it was starting when a watchdog died, so READY=1 may be lost.
 	adopted bool
 	lease   string        // that its process was started under, which may not be its launch's
@@ -35,7 +43,7 @@ type instance struct {
 
 // keep is what the journal holds of it besides what is told.
 func (in *instance) keep() keep {
-	k := keep{Phase: in.phase, Nonce: in.nonce, History: in.history, Blame: in.blame, Forking: in.forking, Lease: in.lease}
+	k := keep{Phase: in.phase, Nonce: in.nonce, History: in.history, Blame: in.blame, Forking: in.forking, Lease: in.lease, Hook: in.hook, Old: in.old}
 	if in.proc != nil && in.proc.session != in.proc.pid {
 		k.Session = in.proc.session
 	}
@@ -51,6 +59,11 @@ func (in *instance) want(l *spec.Launch) {
 
 // needsReady reports whether the instance is up only once it says READY=1.
 func (in *instance) needsReady() bool { return in.launch.Ready != nil && in.launch.Ready.Notify }
+
+// wantsNotify reports whether a launch has a notify socket.
+func wantsNotify(l *spec.Launch) bool {
+	return l.Watchdog != nil || (l.Ready != nil && l.Ready.Notify)
+}
 
 // defaultReadyTimeout is how long READY=1 is awaited if nobody said.
 const defaultReadyTimeout = time.Minute
@@ -78,10 +91,10 @@ func (in *instance) heartbeat() time.Duration {
 // end, and that is not ending or dead already.
 func (in *instance) expires() bool {
 	e := in.launch.Expire
-	if e == nil || e.Generation != in.view.Generation || in.proc == nil || in.proc.dead {
+	if e == nil || e.Generation != in.view.Generation || (in.proc != nil && in.proc.dead) {
 		return false
 	}
-	return in.phase == starting || in.phase == running
+	return in.phase == hooking || in.phase == starting || in.phase == running
 }
 
 // marks are those of the current generation.

@@ -2,9 +2,11 @@ package watchdog
 
 import (
 	"errors"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/synergymesh/meshrun/runtime/watchdog/cgroup"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -24,6 +26,8 @@ const (
 	envLockFD     = "MESHRUN_LOCK_FD"
 	envLease      = "MESHRUN_LEASE"
 	envSocket     = "MESHRUN_WATCHDOG_SOCKET"
+	envHook       = "MESHRUN_HOOK"
+	envExit       = "MESHRUN_EXIT" // after_stop only: how the program ended
 )
 
 // process is one generation's process as the kernel knows it: a pidfd, and the
@@ -36,6 +40,8 @@ type process struct {
 	bootID     string
 	session    int  // the process group and session that it was started in
 	dead       bool // seen dead, exit not read yet
+	// group is its cgroup, if it has one; the fence reads it, too.
+	group atomic.Pointer[cgroup.Group]
 }
 
 // marks tell a process and its finder who it is.
@@ -55,7 +61,22 @@ const startBatch = 64
 type start struct {
 	launch *spec.Launch
 	marks  marks
+	// hook is forked instead of the program; nil for the program.
+	hook *spec.LaunchHook
+	exit string // MESHRUN_EXIT
 }
+
+// argv is what is executed.
+func (st *start) argv() []string {
+	if st.hook != nil {
+		return st.hook.Argv
+	}
+	return st.launch.Argv
+}
+
+// cleans reports whether it is an after_stop hook: one may run until the end of
+// the lease, under which nothing else is started any more.
+func (st *start) cleans() bool { return st.hook != nil && st.hook.When == spec.HookAfterStop }
 
 // kernelEvent is something that happened to a process or a notify socket.
 // Tokens are never reused, so that a late event finds nobody.
@@ -80,6 +101,7 @@ type sighting struct {
 	generation uint64
 	nonce      string
 	lease      string // that it was started under
+	hook       spec.HookTime
 	unrecorded bool
 	pid, pgid  int
 	session    int
@@ -106,6 +128,17 @@ type kernel interface {
 	// why there is no process; errLocked if another copy holds the lock, errFenced
 	// if its lease does not hold in the moment of the fork.
 	Start(starts []start, done func(i int, p *process, err error))
+	// Limit makes a launch's limits hold for a live process, without touching
+	// it; for one that is nil, from its next start on, which has the marks'
+	// generation. What can be set is set, whatever else the error says; it wraps
+	// cgroup.ErrUnavailable if it is the machine's matter, not the instance's.
+	Limit(l *spec.Launch, p *process, m marks) error
+	// Reclaim ends and removes what is left of cgroups that are nobody's now;
+	// it returns their names with how many processes were killed.
+	Reclaim() map[string]int
+	// Tidy removes the cgroups of what has ended; false if some are not empty
+	// yet.
+	Tidy() bool
 	// Find opens a process that is said to live: nil if pid, start time and
 	// boot are not all those of a live or unreaped process, or if the process
 	// carries another generation's mark; an error if that cannot be told.

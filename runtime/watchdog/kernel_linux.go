@@ -38,6 +38,7 @@ type linuxKernel struct {
 	nextToken uint64
 	held      map[spec.InstanceID]*held
 	inherited map[spec.InstanceID]int // notify sockets handed on by re-exec
+	groups    groups
 }
 
 // held is what an instance keeps across its generations.
@@ -51,7 +52,7 @@ type held struct {
 const notifyBit = 1 << 63
 
 // newLinuxKernel opens what the watchdog needs of the kernel.
-func newLinuxKernel(log hclog.Logger, id, runDir string, p *pump) (*linuxKernel, error) {
+func newLinuxKernel(log hclog.Logger, id, runDir, cgroupFile string, p *pump) (*linuxKernel, error) {
 	boot, err := readBootID()
 	if err != nil {
 		return nil, err
@@ -67,7 +68,10 @@ func newLinuxKernel(log hclog.Logger, id, runDir string, p *pump) (*linuxKernel,
 	}
 	k := &linuxKernel{log: log, id: id, runDir: runDir, bootID: boot, spawner: spawner, poll: poll, pump: p,
 		spared: isSpared(), events: make(chan []kernelEvent, eventQueue), closed: make(chan struct{}),
-		held: map[spec.InstanceID]*held{}, inherited: map[spec.InstanceID]int{}}
+		held: map[spec.InstanceID]*held{}, inherited: map[spec.InstanceID]int{}, groups: newGroups(id, cgroupFile)}
+	if err := k.groups.tree.Resume(); err != nil {
+		log.Warn("cgroups of what runs are not found: their limits stay as they are", "error", err)
+	}
 	clock, err := newBootClock()
 	if err != nil {
 		poll.close()
@@ -98,6 +102,7 @@ func (k *linuxKernel) close() {
 	k.fence.close()
 	k.poll.close()
 	k.spawner.close()
+	k.closeGroups()
 	for _, h := range k.held {
 		if h.notify >= 0 {
 			unix.Close(h.notify)
@@ -204,10 +209,6 @@ func (k *linuxKernel) affords(id spec.InstanceID) error {
 		l.Cur, room, os.Getpid())
 }
 
-func wantsNotify(l *spec.Launch) bool {
-	return l.Watchdog != nil || (l.Ready != nil && l.Ready.Notify)
-}
-
 // openFIFO opens a FIFO for reading and writing, so that neither end is ever
 // missing, and makes it if need be.
 func openFIFO(path string) (int, error) {
@@ -245,10 +246,20 @@ func (k *linuxKernel) Release(id spec.InstanceID) {
 	}
 }
 
-// Signal signals the whole group of a process. The kernel does it through the
-// pidfd where it can (6.9 and later); elsewhere the identity is verified first.
+// Signal signals the whole group of a process. SIGKILL ends its cgroup with it,
+// so that nobody escapes by a group of his own.
 // The fence calls it too, from its own goroutine, until it has released p.
 func (k *linuxKernel) Signal(p *process, sig syscall.Signal) error {
+	err := signalGroup(p, sig)
+	if g := p.group.Load(); g != nil && sig == unix.SIGKILL {
+		err = errors.Join(err, g.Kill())
+	}
+	return err
+}
+
+// signalGroup signals the process group. The kernel does it through the pidfd
+// where it can (6.9 and later); elsewhere the identity is verified first.
+func signalGroup(p *process, sig syscall.Signal) error {
 	if p.pid == p.session {
 		err := unix.PidfdSendSignal(p.pidfd, sig, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP)
 		if err == nil || errors.Is(err, unix.ESRCH) {
@@ -286,8 +297,7 @@ func (k *linuxKernel) Collect(p *process, last bool) (spec.Exit, bool) {
 	if err == nil {
 		var ws unix.WaitStatus
 		if _, err = unix.Wait4(p.pid, &ws, unix.WNOHANG, nil); err == nil {
-			k.drop(p)
-			return exitOf(ws), true
+			return k.concluded(p, exitOf(ws)), true
 		}
 	}
 	// Not a child: it was adopted, and is its new parent's to reap.
@@ -295,11 +305,17 @@ func (k *linuxKernel) Collect(p *process, last bool) (spec.Exit, bool) {
 	if !known && later && !last {
 		return spec.Exit{}, false
 	}
-	k.drop(p)
 	if !known {
-		return spec.Exit{Unknown: true}, true
+		return k.concluded(p, spec.Exit{Unknown: true}), true
 	}
-	return exitOf(ws), true
+	return k.concluded(p, exitOf(ws)), true
+}
+
+// concluded lets go of a process that has ended.
+func (k *linuxKernel) concluded(p *process, exit spec.Exit) spec.Exit {
+	exit.OOM = k.leaveGroup(p, exit)
+	k.drop(p)
+	return exit
 }
 
 // exitOfStranger reads how a dead process ended that is not a child: from the

@@ -141,7 +141,7 @@ func TestStartFailuresSayWhatToDo(t *testing.T) {
 	} {
 		l := shell("x", "true")
 		change(&l)
-		p, err := prepare(&l)
+		p, err := prepare(&l, l.Argv)
 		if err == nil {
 			_, err = syscall.ForkExec(p.path, l.Argv, &syscall.ProcAttr{Dir: p.dir})
 			err = explain(err, p, &l)

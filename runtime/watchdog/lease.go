@@ -174,7 +174,7 @@ func (s *supervisor) cede(in *instance, e event, why string, now time.Time) {
 // mayStart reports whether an instance may be forked now as far as its lease
 // goes; one that may not waits for it.
 func (s *supervisor) mayStart(in *instance, now time.Time) bool {
-	if s.leases.fence.allows(in.launch.Lease) {
+	if s.leases.fence.allows(in.launch.Lease, false) {
 		return true
 	}
 	s.await(in, now)

@@ -16,10 +16,19 @@ type leaseFile struct {
 	path string
 	boot string // the running boot: times of another one mean nothing
 
-	mu      sync.Mutex // guards the file and what is below
-	retired bool
-	err     error // of the last write
+	mu        sync.Mutex    // guards all below; never held while the disk is waited for
+	asked     uint64        // counts what was to be written
+	done      uint64        // how much of that is
+	shortened bool          // a lease was, and that is not written yet
+	began     time.Time     // of the write that is under way; zero if none is
+	wrote     chan struct{} // closed after each write; nil before the first is asked for
+	retired   bool
+	err       error // of the last write
 }
+
+// diskPatience is how long a write is waited for: a disk that hangs must not
+// hold up who renews a lease, nor pile them up.
+const diskPatience = 500 * time.Millisecond
 
 // leasesKept is what the file holds.
 type leasesKept struct {
@@ -46,23 +55,72 @@ func (f *leaseFile) read() (map[string]time.Duration, error) {
 	return kept.Until, nil
 }
 
-// write replaces the file by what now returns. An older one that stays because
-// that failed ends leases earlier than they do, which harms nobody; where one
-// was shortened it must not stay.
+// write replaces the file by what now returns, and waits for that, but not for
+// long: one goroutine at a time writes, and once more if it was asked to
+// meanwhile. An older file that stays because that failed ends leases earlier than
+// they do, which harms nobody; where one was shortened it must not stay.
 func (f *leaseFile) write(now func() map[string]time.Duration, shortened bool) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	if f.retired {
+		f.mu.Unlock()
 		return
 	}
-	// Asked for under the lock: of two writers the later one has the last word.
-	f.err = f.replace(leasesKept{BootID: f.boot, Until: now()})
-	if f.err != nil && shortened {
+	f.asked++
+	mine := f.asked
+	f.shortened = f.shortened || shortened
+	if f.began.IsZero() {
+		f.began, f.wrote = time.Now(), make(chan struct{})
+		go f.writeAll(now)
+	}
+	f.mu.Unlock()
+	f.await(mine)
+}
+
+// writeAll writes until nothing is left to be written. It holds f.mu only
+// between two writes.
+func (f *leaseFile) writeAll(now func() map[string]time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.done < f.asked && !f.retired {
+		turn, shortened := f.asked, f.shortened
+		f.shortened, f.began = false, time.Now()
+		f.mu.Unlock()
+		// What holds is asked for after its turn is known: it is at least as new.
+		err := f.replace(leasesKept{BootID: f.boot, Until: now()})
+		if err != nil && shortened {
+			os.Remove(f.path)
+		}
+		f.mu.Lock()
+		f.done, f.err = turn, err
+		close(f.wrote)
+		f.wrote = make(chan struct{})
+	}
+	f.began = time.Time{}
+	if f.retired {
 		os.Remove(f.path)
 	}
 }
 
-// replace writes the file beside the old one, then over it. f.mu is held.
+// await waits until a write has been done, or it has taken too long.
+func (f *leaseFile) await(turn uint64) {
+	late := time.NewTimer(diskPatience)
+	defer late.Stop()
+	for {
+		f.mu.Lock()
+		done, wrote := f.done >= turn || f.began.IsZero(), f.wrote
+		f.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-wrote:
+		case <-late.C:
+			return
+		}
+	}
+}
+
+// replace writes the file beside the old one, then over it.
 func (f *leaseFile) replace(kept leasesKept) error {
 	b, err := json.Marshal(kept)
 	if err != nil {
@@ -86,20 +144,32 @@ func (f *leaseFile) replace(kept leasesKept) error {
 }
 
 // retire removes the file for good: a successor shall start nothing under the
-// leases of this run.
+// leases of this run. A write that is under way removes what it has written.
 func (f *leaseFile) retire() {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.retired = true
+	f.mu.Unlock()
 	os.Remove(f.path)
+}
+
+// settle waits for what was asked to be written, but not for long.
+func (f *leaseFile) settle() {
+	f.mu.Lock()
+	asked := f.asked
+	f.mu.Unlock()
+	f.await(asked)
 }
 
 // problem says why the leases are not kept, "" if they are.
 func (f *leaseFile) problem() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.err == nil {
-		return ""
+	const so = ": were the watchdog to die now, its successor would end what lives under a lease: "
+	switch {
+	case !f.began.IsZero() && time.Since(f.began) > diskPatience:
+		return "keep leases: the disk does not answer" + so + "look at " + filepath.Dir(f.path)
+	case f.err != nil:
+		return f.err.Error() + so + "make room in " + filepath.Dir(f.path)
 	}
-	return f.err.Error() + ": were the watchdog to die now, its successor would end what lives under a lease: make room in " + filepath.Dir(f.path)
+	return ""
 }

@@ -10,8 +10,8 @@ import (
 // notified handles what a process said on its notify socket.
 func (s *supervisor) notified(in *instance, now time.Time) {
 	for _, n := range s.kern.Messages(in.view.ID) {
-		if in.proc == nil {
-			continue // a late word of a generation that has ended
+		if in.proc == nil || in.hook != "" {
+			continue // a late word of a program that has ended
 		}
 		s.hear(in, n, now)
 	}

@@ -157,6 +157,7 @@ func (k *linuxKernel) Follow(old *process, pid int, m marks) (*process, error) {
 		return nil, fmt.Errorf("follow main process: %d has ended", pid)
 	}
 	p.session = st.group
+	p.group.Store(old.group.Load())
 	k.drop(old) // if it is a child of ours, it is reaped as an orphan
 	return p, nil
 }

@@ -25,7 +25,7 @@ type prepared struct {
 
 // prepare checks, right before a start, that the user, the directory and the
 // command are there. Its errors are what an operator reads.
-func prepare(l *spec.Launch) (prepared, error) {
+func prepare(l *spec.Launch, argv []string) (prepared, error) {
 	p := prepared{dir: l.Dir}
 	if p.dir == "" {
 		p.dir = "/"
@@ -44,7 +44,7 @@ func prepare(l *spec.Launch) (prepared, error) {
 			return p, err
 		}
 	}
-	p.path, err = findCommand(l.Argv[0], p.dir, l.Env)
+	p.path, err = findCommand(argv[0], p.dir, l.Env)
 	return p, err
 }
 

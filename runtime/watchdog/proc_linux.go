@@ -107,7 +107,7 @@ func readMarks(pid int) (m map[string]string) {
 		}
 		name, value, ok := strings.Cut(string(v), "=")
 		switch name {
-		case envInstance, envGeneration, envWatchdog, envUnrecorded, envLease:
+		case envInstance, envGeneration, envWatchdog, envUnrecorded, envLease, envHook:
 			if ok {
 				if m == nil {
 					m = make(map[string]string, 4)
@@ -176,7 +176,7 @@ func (k *linuxKernel) look(pid int, pipes map[string]spec.InstanceID) (sighting,
 		}
 		s.id = id
 		s.generation, s.nonce = parseGeneration(m[envGeneration])
-		s.unrecorded, s.lease = m[envUnrecorded] != "", m[envLease]
+		s.unrecorded, s.lease, s.hook = m[envUnrecorded] != "", m[envLease], spec.HookTime(m[envHook])
 	} else if m[envWatchdog] != "" {
 		return s, false // another watchdog's
 	} else if id, ok := pipeOwner(pid, pipes); ok {

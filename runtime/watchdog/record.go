@@ -19,7 +19,7 @@ type keep struct {
 	Phase   phase   `json:"phase"`
 	Nonce   string  `json:"nonce,omitempty"`
 	History history `json:"history,omitzero"`
-	// Forking is set from right before a fork until it is known to have worked.
+	// Forking is set from before a fork until it is known to have worked.
 	Forking bool `json:"forking,omitempty"`
 	// Lease is the one that the process was started under.
 	Lease string `json:"lease,omitempty"`
@@ -27,6 +27,11 @@ type keep struct {
 	Session int `json:"session,omitempty"`
 	// Blame is why it is being killed, if it is.
 	Blame string `json:"blame,omitempty"`
+	// Hook is which hook lives or is forked next; empty for the program.
+	Hook spec.HookTime `json:"hook,omitempty"`
+	// Old is what the generation was started from, if its after_stop hook is to
+	// run and the launch is another one by now.
+	Old *spec.Launch `json:"old,omitempty"`
 }
 
 // entry is all that is known of one instance: what a segment begins with, and

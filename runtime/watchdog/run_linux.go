@@ -208,7 +208,7 @@ func (w *watchdog) openKernel(handed *handed) error {
 		return err
 	}
 	w.pump.run()
-	if w.kern, err = newLinuxKernel(w.log, id, runDir, w.pump); err != nil {
+	if w.kern, err = newLinuxKernel(w.log, id, runDir, filepath.Join(w.dir, "cgroups"), w.pump); err != nil {
 		return err
 	}
 	if handed != nil {

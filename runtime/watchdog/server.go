@@ -91,6 +91,7 @@ func (s *server) table(w http.ResponseWriter, r *http.Request) {
 	err := s.loop.do(r.Context(), func() {
 		s.loop.settle()
 		t.Seq, t.Halting = s.loop.journal.seq, s.loop.halt != nil && !s.loop.halt.keep
+		t.Unlimited = s.loop.unlimitedNow()
 		for _, id := range s.loop.sorted() {
 			t.Instances = append(t.Instances, s.loop.instances[id].view)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/synergymesh/meshrun/runtime/watchdog/cgroup"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -32,7 +33,9 @@ type forked struct {
 	// ticks is when the process was born, in clock ticks since boot; 0 if that
 	// has to be read.
 	ticks uint64
-	err   error
+	// joined is set if it was born in its cgroup.
+	joined bool
+	err    error
 }
 
 // Start checks launches, forks them on the spawner's thread, and meanwhile
@@ -43,12 +46,13 @@ func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
 	for i, st := range starts {
 		o, err := k.order(st)
 		if err != nil {
+			k.settleGroup(st, nil, false)
 			done(i, nil, err)
 			continue
 		}
 		k.spawner.post(func() {
 			f := forked{i: i}
-			f.pid, f.ticks, f.err = k.fork(o)
+			f.err = k.fork(o, &f)
 			if batch = append(batch, f); len(batch) == handOver || i >= len(starts)-lastOnes {
 				results <- batch
 				batch = nil
@@ -62,6 +66,7 @@ func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
 	for batch := range results {
 		for _, f := range batch {
 			if f.err != nil {
+				k.settleGroup(starts[f.i], nil, false)
 				done(f.i, nil, f.err)
 				continue
 			}
@@ -69,6 +74,7 @@ func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
 			if err == nil {
 				k.expose(starts[f.i].launch.ID, f.pid)
 			}
+			k.settleGroup(starts[f.i], proc, f.joined)
 			done(f.i, proc, err)
 		}
 	}
@@ -79,15 +85,18 @@ func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
 type order struct {
 	prepared
 	launch *spec.Launch
+	argv   []string
 	env    []string
+	cleans bool
 	stem   string // of the paths of the instance's pipes, socket and lock
 	notify bool
+	group  *cgroup.Group // to be born in, or nil
 }
 
 // order checks a launch and opens what its instance keeps.
 func (k *linuxKernel) order(st start) (order, error) {
 	l := st.launch
-	p, err := prepare(l)
+	p, err := prepare(l, st.argv())
 	if err != nil {
 		return order{}, err
 	}
@@ -95,8 +104,8 @@ func (k *linuxKernel) order(st start) (order, error) {
 	if _, err := k.Hold(l, false); err != nil {
 		return order{}, err
 	}
-	return order{prepared: p, launch: l, env: k.environment(l, st.marks), stem: k.path(l.ID, ""),
-		notify: k.held[l.ID].notify >= 0}, nil
+	return order{prepared: p, launch: l, argv: st.argv(), env: k.environment(st), cleans: st.cleans(), stem: k.path(l.ID, ""),
+		notify: k.held[l.ID].notify >= 0, group: k.groups.prepared[l.ID]}, nil
 }
 
 // expose gives up for an instance what the watchdog is spared: that memory is
@@ -112,9 +121,9 @@ func (k *linuxKernel) expose(id spec.InstanceID, pid int) {
 
 // fork opens what the process inherits, and forks. It runs on the spawner's
 // thread. It tells when the process was born if it can without asking.
-func (k *linuxKernel) fork(o order) (pid int, ticks uint64, err error) {
-	if !k.fence.allows(o.launch.Lease) {
-		return 0, 0, errFenced
+func (k *linuxKernel) fork(o order, f *forked) error {
+	if !k.fence.allows(o.launch.Lease, o.cleans) {
+		return errFenced
 	}
 	files, err := o.files(k.spawner.null)
 	defer func() {
@@ -123,18 +132,23 @@ func (k *linuxKernel) fork(o order) (pid int, ticks uint64, err error) {
 		}
 	}()
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
-	before := bootTicks()
-	pid, err = syscall.ForkExec(o.path, o.launch.Argv, &syscall.ProcAttr{Dir: o.dir, Env: o.env, Files: files,
-		Sys: &syscall.SysProcAttr{Setsid: true, Credential: o.cred}})
-	if err != nil {
-		return 0, 0, explain(err, o.prepared, o.launch)
-	}
-	if after := bootTicks(); after == before {
-		ticks = after
-	}
-	return pid, ticks, nil
+	sys := &syscall.SysProcAttr{Setsid: true, Credential: o.cred}
+	attr := &syscall.ProcAttr{Dir: o.dir, Env: o.env, Files: files, Sys: sys}
+	into := func(fd int) { sys.UseCgroupFD, sys.CgroupFD = fd >= 0, fd }
+	f.joined, err = k.spawner.within(o.group, into, func() error {
+		before := bootTicks()
+		var err error
+		if f.pid, err = syscall.ForkExec(o.path, o.argv, attr); err != nil {
+			return explain(err, o.prepared, o.launch)
+		}
+		if after := bootTicks(); after == before {
+			f.ticks = after
+		}
+		return nil
+	})
+	return err
 }
 
 func oomPath(pid string) string { return "/proc/" + pid + "/oom_score_adj" }
@@ -219,7 +233,8 @@ func (o *order) files(null int) ([]uintptr, error) {
 
 // environment is the launch's own and what the watchdog adds; of a variable
 // that is there twice, the watchdog's counts.
-func (k *linuxKernel) environment(l *spec.Launch, m marks) []string {
+func (k *linuxKernel) environment(st start) []string {
+	l, m := st.launch, st.marks
 	add := []string{
 		envInstance + "=" + l.ID.String(),
 		envGeneration + "=" + markGeneration(m),
@@ -228,10 +243,16 @@ func (k *linuxKernel) environment(l *spec.Launch, m marks) []string {
 	if m.unrecorded {
 		add = append(add, envUnrecorded+"=1")
 	}
-	if wantsNotify(l) {
+	if st.hook != nil {
+		add = append(add, envHook+"="+string(st.hook.When))
+	}
+	if st.cleans() {
+		add = append(add, envExit+"="+st.exit)
+	}
+	if st.hook == nil && wantsNotify(l) {
 		add = append(add, "NOTIFY_SOCKET="+k.path(l.ID, ".notify"))
 	}
-	if l.Watchdog != nil {
+	if st.hook == nil && l.Watchdog != nil {
 		add = append(add, "WATCHDOG_USEC="+strconv.FormatInt(int64(l.Watchdog.Timeout.Std()/time.Microsecond), 10))
 	}
 	if l.Exclusive {
@@ -241,7 +262,8 @@ func (k *linuxKernel) environment(l *spec.Launch, m marks) []string {
 		add = append(add, envLease+"="+l.Lease)
 	}
 	own := map[string]bool{"NOTIFY_SOCKET": true, "WATCHDOG_USEC": true, "WATCHDOG_PID": true,
-		envInstance: true, envGeneration: true, envWatchdog: true, envUnrecorded: true, envLockFD: true, envLease: true}
+		envInstance: true, envGeneration: true, envWatchdog: true, envUnrecorded: true, envLockFD: true, envLease: true,
+		envHook: true, envExit: true}
 	env := make([]string, 0, len(l.Env)+len(add))
 	for _, v := range l.Env {
 		if name, _, _ := strings.Cut(v, "="); !own[name] {

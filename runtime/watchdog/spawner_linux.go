@@ -5,6 +5,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/synergymesh/meshrun/runtime/watchdog/cgroup"
 )
 
 // spawner is a thread that forks. It has a table of file descriptors of its
@@ -20,6 +22,8 @@ type spawner struct {
 	work chan func()
 	done chan struct{}
 	null int // /dev/null, open on the thread only: what its children read
+	// astray is a group that the thread could not leave yet; the thread's alone.
+	astray *cgroup.Group
 }
 
 // newSpawner starts the thread.

@@ -68,8 +68,17 @@ func (s *supervisor) enter(in *instance, p phase, now time.Time) {
 		in.view.ReadyAt = now.UTC()
 		s.timeRunning(in, now)
 		return
+	case hooking:
+		s.timers.set(in, timerStop, now.Add(in.hookTimeout()))
+		in.view.Reason = beforeStartRuns
+		return
+	case cleaning:
+		in.view.Reason = afterStopRuns
 	case stopping, replacing, killing, ceding:
 		in.view.Reason = in.blame
+		if in.hook == spec.HookAfterStop {
+			in.view.Reason = afterStopRuns
+		}
 	case backoff:
 		in.view.NextStart = in.nextAt.UTC()
 		in.view.Reason = in.why
@@ -122,6 +131,9 @@ func (s *supervisor) act(in *instance, a action, now time.Time) {
 
 // ask sends the stop signal, and sets the time for SIGKILL.
 func (s *supervisor) ask(in *instance, now time.Time) {
+	if in.proc == nil {
+		return // it is between two of its processes
+	}
 	sig := in.launch.Stop.Signal
 	if sig == "" {
 		sig = "SIGTERM"
@@ -132,7 +144,7 @@ func (s *supervisor) ask(in *instance, now time.Time) {
 	}
 	s.tell(in, note{kind: spec.EventStopping, severity: spec.Info, message: message})
 	s.timers.set(in, timerStop, now.Add(in.launch.Stop.Timeout.Std()))
-	if in.proc == nil || in.proc.dead {
+	if in.proc.dead {
 		return
 	}
 	if err := s.kern.Signal(in.proc, unix.SignalNum(string(sig))); err != nil {
@@ -147,16 +159,22 @@ const killAgain = time.Second
 // kill sends SIGKILL to the group, and again while somebody lives. That is
 // told once: a process that the kernel cannot end can stay for hours.
 func (s *supervisor) kill(in *instance, now time.Time) {
+	if in.proc == nil {
+		return
+	}
 	s.timers.set(in, timerStop, now.Add(killAgain))
 	if !in.killed {
 		in.killed = true
 		message := in.blame
-		if message == "" {
+		switch {
+		case in.hook == spec.HookAfterStop && in.phase != ceding:
+			message = fmt.Sprintf("after_stop hook did not end within %s", in.hookTimeout())
+		case message == "":
 			message = fmt.Sprintf("did not end within %s", in.launch.Stop.Timeout)
 		}
 		s.tell(in, note{kind: spec.EventKilled, severity: spec.Warning, message: message + ": killed with its whole group"})
 	}
-	if in.proc == nil || in.proc.dead {
+	if in.proc.dead {
 		return
 	}
 	if err := s.kern.Signal(in.proc, unix.SIGKILL); err != nil {
@@ -164,17 +182,18 @@ func (s *supervisor) kill(in *instance, now time.Time) {
 	}
 }
 
-// fork starts the next generations of some instances.
+// fork forks the next process of some instances: of a new generation, or the one
+// that was intended when the one before it ended.
 func (s *supervisor) fork(batch []*instance) {
 	starts := make([]start, len(batch))
 	for i, in := range batch {
-		in.view.Generation++
-		in.nonce = s.nonce()
-		in.blame, in.pulse, in.adopted, in.killed = "", 0, false, false
-		in.view.Status, in.view.ReadyAt, in.view.Reason = "", time.Time{}, ""
-		in.forking, in.lease = true, in.launch.Lease
-		s.tell(in, note{kind: spec.EventStarting, severity: spec.Info, message: "starting"})
-		starts[i] = start{launch: in.launch, marks: in.marks()}
+		if in.phase == pending {
+			s.generate(in)
+		}
+		if in.launch.Resources != nil {
+			s.limit(in)
+		}
+		starts[i] = in.order()
 	}
 	// On disk before the fork, so that a successor looks for what was forked.
 	unrecorded := !s.journal.flush(true)
@@ -184,22 +203,50 @@ func (s *supervisor) fork(batch []*instance) {
 	s.kern.Start(starts, func(i int, proc *process, err error) {
 		s.forked(batch[i], proc, err, time.Now())
 	})
+	s.tidy(time.Now())
+}
+
+// generate begins the next generation of an instance.
+func (s *supervisor) generate(in *instance) {
+	in.view.Generation++
+	hook := spec.HookTime("")
+	if hookOf(in.launch, spec.HookBeforeStart) != nil {
+		hook = spec.HookBeforeStart
+	}
+	in.old, in.locked = nil, false
+	s.intend(in, hook)
+	in.blame, in.pulse, in.adopted = "", 0, false
+	in.view.Status, in.view.ReadyAt, in.view.Reason = "", time.Time{}, ""
+	in.lease = in.launch.Lease
+	s.tell(in, note{kind: spec.EventStarting, severity: spec.Info, message: "starting"})
 }
 
 // forked handles what came of a fork.
 func (s *supervisor) forked(in *instance, proc *process, err error, now time.Time) {
 	in.forking = false
-	if errors.Is(err, errFenced) {
+	if errors.Is(err, errFenced) && in.phase == pending {
 		s.await(in, now)
 		return
 	}
+	if errors.Is(err, errLocked) && s.awaitLock(in, now) {
+		return
+	}
 	if err != nil {
+		if errors.Is(err, errFenced) { // between two processes of a generation
+			s.cede(in, evFence, errFenced.Error(), now)
+		}
 		s.ended(in, spec.Exit{Error: err.Error()}, errors.Is(err, errLocked), now)
 		return
 	}
-	in.view.Started = now.UTC()
 	s.holdProcess(in, proc)
 	s.listen(in, true)
+	if in.hook != spec.HookAfterStop {
+		in.view.Started = now.UTC()
+	}
+	if in.hook != "" {
+		s.hooked(in, now)
+		return
+	}
 	e := evUp
 	if in.needsReady() {
 		e = evForked
@@ -208,13 +255,14 @@ func (s *supervisor) forked(in *instance, proc *process, err error, now time.Tim
 }
 
 func (s *supervisor) holdProcess(in *instance, p *process) {
+	delete(s.between, in)
 	in.proc = p
 	s.procs[p.token] = in
 	if in.lease != "" {
 		s.leases.fence.guard(p, in.lease)
 		s.leases.unheeded = true
 	}
-	in.view.PID, in.view.StartTicks, in.view.BootID = p.pid, p.startTicks, p.bootID
+	in.view.PID, in.view.StartTicks, in.view.BootID, in.view.Lease = p.pid, p.startTicks, p.bootID, in.lease
 }
 
 // listen learns the token of an instance's notify socket.
@@ -235,7 +283,8 @@ func (s *supervisor) listen(in *instance, lives bool) {
 // died handles a process that the kernel says is dead. An adopted one's exit
 // may be readable only later; last gives up on that.
 func (s *supervisor) died(in *instance, last bool, now time.Time) {
-	if s.leases.fence.hasKilled(in.proc) { // which is no failure of its own
+	fenced := s.leases.fence.hasKilled(in.proc)
+	if fenced { // which is no failure of its own
 		s.cede(in, evFence, leaseIsOver, now)
 	}
 	exit, ok := s.kern.Collect(in.proc, last)
@@ -247,6 +296,10 @@ func (s *supervisor) died(in *instance, last bool, now time.Time) {
 		}
 		return
 	}
+	if in.killed || fenced {
+		exit.OOM = false // it was meshrun, whatever the kernel did before
+	}
+	s.tidy(now)
 	if in.notify != 0 {
 		s.notified(in, now) // what it said last
 	}
@@ -254,83 +307,9 @@ func (s *supervisor) died(in *instance, last bool, now time.Time) {
 	s.ended(in, exit, false, now)
 }
 
-// ended handles the end of a generation, or a start that failed.
-func (s *supervisor) ended(in *instance, exit spec.Exit, locked bool, now time.Time) {
-	if in.proc != nil {
-		delete(s.procs, in.proc.token)
-		in.proc = nil
-	}
-	in.view.PID, in.view.StartTicks, in.view.BootID = 0, 0, ""
-	exit.At = now.UTC()
-	in.view.LastExit = &exit
-	d := decision{event: evDone}
-	if in.phase.judged() {
-		end := ending{success: exit.Success() && in.blame == "", locked: locked}
-		d = decide(in.launch.Restart, in.history, end, now, seedOf(in.view.ID, in.view.Generation))
-		in.history, in.nextAt = d.history, d.at
-	}
-	in.why = d.reason
-	if in.blame != "" && d.event == evGiveUp {
-		in.why = in.blame + "; " + d.reason
-	}
-	s.step(in, d.event, now, s.exitNote(in, exit, d, now))
-	in.blame = ""
-	if d.exhausted {
-		severity := spec.Warning
-		if in.launch.Critical {
-			severity = spec.Critical
-		}
-		s.tell(in, note{kind: spec.EventExhausted, severity: severity, message: d.reason})
-	}
-}
-
-// exitNote tells an exit in words: what, after how long, and what follows.
-func (s *supervisor) exitNote(in *instance, exit spec.Exit, d decision, now time.Time) note {
-	n := note{kind: spec.EventExited, severity: spec.Info}
-	switch {
-	case exit.Error != "":
-		n.kind, n.message = spec.EventStartFailed, exit.Error
-	default:
-		n.message = fmt.Sprintf("ended with %s after %s", exit, uptime(now.Sub(in.view.Started)))
-	}
-	if in.blame != "" {
-		n.message += " (" + in.blame + ")"
-	}
-	if !in.phase.judged() {
-		return n
-	}
-	if !exit.Success() || in.blame != "" {
-		n.severity = spec.Warning
-	}
-	switch d.event {
-	case evRetry:
-		wait := d.at.Sub(now)
-		if wait <= 0 {
-			n.message += "; starts again"
-		} else {
-			n.message += "; starts again in " + uptime(wait).String()
-		}
-	case evGiveUp:
-		n.message += "; stays down: " + d.reason
-	}
-	return n
-}
-
-// uptime rounds a duration to what a person wants to read.
-func uptime(d time.Duration) time.Duration {
-	switch {
-	case d < time.Second:
-		return d.Round(time.Millisecond)
-	case d < time.Minute:
-		return d.Round(100 * time.Millisecond)
-	default:
-		return d.Round(time.Second)
-	}
-}
-
 // forget drops an instance and all that it holds.
 func (s *supervisor) forget(in *instance) {
-	s.timers.clear(in, timerStart, timerReady, timerStop, timerStable, timerWatchdog, timerExit, timerLost)
+	s.timers.clear(in, timerStart, timerReady, timerStop, timerStable, timerWatchdog, timerExit, timerLost, timerLock)
 	s.tell(in, note{kind: spec.EventRemoved, severity: spec.Info, message: "removed"})
 	delete(s.instances, in.view.ID)
 	delete(s.sockets, in.notify)
@@ -348,6 +327,9 @@ func (s *supervisor) expired(in *instance, kind timerKind, now time.Time) {
 	case timerReady:
 		s.unready(in, now)
 	case timerStop:
+		if in.phase == hooking {
+			in.blame = fmt.Sprintf("its before_start hook did not end within %s", in.hookTimeout())
+		}
 		s.step(in, evStopTimeout, now)
 	case timerStable:
 		s.step(in, evStable, now)
@@ -356,6 +338,8 @@ func (s *supervisor) expired(in *instance, kind timerKind, now time.Time) {
 		s.step(in, evUnresponsive, now)
 	case timerExit:
 		s.died(in, true, now)
+	case timerLock:
+		s.enqueue(in)
 	case timerLost:
 		s.tellLost(in, now)
 	}

@@ -39,6 +39,7 @@ type supervisor struct {
 	procs     map[uint64]*instance // by the token of the live process
 	sockets   map[uint64]*instance // by the token of the notify socket
 	queue     []*instance          // to be forked, in order
+	between   map[*instance]bool   // between two processes of a generation
 	timers    timerHeap
 	leases    leases
 
@@ -46,6 +47,8 @@ type supervisor struct {
 	orphans  chan struct{} // a child has died, known or not; capacity 1
 	sweepAt  time.Time     // zero if no sweep is due
 	retryAt  time.Time     // of the journal; zero unless it fails
+
+	unlimited string // why limits cannot be set here, once that was told
 
 	halt *halt // not nil once everything is to end
 	done chan struct{}
@@ -63,7 +66,7 @@ type halt struct {
 func newSupervisor(log hclog.Logger, k kernel, f *fence, j *journal, nonce func() string) *supervisor {
 	s := &supervisor{log: log, kern: k, journal: j, nonce: nonce, leases: leases{fence: f, verdicts: map[string]verdict{}},
 		instances: map[spec.InstanceID]*instance{}, procs: map[uint64]*instance{},
-		sockets: map[uint64]*instance{}, requests: make(chan func()),
+		sockets: map[uint64]*instance{}, between: map[*instance]bool{}, requests: make(chan func()),
 		orphans: make(chan struct{}, 1), done: make(chan struct{})}
 	j.table = s.entries
 	return s
@@ -184,7 +187,7 @@ func (s *supervisor) forkNext() {
 		s.queue[0] = nil
 		s.queue = s.queue[1:]
 		in.queued = false
-		if in.phase == pending && s.halt == nil && s.mayStart(in, time.Now()) {
+		if s.turn(in, time.Now()) {
 			batch = append(batch, in)
 		}
 	}
@@ -195,6 +198,9 @@ func (s *supervisor) forkNext() {
 
 // enqueue puts an instance into the queue of forks, once.
 func (s *supervisor) enqueue(in *instance) {
+	if in.phase.alive() {
+		s.between[in] = true
+	}
 	if !in.queued {
 		in.queued = true
 		s.queue = append(s.queue, in)
@@ -225,6 +231,7 @@ func (s *supervisor) planSweep(now time.Time) {
 // sweep reaps orphans. A known child that stands before them is handled as if
 // its own event had come.
 func (s *supervisor) sweep() {
+	s.tidy(time.Now())
 	byPID := make(map[int]uint64, len(s.procs))
 	for token, in := range s.procs {
 		byPID[in.proc.pid] = token

@@ -6,8 +6,9 @@ import "github.com/synergymesh/meshrun/spec"
 // than spec.Phase: there are three reasons to be stopping.
 type phase uint8
 
-// The phases. In starting, running, stopping, replacing, killing and ceding a
-// process is alive; in the others none is.
+// The phases. In hooking, starting, running, stopping, replacing, killing,
+// ceding and cleaning a generation is under way: one of its processes is alive,
+// or in the queue to be forked. In the others there is none.
 const (
 	pending   phase = iota // waits for its turn to be forked
 	starting               // forked, has not said READY=1 yet
@@ -21,6 +22,8 @@ const (
 	failed                 // given up
 	fenced                 // down until its lease is renewed
 	gone                   // forgotten
+	hooking                // its before_start hook runs, or has just ended well
+	cleaning               // ended by itself; its after_stop hook runs
 	numPhases
 )
 
@@ -46,6 +49,9 @@ const (
 	evCede                      // its lease was not renewed, and ends soon
 	evFence                     // its lease is over, or must not be started under
 	evGrant                     // its lease is renewed: it may be started
+	evHooking                   // its before_start hook was forked
+	evHooked                    // its before_start hook has ended well
+	evClean                     // what ran has ended, and its after_stop hook comes
 	numEvents
 )
 
@@ -98,6 +104,15 @@ func to(next phase, acts ...action) cell { return cell{next: next, acts: acts} }
 //	pending ──its turn, and the lease does not hold────────────────────────▲ │
 //	   ▲──────────────────────lease renewed, or another hash, epoch or lease─┘
 //
+// And of those with hooks (hook.go):
+//
+//	pending ──fork of before_start──▶ hooking ──ended well, fork──▶ starting, running
+//	                                     │ failed                           │ ended
+//	                                     └──────────────▶ cleaning ◀────────┘
+//	              (backoff, completed, failed) ◀──after_stop ended──┘
+//
+// stopping, replacing, killing and ceding last until after_stop has ended.
+//
 // Laws, each one tested: every place is filled; a start is queued only where
 // no process is alive or by the event that says it has ended; nothing leads
 // out of gone; what is removed never starts again by itself; whose lease is over
@@ -112,6 +127,22 @@ var table = [numPhases][numEvents]cell{
 		evRetry:   to(backoff, actWait),
 		evGiveUp:  to(failed),
 		evFence:   to(fenced),
+		evHooking: to(hooking),
+	}),
+	hooking: row(hooking, moves{
+		evReplace:     to(replacing, actAsk),
+		evRemove:      to(stopping, actAsk),
+		evHooked:      to(hooking, actQueue),
+		evForked:      to(starting),
+		evUp:          to(running),
+		evExpire:      to(killing, actAsk),
+		evStopTimeout: to(killing, actKill),
+		evClean:       to(cleaning, actQueue),
+		evRetry:       to(backoff, actWait),
+		evDone:        to(failed), // it was never up
+		evGiveUp:      to(failed),
+		evCede:        to(ceding, actAsk),
+		evFence:       to(ceding, actKill),
 	}),
 	starting: row(starting, moves{
 		evReplace:      to(replacing, actAsk),
@@ -120,6 +151,7 @@ var table = [numPhases][numEvents]cell{
 		evReadyTimeout: to(killing, actAsk),
 		evUnresponsive: to(killing, actKill),
 		evExpire:       to(killing, actAsk),
+		evClean:        to(cleaning, actQueue),
 		evRetry:        to(backoff, actWait),
 		evDone:         to(completed),
 		evGiveUp:       to(failed),
@@ -131,6 +163,7 @@ var table = [numPhases][numEvents]cell{
 		evRemove:       to(stopping, actAsk),
 		evUnresponsive: to(killing, actKill),
 		evExpire:       to(killing, actAsk),
+		evClean:        to(cleaning, actQueue),
 		evRetry:        to(backoff, actWait),
 		evDone:         to(completed),
 		evGiveUp:       to(failed),
@@ -140,6 +173,7 @@ var table = [numPhases][numEvents]cell{
 	}),
 	stopping: row(stopping, moves{
 		evReplace:     to(replacing), // removed and wanted again: it is ending already
+		evClean:       to(stopping, actQueue),
 		evRetry:       to(gone, actForget),
 		evDone:        to(gone, actForget),
 		evGiveUp:      to(gone, actForget),
@@ -148,6 +182,7 @@ var table = [numPhases][numEvents]cell{
 	}),
 	replacing: row(replacing, moves{
 		evRemove:      to(stopping),
+		evClean:       to(replacing, actQueue),
 		evRetry:       to(pending, actQueue),
 		evDone:        to(pending, actQueue),
 		evGiveUp:      to(pending, actQueue),
@@ -157,6 +192,7 @@ var table = [numPhases][numEvents]cell{
 	killing: row(killing, moves{
 		evReplace:     to(replacing),
 		evRemove:      to(stopping),
+		evClean:       to(killing, actQueue),
 		evRetry:       to(backoff, actWait),
 		evDone:        to(failed), // a duty not done is never a success
 		evGiveUp:      to(failed),
@@ -166,10 +202,20 @@ var table = [numPhases][numEvents]cell{
 	ceding: row(ceding, moves{
 		evReplace:     to(replacing),
 		evRemove:      to(stopping),
+		evClean:       to(ceding, actQueue),
 		evRetry:       to(fenced),
 		evDone:        to(fenced),
 		evGiveUp:      to(fenced),
 		evStopTimeout: to(ceding, actKill),
+		evFence:       to(ceding, actKill),
+	}),
+	cleaning: row(cleaning, moves{
+		evReplace:     to(replacing), // what ran has ended already
+		evRemove:      to(stopping),
+		evRetry:       to(backoff, actWait),
+		evDone:        to(completed),
+		evGiveUp:      to(failed),
+		evStopTimeout: to(cleaning, actKill),
 		evFence:       to(ceding, actKill),
 	}),
 	backoff: row(backoff, moves{
@@ -215,10 +261,10 @@ func Next(p phase, e event) (phase, []action) {
 	return c.next, c.acts
 }
 
-// alive reports whether a process exists in the phase.
+// alive reports whether a generation is under way in the phase.
 func (p phase) alive() bool {
 	switch p {
-	case starting, running, stopping, replacing, killing, ceding:
+	case hooking, starting, running, stopping, replacing, killing, ceding, cleaning:
 		return true
 	}
 	return false
@@ -231,11 +277,11 @@ func (p phase) judged() bool { return p != stopping && p != replacing && p != ce
 // public returns the phase as it is told.
 func (p phase) public() spec.Phase {
 	switch p {
-	case starting:
+	case hooking, starting:
 		return spec.PhaseStarting
 	case running:
 		return spec.PhaseRunning
-	case stopping, replacing, killing, ceding:
+	case stopping, replacing, killing, ceding, cleaning:
 		return spec.PhaseStopping
 	case backoff:
 		return spec.PhaseBackoff
@@ -249,7 +295,7 @@ func (p phase) public() spec.Phase {
 }
 
 var phaseNames = [numPhases]string{"pending", "starting", "running", "stopping", "replacing", "killing",
-	"ceding", "backoff", "completed", "failed", "fenced", "gone"}
+	"ceding", "backoff", "completed", "failed", "fenced", "gone", "hooking", "cleaning"}
 
 // String returns the phase's name: the form in which the journal keeps it.
 func (p phase) String() string { return phaseNames[p] }

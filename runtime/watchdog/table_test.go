@@ -24,15 +24,39 @@ func TestTableIsTotal(t *testing.T) {
 // ends are the events that say that no process of the generation is alive.
 var ends = []event{evRetry, evDone, evGiveUp}
 
+// passes are the events that say that a process of the generation has ended and
+// another one follows.
+var passes = []event{evHooked, evClean}
+
+func TestAGenerationGoesOnOnlyUntilItIsCleanedUp(t *testing.T) {
+	for p := range numPhases {
+		next, _ := Next(p, evClean)
+		switch {
+		case p == hooking || p == starting || p == running || p == cleaning:
+			if next != cleaning {
+				t.Errorf("%v: while after_stop runs it is %v", p, next)
+			}
+		case next != p:
+			t.Errorf("%v: while after_stop runs it is %v", p, next)
+		}
+		if next, _ := Next(p, evHooked); next != p {
+			t.Errorf("%v: a hook that ended well leads to %v", p, next)
+		}
+	}
+}
+
 func TestStartIsQueuedOnlyWhereNoProcessIsAlive(t *testing.T) {
 	for p := range numPhases {
 		for e := range numEvents {
 			next, acts := Next(p, e)
-			if slices.Contains(acts, actQueue) && p.alive() && !slices.Contains(ends, e) {
+			queued := slices.Contains(acts, actQueue)
+			if queued && p.alive() && !slices.Contains(ends, e) && !slices.Contains(passes, e) {
 				t.Errorf("%v × event %d queues a start beside a live process", p, e)
 			}
-			if slices.Contains(acts, actQueue) != (next == pending && p != pending) {
-				t.Errorf("%v × event %d: pending and not queued, or queued and not pending", p, e)
+			begins := next == pending && p != pending
+			goesOn := (e == evHooked && p == hooking) || (e == evClean && p.alive() && p != cleaning)
+			if queued != (begins || goesOn) {
+				t.Errorf("%v × event %d: has a process to be forked and is not queued, or the contrary", p, e)
 			}
 		}
 	}
@@ -67,43 +91,98 @@ func TestSignalsGoOnlyToLiveProcesses(t *testing.T) {
 	}
 }
 
+// life is an instance as the loop handles it, with processes that are counted.
+type life struct {
+	t             *rapid.T
+	p             phase
+	before, after bool // the hooks that it has
+	queued        bool
+	process       string // that lives: before, program, after, or none
+	dirty         bool   // something ran that was not cleaned up
+	removed       bool
+}
+
+func (l *life) step(e event) {
+	next, acts := Next(l.p, e)
+	l.p = next
+	if slices.Contains(acts, actQueue) {
+		if l.removed && next == pending {
+			l.t.Fatalf("%v: started again although removed", l.p)
+		}
+		l.queued = true
+	}
+}
+
+// turn does what the loop does when the instance's turn in the queue comes.
+func (l *life) turn() {
+	l.queued = false
+	switch {
+	case l.p == pending && l.dirty && l.after:
+		l.t.Fatalf("the next generation comes before after_stop")
+	case l.p == pending && l.before:
+		l.fork("before", evHooking)
+	case l.p == pending, l.p == hooking:
+		l.fork("program", rapid.SampledFrom([]event{evForked, evUp}).Draw(l.t, "fork"))
+	case l.p.alive() && l.after && l.dirty:
+		l.process, l.dirty = "after", false
+	case l.p.alive():
+		l.step(rapid.SampledFrom(ends).Draw(l.t, "judged"))
+	}
+}
+
+func (l *life) fork(process string, e event) {
+	if l.process != "" {
+		l.t.Fatalf("%s is forked beside %s in %v", process, l.process, l.p)
+	}
+	l.process, l.dirty = process, true
+	l.step(e)
+}
+
+// end ends the process that lives.
+func (l *life) end() {
+	was := l.process
+	l.process = ""
+	switch {
+	case was == "before" && l.p == hooking && rapid.Bool().Draw(l.t, "well"):
+		l.step(evHooked)
+	case was != "after" && l.after:
+		l.step(evClean)
+	default:
+		l.dirty = false
+		l.step(rapid.SampledFrom(ends).Draw(l.t, "end"))
+	}
+}
+
 // TestNeverTwoGenerations plays random events and counts processes as the loop
 // does: it forks what is queued, and only live processes end.
 func TestNeverTwoGenerations(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p, live, queued, removed := pending, 0, true, false
-		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+		l := &life{t: t, p: pending, queued: true, before: rapid.Bool().Draw(t, "before"), after: rapid.Bool().Draw(t, "after")}
+		for range rapid.IntRange(1, 80).Draw(t, "steps") {
 			e := event(rapid.IntRange(0, int(numEvents)-1).Draw(t, "event"))
 			switch {
-			case slices.Contains(ends, e):
-				if live == 0 {
-					continue
+			case slices.Contains(ends, e) || slices.Contains(passes, e):
+				if l.process != "" {
+					l.end()
 				}
-				live--
-			case e == evForked || e == evUp:
-				if !queued || p != pending {
-					continue
+			case e == evForked || e == evUp || e == evHooking:
+				if l.queued {
+					l.turn()
 				}
-				queued = false
-				live++
-			case e == evRemove:
-				removed = true
-			case e == evReplace && p != gone:
-				removed = false
-			}
-			next, acts := Next(p, e)
-			p = next
-			if slices.Contains(acts, actQueue) {
-				if removed {
-					t.Fatalf("%v: started again although removed", p)
+			default:
+				if e == evRemove {
+					l.removed = true
 				}
-				queued = true
+				if e == evReplace && l.p != gone {
+					l.removed = false
+				}
+				l.step(e)
 			}
-			if live > 1 {
-				t.Fatalf("two generations are alive in %v", p)
+			if (!l.p.alive() && l.process != "") || (l.p.alive() && l.process == "" && !l.queued) {
+				t.Fatalf("%v with process %q, queued %v", l.p, l.process, l.queued)
 			}
-			if p.alive() != (live == 1) {
-				t.Fatalf("%v with %d live processes", p, live)
+			if l.p == gone && l.dirty && l.after {
+				t.Fatalf("forgotten before after_stop")
 			}
 		}
 	})

@@ -18,6 +18,7 @@ const (
 	timerWatchdog                  // WATCHDOG=1 is overdue
 	timerExit                      // the exit code won't become readable
 	timerLost                      // dropped output may be told again
+	timerLock                      // the lock of the process before may be free
 	numTimers
 )
 

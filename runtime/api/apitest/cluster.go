@@ -13,6 +13,7 @@ import (
 type ClusterFuncs struct {
 	ClusterFunc         func(context.Context) (api.Cluster, error)
 	DrainFunc           func(context.Context, api.Drain) (api.Drained, error)
+	EndSessionFunc      func(context.Context, api.SessionEnd) error
 	SaveSnapshotFunc    func(context.Context, io.Writer) (int, error)
 	RestoreSnapshotFunc func(context.Context, io.Reader) (int, error)
 	RegisterEngineFunc  func(context.Context, spec.Engine) (api.EngineStatus, error)
@@ -34,6 +35,14 @@ func (b *ClusterFuncs) Drain(ctx context.Context, order api.Drain) (api.Drained,
 		return api.Drained{}, errUnexpected
 	}
 	return b.DrainFunc(ctx, order)
+}
+
+// EndSession calls EndSessionFunc.
+func (b *ClusterFuncs) EndSession(ctx context.Context, end api.SessionEnd) error {
+	if b.EndSessionFunc == nil {
+		return errUnexpected
+	}
+	return b.EndSessionFunc(ctx, end)
 }
 
 // SaveSnapshot calls SaveSnapshotFunc.

@@ -21,10 +21,12 @@ const (
 	// TTL is after which time a check turns critical that is not reported any
 	// more, as when the agent has died: the instances run on then, and an agent
 	// that is restarted must be back before anybody stops using them.
-	TTL = 30 * time.Second
-	// RefreshEvery is how often every check is reported. It is written nowhere
-	// as long as it is the same.
-	RefreshEvery = 10 * time.Second
+	// That the machine is gone Consul knows by itself, and within seconds.
+	TTL = 90 * time.Second
+	// RefreshEvery is how often every check is reported, each with a request of
+	// its own to the local Consul agent. It is written nowhere as long as it is
+	// the same.
+	RefreshEvery = 30 * time.Second
 	// Forget is after which time in a critical state a service is dropped: what
 	// a node leaves behind that never comes back. One that is wanted is listed
 	// again at once.
@@ -76,6 +78,10 @@ type Local interface {
 // meshrun-agent/<node>. Several agents may share one Consul agent.
 const instancePrefix = "meshrun/"
 
+// metaTTL makes what an agent of another version listed, with another TTL, be
+// listed anew.
+const metaTTL = "ttl"
+
 // Mine returns which IDs belong to a node: all others are never touched.
 func Mine(node string) func(id string) bool {
 	prefix := instancePrefix + node + "/"
@@ -112,7 +118,7 @@ func agentID(node string) string { return spec.AgentService + "/" + node }
 func OfAgent(node *spec.Node, check Check) Service {
 	s := Service{
 		ID: agentID(node.Name), Name: spec.AgentService,
-		Meta:  map[string]string{"node": node.Name, "version": node.Version},
+		Meta:  map[string]string{"node": node.Name, "version": node.Version, metaTTL: TTL.String()},
 		Check: Check{State: check.State, Output: bounded(check.Output)},
 	}
 	if host, port, err := net.SplitHostPort(node.Address); err == nil {
@@ -133,7 +139,7 @@ func OfInstances(node string, instances []spec.Instance) []Service {
 				ID: instancePrefix + node + "/" + inst.ID.String() + "/" + e.Name, Name: e.Name, Port: e.Port, Tags: e.Tags,
 				Meta: map[string]string{
 					"node": node, "job": inst.ID.Job, "process": inst.ID.Process, "shard": strconv.Itoa(inst.ID.Shard),
-					"version": strconv.FormatUint(inst.Version, 10),
+					"version": strconv.FormatUint(inst.Version, 10), metaTTL: TTL.String(),
 				},
 				Check: Check{State: e.State, Output: why(inst, e.State)},
 			})

@@ -135,7 +135,7 @@ func TestServicesTellWhatTheyAreOf(t *testing.T) {
 	endpoint := func(s spec.ServiceState) []spec.Endpoint {
 		return []spec.Endpoint{{Name: "web", Port: 80, Tags: []string{"v2"}, State: s}}
 	}
-	meta := map[string]string{"node": "n1", "job": "shop", "process": "web", "shard": "0", "version": "7"}
+	meta := map[string]string{"node": "n1", "job": "shop", "process": "web", "shard": "0", "version": "7", "ttl": TTL.String()}
 	for _, c := range []struct {
 		inst spec.Instance
 		want Check
@@ -158,7 +158,7 @@ func TestAnAgentIsListedAtItsAddress(t *testing.T) {
 	node := spec.Node{Name: "n1", Address: "10.0.0.1:7450", Version: "v1"}
 	want := Service{
 		ID: "meshrun-agent/n1", Name: "meshrun-agent", Address: "10.0.0.1", Port: 7450,
-		Meta: map[string]string{"node": "n1", "version": "v1"}, Check: Check{State: spec.ServicePassing},
+		Meta: map[string]string{"node": "n1", "version": "v1", "ttl": TTL.String()}, Check: Check{State: spec.ServicePassing},
 	}
 	if got := OfAgent(&node, want.Check); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -166,5 +166,20 @@ func TestAnAgentIsListedAtItsAddress(t *testing.T) {
 	node.Address, want.Address, want.Port = "", "", 0
 	if got := OfAgent(&node, want.Check); !reflect.DeepEqual(got, want) {
 		t.Errorf("on loopback only: got %+v, want %+v", got, want)
+	}
+}
+
+// An agent of another version expects its services to be reported at another
+// pace than this one does.
+func TestWhatWasListedWithAnotherTTLIsListedAnew(t *testing.T) {
+	node := spec.Node{Name: "n1"}
+	s := OfAgent(&node, Check{State: spec.ServicePassing})
+	old := s
+	old.Meta = map[string]string{"node": "n1", "version": ""}
+	if a := Diff([]Service{s}, byID(old), Mine("n1")); len(a.Register) != 1 {
+		t.Errorf("to be done: %+v", a)
+	}
+	if a := Diff([]Service{s}, byID(s), Mine("n1")); len(a.Register) != 0 {
+		t.Errorf("to be done though nothing has changed: %+v", a)
 	}
 }

@@ -29,16 +29,20 @@ type sessionBody struct {
 }
 
 // CreateSession starts a session on the node of the local Consul agent and
-// returns its ID. It ends when that node's serfHealth or one of
-// Options.SessionChecks turns critical, and can't be created while one is: that
-// is state.ErrUnavailable.
+// returns its ID. It ends when that node's serfHealth turns critical, and can't
+// be created while it is: that is state.ErrUnavailable.
+//
+// It depends on no check that the caller reports. While the Consul agent waits
+// for servers it does not hear, it takes no reports (1.20 holds its lock), so that
+// the check of a caller that lives turns critical, and ends its session when the
+// servers are heard again.
 func (s *Store) CreateSession(ctx context.Context, cfg state.SessionConfig) (string, error) {
 	if err := cfg.Check(); err != nil {
 		return "", err
 	}
 	body := sessionBody{
 		Name: namePrefix + cfg.Node + "/" + cfg.Name, LockDelay: cfg.LockDelay.String(), Behavior: cfg.Behavior,
-		NodeChecks: append([]string{serfHealth}, s.opts.SessionChecks...),
+		NodeChecks: []string{serfHealth},
 	}
 	if cfg.TTL > 0 {
 		body.TTL = cfg.TTL.String()

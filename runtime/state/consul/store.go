@@ -50,9 +50,6 @@ type Options struct {
 	// Prefix stands before every key in Consul, and is no part of the keys that
 	// callers see.
 	Prefix string
-	// SessionChecks are node checks of the local Consul agent, beside its
-	// serfHealth, that end every session when they turn critical.
-	SessionChecks []string
 	// Timeout ends a request that is not answered; 0 means DefaultTimeout.
 	Timeout time.Duration
 	// Wait is how long one blocking query lasts, at most ten minutes; 0 means
@@ -180,7 +177,7 @@ func (s *Store) list(ctx context.Context, prefix string, limit time.Duration, q 
 // more: reading one key is refused openly.
 func (s *Store) vouch(ctx context.Context, prefix string, n int, meta *api.QueryMeta) error {
 	if meta.ResultsFilteredByACLs {
-		return denied("Consul has left out keys that the token may not read", s.opts.Prefix)
+		return s.denied(ctx, "Consul has left out keys that the token may not read")
 	}
 	key := s.opts.Prefix + prefix
 	if n > 0 || key == "" || meta.DefaultACLPolicy != "deny" {

@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -269,44 +268,5 @@ func TestADeletionReturnsAnIndexOfItsOwn(t *testing.T) {
 	writers.Wait()
 	if got, _ := values(t, s, root); len(got) != others {
 		t.Errorf("left are %q", got)
-	}
-}
-
-func TestASessionEndsWithACheckThatItDependsOn(t *testing.T) {
-	t.Parallel()
-	check := rand.Text()
-	s := open(t, server, consul.Options{SessionChecks: []string{check}})
-	ctx := t.Context()
-	if _, err := s.CreateSession(ctx, state.SessionConfig{}); !errors.Is(err, state.ErrUnavailable) || !strings.Contains(err.Error(), check) {
-		t.Fatalf("without the check: got error %v, want ErrUnavailable that names it", err)
-	}
-	call := func(path string, in any) {
-		t.Helper()
-		if err := server.Call(ctx, http.MethodPut, path, in, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
-	call("/v1/agent/check/register", map[string]string{"ID": check, "Name": "meshrun agent", "TTL": "1h", "Status": "passing"})
-	defer server.Call(context.Background(), http.MethodPut, "/v1/agent/check/deregister/"+check, nil, nil)
-	var id string
-	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) { // the agent tells the catalog by and by
-		var err error
-		if id, err = s.CreateSession(ctx, state.SessionConfig{LockDelay: time.Minute}); err == nil {
-			break
-		}
-		if time.Since(start) > patience {
-			t.Fatal(err)
-		}
-	}
-	key := rand.Text()
-	index := put(t, s, state.Op{Kind: state.OpLock, Key: key, Session: id})
-	out := watch(ctx, s, key, index)
-	sleeps(t, out)
-	failed := time.Now()
-	call("/v1/agent/check/fail/"+check, nil)
-	wakes(t, out)
-	t.Logf("the lock was lost %v after the check failed", time.Since(failed))
-	if _, err := s.Session(ctx, id); !errors.Is(err, state.ErrSessionNotFound) {
-		t.Errorf("session: got error %v", err)
 	}
 }

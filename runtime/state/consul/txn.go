@@ -41,7 +41,7 @@ func (s *Store) Txn(ctx context.Context, ops ...state.Op) (uint64, error) {
 		return 0, fmt.Errorf("do transaction: %w", err)
 	}
 	if !ok {
-		return 0, s.failed(ops, resp.Errors)
+		return 0, s.failed(ctx, ops, resp.Errors)
 	}
 	return highest(resp.Results), nil
 }
@@ -99,11 +99,11 @@ func highest(results api.TxnResults) uint64 {
 
 // failed returns which operations failed. Consul reports a missing right, too,
 // as the failure of an operation.
-func (s *Store) failed(ops []state.Op, errs api.TxnErrors) error {
+func (s *Store) failed(ctx context.Context, ops []state.Op, errs api.TxnErrors) error {
 	var failures []state.OpFailure
 	for _, e := range errs {
 		if strings.Contains(e.What, "Permission denied") {
-			return fmt.Errorf("do transaction: %w", denied(e.What, s.opts.Prefix))
+			return fmt.Errorf("do transaction: %w", s.denied(ctx, e.What))
 		}
 		if e.OpIndex < 0 || e.OpIndex >= len(ops) {
 			return fmt.Errorf("do transaction: %w: Consul says of operation %d: %s", state.ErrUnavailable, e.OpIndex, e.What)

@@ -27,6 +27,8 @@ const earlyPause = 200 * time.Millisecond
 // said; or after a restored backup, which the caller is told. A query that was
 // under way when a backup was restored returns at once with what was there
 // before, so one that returns early without progress is followed by a plain read.
+// So is one that goes back: a leader that has just been started answers before it
+// has caught up, unless it is asked to make sure.
 func (s *Store) Watch(ctx context.Context, prefix string, after uint64) ([]state.Entry, uint64, error) {
 	if err := state.CheckPrefix(prefix); err != nil {
 		return nil, 0, fmt.Errorf("watch %s: %w", prefix, err)
@@ -40,6 +42,10 @@ func (s *Store) Watch(ctx context.Context, prefix string, after uint64) ([]state
 		entries, next, err := s.list(ctx, prefix, limit, q)
 		if err != nil {
 			return nil, 0, fmt.Errorf("watch %s: %w", prefix, err)
+		}
+		if next < q.WaitIndex {
+			index = 0
+			continue
 		}
 		found := digest(entries)
 		changed := next != after

@@ -162,8 +162,12 @@ func TestAWatchSleepsThroughWhatIsNoChange(t *testing.T) {
 			asked:   []string{"9", "9", "9"}, want: seen{values: []string{"k=b"}, index: 12},
 		},
 		"a deletion is forgotten": {
-			answers: []string{"20 k=a@9", "9 k=a@9", "25 k=b@25"},
-			asked:   []string{"20", "9"}, want: seen{values: []string{"k=b"}, index: 25},
+			answers: []string{"20 k=a@9", "9 k=a@9", "9 k=a@9", "25 k=b@25"},
+			asked:   []string{"20", "", "9"}, want: seen{values: []string{"k=b"}, index: 25},
+		},
+		"a leader that has not caught up": {
+			answers: []string{"20 k=b@20", "9 k=a@9", "20 k=b@20", "25 k=c@25"},
+			asked:   []string{"20", "", "20"}, want: seen{values: []string{"k=c"}, index: 25},
 		},
 		"something else changed beside an empty prefix": {
 			answers: []string{"20", "21", "22", "23 k=a@23"},

@@ -3,6 +3,7 @@ package follow
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -75,15 +76,17 @@ type Role struct {
 	nodes  *View[spec.Node] // the loop's
 	claims claims           // the loop's
 	poke   chan struct{}
+	turned chan struct{} // term is another one
 
-	mu      sync.Mutex // guards both below
+	mu      sync.Mutex // guards all below
 	session string     // that Act is under way with; "" if it isn't
 	end     context.CancelCauseFunc
+	term    *Term // the last
 }
 
 // NewRole returns a role that does nothing until Run is called.
 func NewRole(cfg RoleConfig) *Role {
-	r := &Role{cfg: cfg, nodes: NewView[spec.Node](state.NodesPrefix), poke: make(chan struct{}, 1)}
+	r := &Role{cfg: cfg, nodes: NewView[spec.Node](state.NodesPrefix), poke: make(chan struct{}, 1), turned: make(chan struct{}, 1), term: &Term{}}
 	r.claims = claims{cfg: &r.cfg, poke: r.wake}
 	return r
 }
@@ -98,6 +101,35 @@ func (r *Role) Run(ctx context.Context) error {
 	err := Loop(ctx, r.cfg.Store, prefixes, r.poke, r.cfg.Logger, r.step)
 	r.claims.end()
 	return err
+}
+
+// Holds reports whether this node holds a lock of the role, and may have it, as
+// of the last step. It may be called by anybody, and proves nothing: every write
+// checks its lock.
+func (r *Role) Holds(lock string) bool {
+	now := r.cfg.Session()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return now != "" && r.term.Session == now && r.term.Locks[lock] != 0
+}
+
+// Turned is ready when the answers of Holds may be others. It is for one
+// receiver.
+func (r *Role) Turned() <-chan struct{} { return r.turned }
+
+// note makes a term what Holds goes by.
+func (r *Role) note(term *Term) {
+	r.mu.Lock()
+	same := maps.Equal(r.term.Locks, term.Locks) && (r.term.Session == term.Session || len(term.Locks) == 0)
+	r.term = term
+	r.mu.Unlock()
+	if same {
+		return
+	}
+	select {
+	case r.turned <- struct{}{}:
+	default:
+	}
 }
 
 // Refresh tells the role that Session may have changed. It doesn't block.
@@ -129,6 +161,7 @@ func (r *Role) step(ctx context.Context, updates []Update) (time.Time, error) {
 	}
 	retry := r.claims.settle(ctx, r.allNodes(), time.Now())
 	term := r.claims.term()
+	r.note(term)
 	if len(term.Locks) == 0 || ctx.Err() != nil {
 		return retry, nil
 	}

@@ -9,7 +9,8 @@ import (
 	"github.com/synergymesh/meshrun/runtime/state"
 )
 
-// maxAnswers bounds how many prefixes' last answers are remembered.
+// maxAnswers bounds how many prefixes' last answers are remembered, and of how
+// many it would be noticed that they were put back.
 const maxAnswers = 16
 
 // errSuperseded: a query was replaced by one that asks from further back.
@@ -21,17 +22,26 @@ var errSuperseded = errors.New("superseded")
 // while somebody waits for it; it ends with the context of none of them in
 // particular, and carries none of their values. Everything else is the store's
 // own, Close too, which also ends the queries.
-func Share(store state.Store) state.Store {
-	return &shared{Store: store, queries: map[string]*query{}, answers: map[string]*answer{}}
+//
+// PutBack, if it isn't nil, is called when an answer shows that the store was
+// put back to an earlier state, before anybody has that answer. It must not
+// block, and may be called several times for one restoration.
+func Share(store state.Store, putBack func()) state.Store {
+	if putBack == nil {
+		putBack = func() {}
+	}
+	return &shared{Store: store, putBack: putBack, queries: map[string]*query{}, answers: map[string]*answer{}, past: past{}}
 }
 
 type shared struct {
 	state.Store
+	putBack func()
 	running sync.WaitGroup // queries
 
 	mu      sync.Mutex // guards all below, and the waiters of each query
 	queries map[string]*query
 	answers map[string]*answer // the last of each prefix, for who was busy when it came
+	past    past
 	closed  bool
 }
 
@@ -58,9 +68,11 @@ type answer struct {
 // neither they nor their values may be changed.
 func (s *shared) Watch(ctx context.Context, prefix string, after uint64) ([]state.Entry, uint64, error) {
 	if after == 0 { // it doesn't block, so there is nothing to share
+		before := s.before(prefix)
 		entries, index, err := s.Store.Watch(ctx, prefix, 0)
 		if err == nil {
 			s.forget(prefix, index)
+			s.judge(prefix, before, answer{entries: entries, index: index})
 		}
 		return entries, index, err
 	}
@@ -119,9 +131,13 @@ func (s *shared) start(prefix string, after uint64) *query {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	q := &query{prefix: prefix, after: after, cancel: cancel, done: make(chan struct{})}
 	s.queries[prefix] = q
+	before := s.past[prefix]
 	s.running.Go(func() {
 		defer cancel(nil)
 		entries, index, err := s.Store.Watch(ctx, prefix, after)
+		if err == nil {
+			s.judge(prefix, before, answer{after: after, entries: entries, index: index})
+		}
 		if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
 			err = cause // superseded, or closed
 		}

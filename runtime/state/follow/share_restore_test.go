@@ -22,7 +22,7 @@ func TestASharedWatchTellsThatTheStoreWasPutBack(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		updates := make(chan follow.Update)
-		go follow.Watch(ctx, follow.Share(store), prefix, updates, hclog.NewNullLogger())
+		go follow.Watch(ctx, follow.Share(store, nil), prefix, updates, hclog.NewNullLogger())
 		<-updates
 		select {
 		case u := <-updates:

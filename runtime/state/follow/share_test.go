@@ -16,7 +16,7 @@ import (
 
 func TestASharedStoreKeepsTheContract(t *testing.T) {
 	statetest.Run(t, func(t *testing.T) state.Store {
-		s := follow.Share(local.OpenMemory(local.Options{}))
+		s := follow.Share(local.OpenMemory(local.Options{}), nil)
 		t.Cleanup(func() { s.Close() })
 		return s
 	}, statetest.Options{Virtual: true})
@@ -57,7 +57,7 @@ func (c *counter) counts() (asked, now int) {
 // shareOf returns a shared store and what counts its queries.
 func shareOf(t *testing.T) (state.Store, *counter) {
 	c := &counter{Store: local.OpenMemory(local.Options{})}
-	s := follow.Share(c)
+	s := follow.Share(c, nil)
 	t.Cleanup(func() { s.Close() })
 	return s, c
 }

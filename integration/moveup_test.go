@@ -1,0 +1,92 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/synergymesh/meshrun/runtime/state/consul/consultest"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// A machine that outgrows its embedded store takes its jobs to Consul, and its
+// processes do not notice.
+func TestAMachineMovesUpToConsulAndItsProcessesGoOn(t *testing.T) {
+	t.Parallel()
+	c, err := consultest.Start(t.Context(), consultest.Options{Config: "connect { enabled = true }"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Kill)
+	n := newNode(t)
+	config := n.write("agent.hcl", "node = \"n1\"\n")
+	n.start("-config", config)
+	n.apply(`job "web" {
+  process "app" {
+    command = ["sleep", "1000"]
+    shards  = 3
+  }
+  process "only" {
+    command   = ["sleep", "1001"]
+    exclusive = true
+    stop {
+      timeout = "1s"
+    }
+  }
+}
+`)
+	plain := map[string]int{}
+	for i := range 3 {
+		id := fmt.Sprintf("web/app/%d", i)
+		plain[id] = n.waitPhase(id, spec.PhaseRunning).PID
+	}
+	only := n.waitPhase("web/only/0", spec.PhaseRunning).PID
+	agent := n.status().Agent.PID
+	saved := filepath.Join(n.dir, "state.snapshot")
+	n.must("snapshot", "save", saved)
+
+	n.write("agent.hcl", fmt.Sprintf("node = \"n1\"\nconsul { address = %q }\npeers { listen = \"127.0.0.1:0\" }\n", c.Address()))
+	n.must("upgrade")
+	eventually(t, 20*time.Second, "the agent has seen that the new store is empty", func() error {
+		s, err := n.tryStatus()
+		if err != nil || s.Agent.PID == agent {
+			return fmt.Errorf("the agent is still %d: %w", s.Agent.PID, err)
+		}
+		if log, err := os.ReadFile(filepath.Join(n.data, "logs", "meshrun", "agent", "0", "current.log")); err != nil ||
+			!strings.Contains(string(log), "the store has never had a job") {
+			return fmt.Errorf("it has not said so: %w", err)
+		}
+		return nil
+	})
+	if out := n.must("status"); !strings.Contains(out, "what runs is left as it is") {
+		t.Errorf("status does not say what becomes of it:\n%s", out)
+	}
+	n.must("snapshot", "restore", saved)
+	for id, pid := range plain {
+		if i := n.waitPhase(id, spec.PhaseRunning); i.PID != pid {
+			t.Errorf("%s was pid %d, now %d", id, pid, i.PID)
+		}
+	}
+	// What was started without a lock and a lease is started once more with them.
+	eventually(t, 30*time.Second, "the exclusive one runs under a lease", func() error {
+		i, err := n.instance("web/only/0")
+		if err == nil && (i.PID == only || i.Phase != spec.PhaseRunning) {
+			err = fmt.Errorf("it is %s with pid %d", i.Phase, i.PID)
+		}
+		return err
+	})
+	if alive(only) {
+		t.Error("the exclusive one runs twice")
+	}
+	for id, pid := range plain {
+		if !alive(pid) {
+			t.Errorf("%s with pid %d has ended", id, pid)
+		}
+	}
+	if r := n.run("plan", filepath.Join(n.dir, "job.hcl")); r.code != 0 {
+		t.Errorf("there is something to do: %s", r.stdout)
+	}
+}

@@ -1,0 +1,71 @@
+package plan_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/synergymesh/meshrun/runtime/plan"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+func dependent(name string, on ...spec.Dependency) spec.Process {
+	p := process(name, 1)
+	p.DependsOn = on
+	return p
+}
+
+func stored(jobs ...*spec.Job) plan.Snapshot {
+	s := plan.Snapshot{Nodes: []spec.Node{{Name: "a"}}, Jobs: map[string]plan.Stored[spec.JobVersion]{}}
+	for _, j := range jobs {
+		s.Jobs[j.Name] = plan.Stored[spec.JobVersion]{Value: spec.JobVersion{Version: 1, Job: *j}, Index: 1}
+	}
+	return s
+}
+
+func TestAPlanRefusesACircleAcrossJobs(t *testing.T) {
+	web := job("shop", dependent("web", spec.DefaultDependency("store/redis")))
+	redis := job("store", dependent("redis", spec.DefaultDependency("shop/web")))
+	const told = "shop/web → store/redis → shop/web"
+	for name, test := range map[string]struct {
+		s      plan.Snapshot
+		wanted []plan.Wanted
+		fails  bool
+	}{
+		"with a job that is there": {stored(web), []plan.Wanted{{Job: "store", Apply: redis}}, true},
+		"both at once":             {stored(), []plan.Wanted{{Job: "store", Apply: redis}, {Job: "shop", Apply: web}}, true},
+		"mended":                   {stored(web, redis), []plan.Wanted{{Job: "store", Apply: job("store", process("redis", 1))}}, false},
+		"taken away":               {stored(web, redis), []plan.Wanted{{Job: "store", Remove: true}}, false},
+		"stopped":                  {stored(web, redis), []plan.Wanted{{Job: "store", Orders: []plan.Order{{Op: spec.OpStop, Shard: -1}}}}, false},
+		"somebody else's":          {stored(web, redis), []plan.Wanted{{Job: "k", Apply: job("k", process("p", 1))}}, false},
+	} {
+		_, err := plan.Compute(test.s, test.wanted, noon)
+		if test.fails != (err != nil) || err != nil && (!errors.Is(err, plan.ErrInvalid) || !strings.Contains(err.Error(), told)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAPlanWarnsOfWhatNoJobHas(t *testing.T) {
+	shop := job("shop", dependent("web", spec.DefaultDependency("store/redis")))
+	for name, test := range map[string]struct {
+		s      plan.Snapshot
+		wanted []plan.Wanted
+		warns  []string
+	}{
+		"it is there":    {stored(job("store", process("redis", 1))), []plan.Wanted{{Job: "shop", Apply: shop}}, nil},
+		"it comes along": {stored(), []plan.Wanted{{Job: "shop", Apply: shop}, {Job: "store", Apply: job("store", process("redis", 1))}}, nil},
+		"no job":         {stored(), []plan.Wanted{{Job: "shop", Apply: shop}}, []string{`job "shop": process "web": depends_on.store/redis: There is no job "store": "web" waits until it is applied.`}},
+		"misspelt": {stored(job("store", process("redsi", 1))), []plan.Wanted{{Job: "shop", Apply: shop}},
+			[]string{`job "shop": process "web": depends_on.store/redis: Job "store" has no process "redis": "web" waits until it has. Its processes are redsi. Did you mean "store/redsi"?`}},
+		"it goes": {stored(shop, job("store", process("redis", 1))), []plan.Wanted{{Job: "store", Remove: true}},
+			[]string{`job "shop": process "web": depends_on.store/redis: There is no job "store": "web" waits until it is applied.`}},
+		"nothing to do with it": {stored(shop), []plan.Wanted{{Job: "k", Apply: job("k", process("p", 1))}}, nil},
+	} {
+		p, err := plan.Compute(test.s, test.wanted, noon)
+		if err != nil || !slices.Equal(p.Warnings, test.warns) {
+			t.Errorf("%s: warned %q, %v", name, p.Warnings, err)
+		}
+	}
+}

@@ -1,0 +1,227 @@
+package cgroup
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// ErrUnavailable: limits cannot be set here at all, or not all kinds of them.
+// What it says is true of every instance, and ends with what to do.
+var ErrUnavailable = errors.New("no limits can be set here")
+
+// Tree is where the groups of one watchdog are. Its methods are for one
+// goroutine; those of its groups say for whom they are.
+type Tree struct {
+	name string // of its directory in each hierarchy
+	file string // remembers where that is
+	uid  int
+
+	hierarchies []hierarchy
+	opened      bool
+	missing     map[string]error // why controllers are not here
+
+	// What a test may replace.
+	proc         string
+	mkdir, rmdir func(path string) error
+	delegated    func(dir string) bool
+}
+
+// NewTree returns the tree of the watchdog of that id, which is remembered in a
+// file. It does no I/O: nobody who needs no groups pays for them.
+func NewTree(id, file string) *Tree {
+	return &Tree{name: "meshrun-" + id[:min(len(id), 16)], file: file, uid: os.Geteuid(), proc: "/proc", delegated: isDelegated,
+		mkdir: func(path string) error { return os.Mkdir(path, 0o755) }, rmdir: removeDir}
+}
+
+func removeDir(path string) error {
+	err := os.Remove(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Resume goes on with the groups that a predecessor left, if there are any.
+func (t *Tree) Resume() error {
+	b, err := os.ReadFile(t.file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find cgroups that were left: %w", err)
+	}
+	var left []hierarchy
+	if err := json.Unmarshal(b, &left); err != nil {
+		return fmt.Errorf("find cgroups that were left: read %s: %w: remove it", t.file, err)
+	}
+	for _, h := range left {
+		if !exists(h.Dir) {
+			return nil // of another boot, say: they are made where they belong now
+		}
+	}
+	return t.resume(left)
+}
+
+// resume takes hierarchies over, and learns where this process lives in them.
+func (t *Tree) resume(hs []hierarchy) error {
+	mounts, err := t.mounts()
+	if err != nil {
+		return err
+	}
+	for i := range hs {
+		for _, m := range mounts {
+			if !hs[i].V2 && !m.v2 && strings.HasPrefix(hs[i].Dir, m.point+"/") {
+				hs[i].home = m.own
+			}
+		}
+		if !hs[i].V2 && hs[i].home == "" {
+			return fmt.Errorf("find cgroups that were left: %s is in no mounted hierarchy", hs[i].Dir)
+		}
+	}
+	t.hierarchies, t.opened = hs, true
+	return nil
+}
+
+func (t *Tree) mounts() ([]mount, error) {
+	var text [2]string
+	for i, name := range [...]string{"mountinfo", "cgroup"} {
+		b, err := os.ReadFile(filepath.Join(t.proc, "self", name))
+		if err != nil {
+			return nil, fmt.Errorf("find cgroups: %w", err)
+		}
+		text[i] = string(b)
+	}
+	return findMounts(text[0], text[1]), nil
+}
+
+// begin makes the tree, once.
+func (t *Tree) begin() error {
+	if t.opened {
+		return nil
+	}
+	mounts, err := t.mounts()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	found, err := t.place(mounts)
+	if err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(found, "", "  ")
+	if err == nil {
+		err = os.WriteFile(t.file, append(b, '\n'), 0o600)
+	}
+	if err != nil {
+		// Without it a successor would not find what is in them.
+		t.abandon(found)
+		return fmt.Errorf("%w: remember where the cgroups are: %w", ErrUnavailable, err)
+	}
+	t.hierarchies, t.opened = found, true
+	return nil
+}
+
+// Name returns the name of the group of one generation of an instance.
+func Name(id spec.InstanceID, generation uint64) string {
+	name := fmt.Sprintf("%s.%s.%d.%d", id.Job, id.Process, id.Shard, generation)
+	if plain.MatchString(name) && len(name) <= maxName {
+		return name
+	}
+	sum := sha256.Sum256([]byte(id.String()))
+	return fmt.Sprintf("%x.%d", sum[:16], generation)
+}
+
+// What a directory may be called, so that two instances never have one name.
+// The usual names of jobs and processes have no dots.
+var plain = regexp.MustCompile(`^[a-zA-Z0-9_-]+\.[a-zA-Z0-9_-]+\.[0-9]+\.[0-9]+$`)
+
+const maxName = 200
+
+// Make makes an empty group, and the tree if need be. It wraps ErrUnavailable if
+// that cannot be done here.
+func (t *Tree) Make(name string) (*Group, error) {
+	if err := t.begin(); err != nil {
+		return nil, err
+	}
+	g := t.group(name)
+	for _, h := range t.hierarchies {
+		err := t.makeDir(filepath.Join(h.Dir, name))
+		if errors.Is(err, os.ErrNotExist) { // somebody has removed the tree
+			if err = t.makeDir(h.Dir); err == nil && h.V2 {
+				err = t.enable(h.Dir, h.Controllers)
+			}
+			if err == nil {
+				err = t.makeDir(filepath.Join(h.Dir, name))
+			}
+		}
+		if err != nil {
+			return nil, errors.Join(err, g.Remove())
+		}
+	}
+	return g, nil
+}
+
+// Find returns a group that is there, in one hierarchy at least; else nil.
+func (t *Tree) Find(name string) *Group {
+	for _, h := range t.hierarchies {
+		if exists(filepath.Join(h.Dir, name)) {
+			return t.group(name)
+		}
+	}
+	return nil
+}
+
+// Of returns the group that a process is in; nil if it is in none of these.
+func (t *Tree) Of(pid int) *Group {
+	if len(t.hierarchies) == 0 {
+		return nil
+	}
+	b, err := os.ReadFile(filepath.Join(t.proc, fmt.Sprint(pid), "cgroup"))
+	if err != nil {
+		return nil
+	}
+	for l := range strings.Lines(string(b)) {
+		dir, name := filepath.Split(strings.TrimSuffix(l, "\n"))
+		if strings.HasSuffix(dir, "/"+t.name+"/") {
+			return t.Find(name)
+		}
+	}
+	return nil
+}
+
+// Groups returns all that are there.
+func (t *Tree) Groups() ([]*Group, error) {
+	names := map[string]bool{}
+	for _, h := range t.hierarchies {
+		entries, err := os.ReadDir(h.Dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("list cgroups: %w", err)
+		}
+		for _, e := range entries {
+			if e.IsDir() && e.Name() != mainGroup {
+				names[e.Name()] = true
+			}
+		}
+	}
+	groups := make([]*Group, 0, len(names))
+	for name := range names {
+		groups = append(groups, t.group(name))
+	}
+	slices.SortFunc(groups, func(a, b *Group) int { return strings.Compare(a.name, b.name) })
+	return groups, nil
+}
+
+// Close removes what is empty. Groups that somebody lives in stay for a successor.
+func (t *Tree) Close() { t.abandon(t.hierarchies) }
+
+func (t *Tree) group(name string) *Group {
+	return &Group{tree: t, name: name, hierarchies: t.hierarchies}
+}

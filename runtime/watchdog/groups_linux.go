@@ -1,0 +1,255 @@
+package watchdog
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/synergymesh/meshrun/runtime/watchdog/cgroup"
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// groups are the cgroups of instances that have limits. The others have none: a
+// thousand cgroups cost the kernel more than a thousand processes need.
+type groups struct {
+	tree     *cgroup.Tree
+	prepared map[spec.InstanceID]*cgroup.Group // for starts that are under way
+	live     map[string]bool                   // names of those of live processes
+	left     []*cgroup.Group                   // to be removed once they are empty
+}
+
+func newGroups(id, file string) groups {
+	return groups{tree: cgroup.NewTree(id, file), prepared: map[spec.InstanceID]*cgroup.Group{}, live: map[string]bool{}}
+}
+
+// Limit makes a launch's limits hold.
+func (k *linuxKernel) Limit(l *spec.Launch, p *process, m marks) error {
+	name := cgroup.Name(l.ID, m.generation)
+	if p == nil {
+		return k.prepareGroup(l, name)
+	}
+	g := p.group.Load()
+	if g == nil { // where the process is counts, not where it should be
+		if g = k.groups.tree.Of(p.pid); g == nil {
+			g = k.groups.tree.Find(name)
+		}
+	}
+	if g != nil {
+		k.groups.hold(p, g)
+		return g.Limit(l.Resources)
+	}
+	if l.Resources == nil {
+		return nil
+	}
+	g, err := k.groups.tree.Make(name)
+	if err != nil {
+		return err
+	}
+	k.groups.hold(p, g)
+	return errors.Join(g.Limit(l.Resources), k.moveIn(g, p, m))
+}
+
+// prepareGroup makes the group that the next generation is born in.
+func (k *linuxKernel) prepareGroup(l *spec.Launch, name string) error {
+	if l.Resources == nil {
+		return nil
+	}
+	g, err := k.groups.tree.Make(name)
+	if err != nil {
+		return err
+	}
+	k.groups.prepared[l.ID] = g
+	return g.Limit(l.Resources)
+}
+
+func (gs *groups) hold(p *process, g *cgroup.Group) {
+	p.group.Store(g)
+	gs.live[g.Name()] = true
+}
+
+// settleGroup gives a fresh process the group that was prepared for it; without
+// a process the group is removed.
+func (k *linuxKernel) settleGroup(st start, p *process, joined bool) {
+	g := k.groups.prepared[st.launch.ID]
+	if g == nil {
+		return
+	}
+	delete(k.groups.prepared, st.launch.ID)
+	if p == nil {
+		k.groups.left = append(k.groups.left, g)
+		return
+	}
+	k.groups.hold(p, g)
+	if !joined {
+		if err := k.moveIn(g, p, st.marks); err != nil {
+			k.log.Warn("cannot limit all of an instance", "instance", st.launch.ID.String(), "error", err)
+		}
+	}
+}
+
+// moveRounds bounds how often processes are looked for that were forked while
+// others were moved.
+const moveRounds = 16
+
+// moveIn moves a live process and all that it has started into a group. Memory
+// that they have already stays on the account of where they come from.
+func (k *linuxKernel) moveIn(g *cgroup.Group, p *process, m marks) error {
+	moved := map[int]bool{}
+	for range moveRounds {
+		fresh := false
+		for _, pid := range k.belonging(p, m) {
+			if moved[pid] {
+				continue
+			}
+			moved[pid], fresh = true, true
+			if err := g.Add(pid); err != nil {
+				return err
+			}
+		}
+		if !fresh {
+			break
+		}
+	}
+	return nil
+}
+
+// belonging returns a process and those of its session or with its marks.
+func (k *linuxKernel) belonging(p *process, m marks) []int {
+	pids := []int{p.pid}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		k.log.Error("cannot list processes: only the main one is limited", "pid", p.pid, "error", err)
+		return pids
+	}
+	self := os.Getpid()
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == p.pid || pid == self {
+			continue
+		}
+		st, err := readStat(pid)
+		if err != nil || st.state == 'Z' || st.state == 'X' {
+			continue
+		}
+		own := st.session == p.session
+		if !own {
+			found := readMarks(pid)
+			own = found[envWatchdog] == k.id && found[envGeneration] == markGeneration(m)
+		}
+		if own {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// shellKilled is how a shell tells that what it waited for was killed by SIGKILL.
+const shellKilled = 128 + int(unix.SIGKILL)
+
+// leaveGroup gives up the group of a process that has ended; all that is in it
+// was killed. It reports whether the end was want of memory.
+func (k *linuxKernel) leaveGroup(p *process, exit spec.Exit) bool {
+	g := p.group.Load()
+	if g == nil {
+		return false
+	}
+	killed := exit.Signal == "SIGKILL" || exit.Code == shellKilled
+	oom := killed && g.OOMKills() > 0
+	delete(k.groups.live, g.Name())
+	k.groups.left = append(k.groups.left, g)
+	return oom
+}
+
+// Reclaim ends what is left in cgroups that are nobody's.
+func (k *linuxKernel) Reclaim() map[string]int {
+	all, err := k.groups.tree.Groups()
+	if err != nil {
+		k.log.Warn("cannot look for cgroups that were left", "error", err)
+	}
+	killed := map[string]int{}
+	for _, g := range all {
+		if k.groups.live[g.Name()] {
+			continue
+		}
+		killed[g.Name()] = len(g.PIDs())
+		if err := g.Kill(); err != nil {
+			k.log.Warn("cannot end what was left in a cgroup", "error", err)
+		}
+		k.groups.left = append(k.groups.left, g)
+	}
+	return killed
+}
+
+// Tidy removes the groups of what has ended. A process that was killed may take
+// a moment to be gone.
+func (k *linuxKernel) Tidy() bool {
+	var busy []*cgroup.Group
+	for _, g := range k.groups.left {
+		err := g.Remove()
+		if errors.Is(err, unix.EBUSY) {
+			busy = append(busy, g)
+			err = g.Kill()
+		}
+		if err != nil {
+			k.log.Warn("cannot remove the cgroup of an instance that has ended", "error", err)
+		}
+	}
+	k.groups.left = busy
+	return len(busy) == 0
+}
+
+// The wait for killed processes when everything ends.
+const (
+	tidyGrace = time.Second
+	tidyPoll  = 5 * time.Millisecond
+)
+
+// closeGroups removes what can be removed.
+func (k *linuxKernel) closeGroups() {
+	for deadline := time.Now().Add(tidyGrace); !k.Tidy() && time.Now().Before(deadline); {
+		time.Sleep(tidyPoll)
+	}
+	k.groups.tree.Close()
+}
+
+// within has fork run on the thread in such a way that what it forks is born in
+// a group; nil for none. It reports whether it was: an old kernel, or a filter
+// of system calls, may know no way.
+func (s *spawner) within(g *cgroup.Group, into func(fd int), fork func() error) (joined bool, err error) {
+	if s.astray != nil { // else it would take somebody else with it
+		if err := s.astray.Leave(); err != nil {
+			return false, err
+		}
+		s.astray = nil
+	}
+	if g == nil {
+		return false, fork()
+	}
+	defer func() {
+		if g.Leave() != nil {
+			s.astray = g
+		}
+	}()
+	if err := g.Enter(); err != nil {
+		return false, err
+	}
+	dir := g.Unified()
+	if dir == "" {
+		return true, fork()
+	}
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, fmt.Errorf("open cgroup %s: %w", dir, err)
+	}
+	defer unix.Close(fd)
+	into(fd)
+	if err = fork(); errors.Is(err, unix.ENOSYS) {
+		into(-1)
+		return false, fork()
+	}
+	return err == nil, err
+}

@@ -1,0 +1,195 @@
+package watchdog
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// A generation is up to three processes, one after the other: before_start, the
+// program, and after_stop. Each is forked from the queue, carries a mark of its
+// own, is journalled and adopted like any other, and lives under the lease and
+// the lock of its instance. after_stop runs at the end of every generation of
+// which anything ran, be it before_start alone; a process that is asked to end
+// is in its phase until after_stop has ended as well, so that nobody takes the
+// instance for gone before that.
+//
+// Which process the queue forks follows from the phase alone: in pending the
+// first of a new generation, in hooking the program, and in every other phase of
+// a generation under way after_stop.
+
+// hookOf returns a launch's hook; nil if it has none of that time.
+func hookOf(l *spec.Launch, when spec.HookTime) *spec.LaunchHook {
+	for i := range l.Hooks {
+		if l.Hooks[i].When == when {
+			return &l.Hooks[i]
+		}
+	}
+	return nil
+}
+
+// ran is the launch that the present generation was started from.
+func (in *instance) ran() *spec.Launch {
+	if in.old != nil {
+		return in.old
+	}
+	return in.launch
+}
+
+// cleanup is the hook that runs once the present generation has ended.
+func (in *instance) cleanup() *spec.LaunchHook { return hookOf(in.ran(), spec.HookAfterStop) }
+
+// hookTimeout is how long the hook that runs may take.
+func (in *instance) hookTimeout() time.Duration {
+	if h := hookOf(in.ran(), in.hook); h != nil {
+		return h.Timeout.Std()
+	}
+	return spec.DefaultHook(in.hook).Timeout.Std()
+}
+
+// endTimeout is how long the end of what is alive may take.
+func (in *instance) endTimeout() time.Duration {
+	if in.phase == hooking || in.phase == cleaning || in.hook == spec.HookAfterStop {
+		return in.hookTimeout()
+	}
+	return in.launch.Stop.Timeout.Std()
+}
+
+// underway reports whether a process of a generation is about to be forked.
+func (in *instance) underway() bool { return in.phase.alive() && in.proc == nil }
+
+// intend notes which process of the generation is forked next, for the journal.
+func (s *supervisor) intend(in *instance, hook spec.HookTime) {
+	in.hook, in.nonce = hook, s.nonce()
+	in.forking, in.killed, in.lockBy = true, false, time.Time{}
+}
+
+// lockWait is how long the next process of a generation waits for the lock that
+// the rest of the one before, which was killed, still holds.
+const lockWait = 5 * time.Second
+
+// awaitLock tries the fork again in a moment, and reports whether it does.
+func (s *supervisor) awaitLock(in *instance, now time.Time) bool {
+	if in.lockBy.IsZero() {
+		in.lockBy = now.Add(lockWait)
+	}
+	if in.phase == pending || now.After(in.lockBy) {
+		return false
+	}
+	in.forking = true
+	s.timers.set(in, timerLock, now.Add(minLockDelay))
+	return true
+}
+
+// turn handles an instance whose turn in the queue has come, and reports
+// whether a process is to be forked for it.
+func (s *supervisor) turn(in *instance, now time.Time) bool {
+	switch {
+	case in.phase == pending:
+		return s.halt == nil && s.mayStart(in, now)
+	case !in.underway():
+		return false
+	case in.phase == hooking:
+		return true
+	case in.hook != spec.HookAfterStop: // told to end after before_start, before the program
+		const never = "was not started after its before_start hook"
+		s.over(in, spec.Exit{Error: never}, false, now, note{kind: spec.EventHook, severity: spec.Info, message: never})
+		return false
+	case in.cleanup() == nil:
+		s.judge(in, now, note{kind: spec.EventHook, severity: spec.Info, message: "its after_stop hook is not wanted any more"})
+		return false
+	}
+	return true
+}
+
+// order is what is to be forked for an instance now.
+func (in *instance) order() start {
+	st := start{launch: in.ran(), marks: in.marks(), hook: hookOf(in.ran(), in.hook)}
+	if in.hook == spec.HookAfterStop && in.view.LastExit != nil {
+		st.exit = hookExit(*in.view.LastExit)
+	}
+	return st
+}
+
+// hookExit is the value of MESHRUN_EXIT: the exit code, the signal's name,
+// "unknown", or "failed" if the program did not come to be started.
+func hookExit(e spec.Exit) string {
+	switch {
+	case e.Error != "":
+		return "failed"
+	case e.Unknown:
+		return "unknown"
+	case e.Signal != "":
+		return string(e.Signal)
+	}
+	return fmt.Sprint(e.Code)
+}
+
+// hooked handles a hook that was forked.
+func (s *supervisor) hooked(in *instance, now time.Time) {
+	message := fmt.Sprintf("%s hook runs as process %d", in.hook, in.proc.pid)
+	n := note{kind: spec.EventHook, severity: spec.Info, message: message}
+	if in.hook == spec.HookBeforeStart {
+		s.step(in, evHooking, now, n)
+		return
+	}
+	in.view.Reason = afterStopRuns
+	s.timers.set(in, timerStop, now.Add(in.hookTimeout()))
+	s.tell(in, n)
+}
+
+// The reasons that are told while a hook runs.
+const (
+	beforeStartRuns = "before_start hook runs"
+	afterStopRuns   = "after_stop hook runs"
+)
+
+// hookEnded handles the end of a hook. An exit with an error was none: the hook
+// could not be started.
+func (s *supervisor) hookEnded(in *instance, exit spec.Exit, locked bool, now time.Time) {
+	when := in.hook
+	n := note{kind: spec.EventHook, severity: spec.Info, message: fmt.Sprintf("%s hook ended with %s", when, exit)}
+	if exit.Error != "" {
+		n.message = fmt.Sprintf("%s hook was not run: %s", when, exit.Error)
+	}
+	switch {
+	case when == spec.HookBeforeStart && in.blame != "":
+		n.message += " (" + in.blame + ")"
+	case when == spec.HookAfterStop && in.killed:
+		n.message += fmt.Sprintf(" (it was killed, and may take %s)", in.hookTimeout())
+	}
+	asked := when == spec.HookBeforeStart && !in.phase.judged()
+	if !exit.Success() && !asked {
+		n.severity = spec.Warning
+	}
+	switch {
+	case when == spec.HookAfterStop:
+		s.judge(in, now, n)
+	case exit.Success() && in.phase == hooking:
+		s.timers.clear(in, timerStop)
+		s.intend(in, "")
+		s.step(in, evHooked, now, n)
+	case asked:
+		s.over(in, exit, locked, now, n)
+	default: // with it the start has failed
+		s.tell(in, n)
+		exit = spec.Exit{Error: n.message}
+		s.over(in, exit, locked, now, note{kind: spec.EventStartFailed, severity: spec.Warning, message: n.message})
+	}
+}
+
+// over handles the end of a generation but for its after_stop hook, which is
+// forked in its turn. Nothing is cleaned up if nothing ran.
+func (s *supervisor) over(in *instance, exit spec.Exit, locked bool, now time.Time, n note) {
+	exit.At = now.UTC()
+	in.view.LastExit, in.locked = &exit, locked
+	if !in.phase.alive() || in.cleanup() == nil {
+		s.judge(in, now, n)
+		return
+	}
+	s.timers.clear(in, timerStop, timerExit)
+	s.intend(in, spec.HookAfterStop)
+	n.message += "; its after_stop hook comes next"
+	s.step(in, evClean, now, n)
+}

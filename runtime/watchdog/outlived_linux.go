@@ -1,0 +1,66 @@
+package watchdog
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// KillOutlived kills the process group of an instance that lives under a
+// lease, for the agent whose watchdog does not do so any more: call it only when
+// that lease is over. It reports whether there was a process to kill. If it isn't
+// certain that it is the instance's (boot, number, start time, and what its
+// environment says, as far as that can be read), nothing is killed. It may be
+// repeated; the watchdog, or its successor, finds the process dead.
+func KillOutlived(dataDir string, in *spec.Instance) (killed bool, err error) {
+	boot, err := readBootID()
+	if err != nil || in.PID <= 1 || in.Lease == "" || in.BootID != boot {
+		return false, err
+	}
+	fd, err := unix.PidfdOpen(in.PID, 0)
+	if short(err) {
+		return false, fmt.Errorf("kill process %d: %w", in.PID, err)
+	}
+	if err != nil {
+		return false, nil
+	}
+	defer unix.Close(fd)
+	st, err := readStat(in.PID)
+	if short(err) {
+		return false, fmt.Errorf("kill process %d: %w", in.PID, err)
+	}
+	if err != nil || st.startTicks != in.StartTicks || !livesUnder(dataDir, in) ||
+		unix.PidfdSendSignal(fd, 0, nil, 0) != nil { // the pidfd is of a later holder of the number
+		return false, nil
+	}
+	p := &process{pidfd: fd, pid: in.PID, startTicks: in.StartTicks, bootID: boot, session: in.PID}
+	if st.group == st.session {
+		p.session = st.group // a main process may be in the group of what started it
+	}
+	// A dead one that nobody reaps still pins the number of its group, of which
+	// somebody may live.
+	if err := signalGroup(p, unix.SIGKILL); err != nil {
+		return false, fmt.Errorf("kill what has outlived its lease: %w", err)
+	}
+	return st.state != 'Z' && st.state != 'X', nil
+}
+
+// livesUnder reports whether the environment of an instance's process says
+// nothing else.
+func livesUnder(dataDir string, in *spec.Instance) bool {
+	found := readMarks(in.PID)
+	id, err := os.ReadFile(filepath.Join(dataDir, "watchdog", "id"))
+	for name, want := range map[string]string{
+		envWatchdog: strings.TrimSpace(string(id)), envInstance: in.ID.String(), envLease: in.Lease,
+	} {
+		if got := found[name]; got != "" && got != want {
+			return false
+		}
+	}
+	return err == nil
+}
