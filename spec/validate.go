@@ -130,6 +130,8 @@ func (v *validator) process(p *Process) {
 	v.limits(p)
 	v.ports(p)
 	v.services(p)
+	v.health(p)
+	v.guards(p)
 	v.placing(p)
 	v.schedule(p)
 	v.update(p)

@@ -422,6 +422,8 @@ func TestCompletionKnowsTheNames(t *testing.T) {
 		"logs web/":         "web/api web/down web/late web/setup web/work",
 		"restart web/api/":  "web/api/0 web/api/1 web/api/2 web/api/3",
 		"history web/":      "",
+		"promote x web/w":   "web/work",
+		"pause web/work/":   "",
 		"signal SIGUSR":     "SIGUSR1 SIGUSR2",
 		"signal HUP web/la": "web/late",
 	} {

@@ -161,6 +161,7 @@ func (f *rolloutFollower) one(ctx context.Context, job string, looks chan<- *api
 		}
 		if s.Version > f.versions[job] && s.Reverted && reverted == "" {
 			reverted = f.whyReverted(ctx, &s)
+			f.term.say("%s %s: %s", f.term.errStyle.red("Reverting"), job, reverted)
 		}
 		if end := rolloutEnd(&s, f.versions[job], reverted); end != nil {
 			if errors.Is(end, errFollowed) {

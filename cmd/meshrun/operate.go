@@ -78,7 +78,9 @@ func narrow(p *spec.Plan, req *api.PlanRequest) {
 	for _, job := range req.Remove {
 		targets = append(targets, api.Target{Job: job, Shard: -1})
 	}
+	one := slices.ContainsFunc(targets, func(t api.Target) bool { return t.Shard >= 0 })
 	for i := range p.Jobs {
+		p.Jobs[i].Steps = p.Jobs[i].Steps && !one // a shard is waited for, and not all of a rollout
 		p.Jobs[i].Instances = slices.DeleteFunc(p.Jobs[i].Instances, func(i spec.InstancePlan) bool {
 			return !slices.ContainsFunc(targets, func(t api.Target) bool { return t.Matches(i.ID) })
 		})

@@ -140,9 +140,21 @@ func TestWaitingFollowsARolloutAndTellsByTheExitCode(t *testing.T) {
 			}
 		}
 	}
-	_, stderr, code := meshrun(t, rollout(running), "apply", "-yes", "-wait", "-timeout", "50ms", file)
-	if code != 1 || !strings.Contains(stderr, "goes on: web/app  1 of 20 updated, 0 healthy; shard 0") {
-		t.Errorf("no end: exit %d\n%s", code, stderr)
+}
+
+func TestAWaitThatIsOverSaysHowFarTheRolloutIs(t *testing.T) {
+	running, done := rolls(4, spec.RolloutRunning, 1, 0, "shard 0 is starting"), rolls(4, spec.RolloutDone, 20, 20, "")
+	f := rolloutFollower{seen: map[string]*api.RolloutStatus{"web": &running, "db": &done}}
+	ctx, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	err := f.verdict(ctx, []error{ctx.Err()}, time.Minute)
+	want := "after 1m it is not rolled out yet, and goes on: web/app  1 of 20 updated, 0 healthy; shard 0 is starting: see"
+	if err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%v\nwant %s…", err, want)
+	}
+	_, stderr, code := meshrun(t, rollout(running), "apply", "-yes", "-wait", "-timeout", "50ms", jobFile(t, webJob))
+	if code != 1 || !strings.Contains(stderr, "wait longer with -timeout") {
+		t.Errorf("exit %d\n%s", code, stderr)
 	}
 }
 

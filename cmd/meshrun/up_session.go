@@ -88,6 +88,7 @@ func (s *upSession) loaded(ctx context.Context, cfg *schema.Config, diags schema
 		s.first = false
 		s.up.hints(cfg.Jobs)
 		s.watch()
+		s.watchRollouts()
 	}
 }
 

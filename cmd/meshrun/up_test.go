@@ -59,6 +59,15 @@ func newFakeNode() *fakeNode {
 		n.wake()
 		return 1, nil
 	}
+	n.EventsFunc = func(ctx context.Context, q api.EventQuery, each func(spec.Event) error) error {
+		for _, job := range []string{"web", "other"} {
+			if err := each(spec.Event{ID: job, Type: spec.EventRolloutWaiting, Job: job, Message: "app: wait for: meshrun promote " + job}); err != nil {
+				return err
+			}
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	n.ShutdownFunc = func(context.Context, bool) error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -195,6 +204,7 @@ func TestUpStartsShowsFollowsAndStops(t *testing.T) {
 	u.says("watching " + file)
 	u.says("app/1    | ● running, pid 4001")
 	u.says("app/0    | hello from web")
+	u.says("○ web: app: wait for: meshrun promote web")
 
 	write := func(text string) {
 		t.Helper()
@@ -217,6 +227,9 @@ func TestUpStartsShowsFollowsAndStops(t *testing.T) {
 	}
 	u.says("app/0    | ■ stopped")
 	u.says("all stopped.")
+	if strings.Contains(u.out.String(), "promote other") {
+		t.Error("up tells of a job that is not its own")
+	}
 	if starts != 1 || n.shutdowns != 1 || len(n.jobs) != 0 || len(n.signals) != 0 {
 		t.Errorf("%d starts, %d shutdowns, jobs %v, signals %v", starts, n.shutdowns, n.jobs, n.signals)
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -78,4 +79,35 @@ func TestADrainThatWasAcknowledgedIsNotOverwritten(t *testing.T) {
 	if got, _ := state.Decode[spec.Node](e); err != nil || !got.Draining || got.Version != "2" {
 		t.Errorf("the record is %+v, %v: want it to drain, of version 2", got, err)
 	}
+}
+
+// forgetful is a store that does not find a session for a while.
+type forgetful struct {
+	state.Store
+	calls atomic.Int32 // of renewals that fail
+}
+
+func (f *forgetful) RenewSession(ctx context.Context, id string) error {
+	if f.calls.Add(-1) >= 0 {
+		return state.ErrSessionNotFound
+	}
+	return f.Store.RenewSession(ctx, id)
+}
+
+// A leader that has just been started answers before it has read all.
+func TestASessionThatIsOnlyNotFoundYetIsNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := openFlaky(t)
+		inner := &forgetful{Store: store.Store}
+		store.Store = inner
+		n := join(t, store, "a", t.TempDir(), "boot")
+		session := n.Session()
+		inner.calls.Store(2)
+		for range 20 {
+			pass(renewEvery)
+			if n.Session() != session || slices.Contains(n.told(), spec.Lease{Session: session}) {
+				t.Fatalf("it has session %q, and had %q; told was %+v", n.Session(), session, n.lastLease())
+			}
+		}
+	})
 }

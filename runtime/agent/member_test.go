@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -255,37 +254,6 @@ func TestALostSessionRevokesTheLeaseBeforeTheNextSessionIsMade(t *testing.T) {
 		pass(testFence + 3*renewEvery) // the record is under the lock delay for so long
 		if s := n.Session(); s == "" || s == old || holder(t, n.store, "a") != s {
 			t.Errorf("session %q, the record is held by %q", s, holder(t, n.store, "a"))
-		}
-	})
-}
-
-// forgetful is a store that does not find a session for a while.
-type forgetful struct {
-	state.Store
-	calls atomic.Int32 // of renewals that fail
-}
-
-func (f *forgetful) RenewSession(ctx context.Context, id string) error {
-	if f.calls.Add(-1) >= 0 {
-		return state.ErrSessionNotFound
-	}
-	return f.Store.RenewSession(ctx, id)
-}
-
-// A leader that has just been started answers before it has read all.
-func TestASessionThatIsOnlyNotFoundYetIsNotLost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := openFlaky(t)
-		inner := &forgetful{Store: store.Store}
-		store.Store = inner
-		n := join(t, store, "a", t.TempDir(), "boot")
-		session := n.Session()
-		inner.calls.Store(2)
-		for range 20 {
-			pass(renewEvery)
-			if n.Session() != session || slices.Contains(n.told(), spec.Lease{Session: session}) {
-				t.Fatalf("it has session %q, and had %q; told was %+v", n.Session(), session, n.lastLease())
-			}
 		}
 	})
 }

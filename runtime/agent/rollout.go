@@ -207,9 +207,13 @@ func (v *rolloutView) status(now time.Time) (api.RolloutStatus, error) {
 		}
 	}
 	if r := s.Rollout; r != nil && (v.Rollout == nil || v.Rollout.Version != r.Version || v.Rollout.State != r.State) {
-		// Not remembered yet: its time would be another one with every look.
+		// Not remembered yet: its time would be another one with every look, and
+		// only what is remembered as done can be gone back to.
 		begun := *r
 		begun.Since = time.Time{}
+		if begun.State == spec.RolloutDone {
+			begun.State = spec.RolloutRunning
+		}
 		s.Rollout = &begun
 	}
 	return s, s.Seal()

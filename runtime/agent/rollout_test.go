@@ -133,8 +133,19 @@ func TestAFollowerOfARolloutIsToldOfEveryChangeAndOfNothingElse(t *testing.T) {
 			t.Errorf("after the start: %+v", s.Progress)
 		}
 		s = <-r.ask(b, s.Tag)
-		if s.State() != spec.RolloutDone || time.Since(began) != spec.DefaultUpdate().MinHealthy.Std() {
+		if s.Progress[0].State != spec.RolloutDone || time.Since(began) != spec.DefaultUpdate().MinHealthy.Std() {
 			t.Errorf("after %s: %+v", time.Since(began), s)
+		}
+
+		// It is done once it can be gone back to.
+		if next = r.ask(b, s.Tag); s.State() != spec.RolloutRunning {
+			t.Errorf("before it is remembered it is %s", s.State())
+		}
+		synctest.Wait()
+		record := spec.Rollout{Job: "web", Version: 1, State: spec.RolloutDone, Good: 1, Since: time.Now().UTC()}
+		write(t, r.store, state.Op{Kind: state.OpSet, Key: state.RolloutKey("web"), Value: state.Encode(record)})
+		if s = <-next; s.State() != spec.RolloutDone {
+			t.Errorf("once it is remembered it is %s", s.State())
 		}
 
 		// So is an order.

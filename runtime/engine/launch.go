@@ -61,6 +61,9 @@ func Launch(p *spec.AssignedProcess, id spec.InstanceID, given Given, host *Host
 		Restart: proc.Restart, Stop: proc.Stop, Ready: proc.Ready, Watchdog: proc.Watchdog,
 		Logs: proc.Logs, Ports: given.Ports, Resources: proc.Resources,
 	}
+	if expire, ok := p.Expire[id.Shard]; ok {
+		l.Expire = &expire
+	}
 	if l.Hash == "" {
 		l.Hash = spec.ReplaceHash(proc)
 	}

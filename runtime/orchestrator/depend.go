@@ -47,80 +47,104 @@ func (r *rollout) on(d spec.Dependency) (*rollout, string) {
 // failed reports whether a dependency has failed: none of its shards that shall
 // run is as far as the condition demands, in whichever version, and wherever.
 func (r *rollout) failed(d spec.Dependency) bool {
+	if failed, known := r.failures[d]; known {
+		return failed
+	}
 	on, name := r.on(d)
-	def := on.defs[name]
-	if on.unsure || def == nil {
-		return !on.unsure
+	r.failures[d] = !on.unsure && !on.stands(name, d.Condition)
+	return r.failures[d]
+}
+
+// stands reports whether a shard of a process that shall run is as far as a
+// condition demands.
+func (r *rollout) stands(name string, c spec.Condition) bool {
+	def := r.defs[name]
+	if def == nil {
+		return false
 	}
 	for shard := range def.process.Shards {
-		if on.Job.Order(name, shard).Stopped {
+		if r.Job.Order(name, shard).Stopped {
 			continue
 		}
-		for _, node := range on.at[instanceKey{name, shard}] {
-			if in := on.seen[spot{node, name, shard}]; in != nil && meets(in, d.Condition) {
-				return false
+		for _, node := range r.at[instanceKey{name, shard}] {
+			if in := r.seen[spot{node, name, shard}]; in != nil && meets(in, c) {
+				return true
 			}
 		}
 	}
-	return true
+	return false
 }
 
-// halt stops the processes whose dependencies have failed and say so, and, with
-// them, those that depend on them in the same way. What is stopped is not wanted
-// until it is gone; then it is held like anything that has not started yet.
+// halt stops the instances whose dependencies have failed and that say so, by
+// the definition that they have, and, with them, those that depend on them in
+// the same way. What is stopped is not wanted until it is gone; then it is held
+// like anything that has not started yet.
 func (r *rollout) halt() {
-	if r.Job == nil {
-		return
-	}
-	for i := range r.Job.Job.Processes {
-		r.halted(r.Job.Job.Processes[i].Name)
-	}
+	there := map[string][]spot{}
 	for where := range r.wanted {
-		in, why := r.seen[where], r.halts[where.process]
-		if why == "" || in == nil || in.Phase == spec.PhasePending || in.Phase == spec.PhaseCompleted {
-			continue
+		if in := r.seen[where]; in != nil && in.Phase != spec.PhasePending && in.Phase != spec.PhaseCompleted {
+			there[where.process] = append(there[where.process], where)
 		}
-		delete(r.wanted, where)
-		r.halting[where] = true
-		r.settled = false
-		r.reasons[r.id(where.process, where.shard)] = why
 	}
+	r.inOrder(func(process string) {
+		halted := 0
+		for _, where := range there[process] {
+			why := r.halted(where, r.seen[where])
+			if why == "" {
+				continue
+			}
+			halted++
+			delete(r.wanted, where)
+			r.halting[where] = why
+			r.settled = false
+			r.reasons[r.id(where.process, where.shard)] = why
+		}
+		r.halts[process] = halted > 0 && halted == len(there[process])
+	})
 }
 
-// halted returns why a process shall not run for now, "" if it may.
-func (r *rollout) halted(process string) string {
-	if why, known := r.halts[process]; known {
-		return why
+// halted returns why a wanted instance shall not run for now, "" if it may.
+func (r *rollout) halted(where spot, in *spec.Instance) string {
+	if e := r.current[where]; e != nil {
+		if in.Version != e.Version {
+			return "" // it goes on with another definition until this one may begin
+		}
+		return r.haltedBy(&e.Process)
 	}
-	r.halts[process] = ""
-	def := r.defs[process]
-	if def == nil {
-		return ""
+	// It is being stopped, and which definition it had is not known any more.
+	why := r.haltedBy(r.defs[where.process].process)
+	for _, e := range r.entries() {
+		if e.Process.Name == where.process && why == "" {
+			why = r.haltedBy(&e.Process)
+		}
 	}
-	for _, d := range def.process.DependsOn {
+	return why
+}
+
+// haltedBy returns why an instance of a definition shall not run for now, "" if
+// it may.
+func (r *rollout) haltedBy(p *spec.Process) string {
+	for _, d := range p.DependsOn {
 		if d.OnFailure != spec.OnFailureStop {
 			continue
 		}
-		if on, name := r.on(d); r.failed(d) || (on == r && r.halted(name) != "") {
-			r.halts[process] = fmt.Sprintf("stopped: waits for %s to be %s again", d.Process, d.Condition)
-			break
+		if on, name := r.on(d); r.failed(d) || (on == r && r.halts[name]) {
+			return fmt.Sprintf("stopped: waits for %s to be %s again", d.Process, d.Condition)
 		}
 	}
-	return r.halts[process]
+	return ""
 }
 
-// follow finds the instances that are to be restarted because a dependency was
-// started anew and is so far again. They stay due until their generation is
-// gone, whoever decides then. What depends on what is due waits for its restart,
-// and follows that too with the same one of its own.
-func (r *rollout) follow() {
-	if r.Job == nil {
-		return
+// inOrder does something for each process that is wanted, after those of the
+// job on which it depends.
+func (r *rollout) inOrder(do func(process string)) {
+	on := map[string][]spec.Dependency{}
+	for name, def := range r.defs {
+		on[name] = def.process.DependsOn
 	}
-	spots := map[string][]spot{} // of processes that follow others
-	for where := range r.wanted {
-		if len(followed(r.defs[where.process].process)) > 0 {
-			spots[where.process] = append(spots[where.process], where)
+	for _, e := range r.entries() {
+		if name := e.Process.Name; on[name] != nil || len(e.Process.DependsOn) > 0 {
+			on[name] = slices.Concat(on[name], e.Process.DependsOn)
 		}
 	}
 	done := map[string]bool{}
@@ -130,26 +154,45 @@ func (r *rollout) follow() {
 			return
 		}
 		done[process] = true
-		for _, d := range r.defs[process].process.DependsOn {
+		for _, d := range on[process] {
 			visit(d.Process)
 		}
-		for _, where := range spots[process] {
-			r.followOne(where)
-		}
+		do(process)
 	}
 	for _, process := range sortedKeys(r.defs) {
 		visit(process)
 	}
 }
 
-// followOne finds out whether a wanted instance is to be restarted.
+// follow finds the instances that are to be restarted because a dependency was
+// started anew and is so far again, by the definition that they have. They stay
+// due until their generation is gone, whoever decides then. What depends on what
+// is due waits for its restart, and follows that too with the same one of its own.
+func (r *rollout) follow() {
+	spots := map[string][]spot{} // of processes that follow others
+	for where := range r.wanted {
+		if e := r.current[where]; e != nil && len(followed(&e.Process)) > 0 {
+			spots[where.process] = append(spots[where.process], where)
+		}
+	}
+	if len(spots) == 0 {
+		return
+	}
+	r.inOrder(func(process string) {
+		for _, where := range spots[process] {
+			r.followOne(where)
+		}
+	})
+}
+
+// followOne finds out whether an assigned instance is to be restarted.
 func (r *rollout) followOne(where spot) {
 	e, in := r.current[where], r.seen[where]
-	if e == nil || in == nil || in.Generation == 0 || !(in.Phase.Alive() || in.Phase == spec.PhaseBackoff) {
+	if in == nil || in.Generation == 0 || !(in.Phase.Alive() || in.Phase == spec.PhaseBackoff) {
 		return
 	}
 	due := e.Due[where.shard] == in.Generation
-	for _, d := range followed(r.defs[where.process].process) {
+	for _, d := range followed(&e.Process) {
 		if had := e.After[d.Process]; had != "" {
 			due = due || anew(had, r.after(e, d))
 		}
@@ -241,7 +284,7 @@ func (r *rollout) follows(where spot, in *spec.Instance) string {
 		return ""
 	}
 	var names []string
-	for _, d := range followed(r.defs[where.process].process) {
+	for _, d := range followed(&r.current[where].Process) {
 		if r.unmet(demand{d, true}) != "" {
 			return "" // it would find it down
 		}
@@ -288,7 +331,7 @@ func (r *rollout) recalled(g group) *spec.AssignedProcess {
 }
 
 // Needs returns the jobs, sorted, that a job depends on, as it is wanted and as
-// it is assigned.
+// it is assigned: what runs an old definition waits for what that one names.
 func Needs(job *spec.JobVersion, current map[string]spec.Assignment) []string {
 	out := map[string]bool{}
 	note := func(name string, p *spec.Process) {

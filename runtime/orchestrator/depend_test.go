@@ -77,7 +77,7 @@ func TestAFailureStopsWhoSaysSoAndNobodyElse(t *testing.T) {
 	}
 	w.settle(t, nil, func() {})
 	if got := w.shown(); !slices.Equal(got, []string{
-		"api/0 waits for db to be started", "cron/0 running", "db/0 failed", "web/0 waits for api to be started again",
+		"api/0 waits for db to be started", "cron/0 running", "db/0 failed", "web/0 waits for api to be started",
 	}) {
 		t.Errorf("while db is down: %q", got)
 	}

@@ -92,7 +92,7 @@ func (g *gate) gather() {
 	for node, shards := range g.Placement.Processes[p.Name] {
 		for _, shard := range shards {
 			to := spot{node, p.Name, shard}
-			if g.wanted[to] || g.staying[to] || g.halting[to] {
+			if g.wanted[to] || g.staying[to] || g.halting[to] != "" {
 				g.members = append(g.members, g.member(to))
 			}
 		}
@@ -126,8 +126,8 @@ func (g *gate) why(m *member) string {
 	switch in := m.in; {
 	case !g.Live[m.to.node]:
 		return "is on " + m.to.node + ", which is gone"
-	case g.halting[m.to]:
-		return "is " + g.halts[m.to.process]
+	case g.halting[m.to] != "":
+		return "is " + g.halting[m.to]
 	case in == nil || m.entry == nil:
 		return "has not started yet"
 	case in.Version != m.entry.Version || in.Epoch != m.entry.Epochs[m.to.shard]:

@@ -213,12 +213,7 @@ func (d *desk) nextWake() time.Time {
 func (d *desk) Take(u follow.Update) {
 	switch u.Prefix {
 	case state.JobsPrefix:
-		changed := d.jobs.Apply(u)
-		for _, name := range changed {
-			job, _, _ := d.jobs.Get(name) // one that can't be read depends on nothing
-			d.dependents.note(name, Needs(job, nil))
-		}
-		d.markWith(changed)
+		d.markWith(d.jobs.Apply(u))
 	case state.PlacementsPrefix:
 		d.markWith(d.placements.Apply(u))
 	case state.NodesPrefix:
@@ -262,20 +257,20 @@ func (d *desk) markWith(jobs []string) {
 	}
 }
 
-// others returns what is known of the jobs that a job depends on.
-func (d *desk) others(job *spec.JobVersion, current map[string]spec.Assignment) map[string]Other {
-	var out map[string]Other
-	for _, name := range Needs(job, current) {
+// others returns what is known of the jobs that a job depends on, and sees to it
+// that the job is rolled out anew when they change.
+func (d *desk) others(name string, job *spec.JobVersion, current map[string]spec.Assignment) map[string]Other {
+	needs := Needs(job, current)
+	d.dependents.note(name, needs)
+	out := make(map[string]Other, len(needs))
+	for _, on := range needs {
 		var o Other
 		var bad [3]error // whoever rolls that job out tells of them
-		o.Job, _, bad[0] = d.jobs.Get(name)
-		o.Placement, _, bad[1] = d.placements.Get(name)
-		o.Observed, bad[2] = d.observed.of(name)
+		o.Job, _, bad[0] = d.jobs.Get(on)
+		o.Placement, _, bad[1] = d.placements.Get(on)
+		o.Observed, bad[2] = d.observed.of(on)
 		o.Unsure = errors.Join(bad[:]...) != nil
-		if out == nil {
-			out = map[string]Other{}
-		}
-		out[name] = o
+		out[on] = o
 	}
 	return out
 }

@@ -103,7 +103,7 @@ func (r *rollout) lack(d demand) string {
 		return fmt.Sprintf("waits for %s: there is no job %s", d.Process, of.job)
 	case on == nil:
 		return fmt.Sprintf("waits for %s, which job %s does not have", d.Process, of.job)
-	case of == r && r.halts[name] != "":
+	case of == r && r.halts[name]:
 		return fmt.Sprintf("waits for %s to be %s again", d.Process, d.Condition)
 	}
 	why := ""

@@ -124,13 +124,15 @@ type rollout struct {
 	foreign bool                // it is another job's, on which one depends
 	unsure  bool                // and what is known of that can't be read
 	far     map[string]*rollout // the other jobs, by name
-	// halts says why processes shall not run for now, and halting are their
-	// instances that do; due are those to be restarted with what they depend on, by
-	// generation, and lives what is known of how that lives.
-	halts   map[string]string
-	halting map[spot]bool
-	due     map[spot]uint64
-	lives   map[spec.Dependency]string
+	// halting are the instances that shall not run for now, and why, and halts the
+	// processes of which no other one runs; failures are the dependencies that have
+	// failed, as far as known. Due are the instances to be restarted with what they
+	// depend on, by generation, and lives what is known of how that lives.
+	halting  map[spot]string
+	halts    map[string]bool
+	failures map[spec.Dependency]bool
+	due      map[spot]uint64
+	lives    map[spec.Dependency]string
 
 	now  time.Time
 	next time.Time // when to ask again
@@ -179,7 +181,7 @@ func newRollout(s Snapshot) *rollout {
 		wanted:  make(map[spot]bool, assigned),
 		staying: map[spot]bool{}, defs: map[string]*definition{},
 		dependencies: map[demand]string{}, groups: make(map[group]*spec.AssignedProcess, assigned),
-		far: map[string]*rollout{}, halts: map[string]string{}, halting: map[spot]bool{}, due: map[spot]uint64{}, lives: map[spec.Dependency]string{},
+		far: map[string]*rollout{}, halts: map[string]bool{}, halting: map[spot]string{}, failures: map[spec.Dependency]bool{}, due: map[spot]uint64{}, lives: map[spec.Dependency]string{},
 		expiring: map[string]bool{}, turns: map[spot]turn{},
 		runEpochs: map[instanceKey]uint64{}, down: map[spot]string{}, since: map[string]time.Time{},
 		out: map[string]*spec.Assignment{}, reasons: map[spec.InstanceID]string{}, settled: true,

@@ -34,7 +34,7 @@ func (d *desk) rollOut(ctx context.Context, term *follow.Term, name string, now 
 		d.logger.Warn("cannot read what a node observed, it counts as nothing", "job", name, "error", err)
 	}
 	decision := Rollout(Snapshot{
-		Job: job, Placement: placement, Live: d.live(), Current: current, Observed: observed, Others: d.others(job, current),
+		Job: job, Placement: placement, Live: d.live(), Current: current, Observed: observed, Others: d.others(name, job, current),
 		Rollout: d.rollouts[name].value, Runs: d.runs.of(name),
 	}, now)
 	if job == nil {

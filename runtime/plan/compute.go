@@ -35,9 +35,15 @@ func Compute(s Snapshot, wanted []Wanted, now time.Time) (spec.Plan, error) {
 	if err := circle(jobs, parts); err != nil {
 		return spec.Plan{}, err
 	}
-	p.Warnings = place(&s, parts)
-	_ = each(parts, func(j *part) error { // jobs don't look at each other any more
-		j.plan = j.compute(&s, now)
+	board, moved := place(&s, parts)
+	p.Warnings = moved
+	together := groups(&s, board, parts)
+	_ = each(together, func(group *[]*part) error { // which don't look at each other
+		run(&s, *group, now)
+		return nil
+	})
+	_ = each(parts, func(j *part) error {
+		j.plan = j.compute(&s)
 		return nil
 	})
 	slices.SortFunc(parts, func(a, b part) int { return strings.Compare(a.wanted.Job, b.wanted.Job) })
@@ -46,6 +52,9 @@ func Compute(s Snapshot, wanted []Wanted, now time.Time) (spec.Plan, error) {
 		p.Warnings = append(p.Warnings, warnings(&s, &parts[i])...)
 	}
 	p.Warnings = append(p.Warnings, unmeetable(jobs, parts)...)
+	for _, group := range together {
+		p.Warnings = append(p.Warnings, beside(group)...)
+	}
 	return p, nil
 }
 
@@ -54,18 +63,22 @@ type part struct {
 	wanted        Wanted
 	current, next *spec.JobVersion
 	placement     *spec.Placement // of next
-	plan          spec.JobPlan
+	// model is what became of it, nil if nothing does; and beside is set if it is
+	// no part of the plan, but has to do with one.
+	model  *model
+	beside bool
+	plan   spec.JobPlan
 }
 
-// each does the same to all parts, side by side, and returns the first error in
-// their order.
-func each(parts []part, do func(*part) error) error {
+// each does the same to all, side by side, and returns the first error in their
+// order.
+func each[T any](all []T, do func(*T) error) error {
 	var work errgroup.Group
 	work.SetLimit(runtime.GOMAXPROCS(0))
-	errs := make([]error, len(parts))
-	for i := range parts {
+	errs := make([]error, len(all))
+	for i := range all {
 		work.Go(func() error {
-			errs[i] = do(&parts[i])
+			errs[i] = do(&all[i])
 			return nil
 		})
 	}
@@ -91,7 +104,7 @@ func (j *part) version(s *Snapshot, now time.Time) (err error) {
 	return err
 }
 
-func (j *part) compute(s *Snapshot, now time.Time) spec.JobPlan {
+func (j *part) compute(s *Snapshot) spec.JobPlan {
 	name := j.wanted.Job
 	job := spec.JobPlan{Job: name, Base: s.Jobs[name].Index, Placed: s.Placements[name].Index}
 	if j.current != nil {
@@ -115,7 +128,7 @@ func (j *part) compute(s *Snapshot, now time.Time) spec.JobPlan {
 	}
 	job.Changes = jobChanges(j.current, j.next)
 	job.Steps = j.next != nil && slices.ContainsFunc(j.next.Job.Processes, func(p spec.Process) bool { return p.Update != nil })
-	job.Instances = instances(s, j, now)
+	job.Instances = instances(s, j)
 	return job
 }
 

@@ -29,6 +29,7 @@ type cluster struct {
 	on    map[spec.InstanceID]string
 	from  map[spec.InstanceID]string
 	ends  map[spec.InstanceID]bool // instances that may complete
+	born  uint64                   // the last generation
 }
 
 // newCluster starts a cluster of the given nodes in a bubble of virtual time.
@@ -113,12 +114,13 @@ func (c *cluster) drain(node string, draining bool) {
 
 // rest lets scheduler, orchestrator and nodes act until nothing moves.
 func (c *cluster) rest() {
-	for {
+	for range 300 {
 		synctest.Wait()
 		if !c.act() && !c.complete() {
 			return
 		}
 	}
+	c.t.Fatalf("does not come to rest: %+v", c.snapshot().Assignments)
 }
 
 // act does on each node what is assigned to it, as engine and watchdog would.
@@ -166,6 +168,8 @@ func (c *cluster) declare(node string, id spec.InstanceID, p *spec.AssignedProce
 		in = &spec.Instance{ID: id, Node: node}
 		c.seen[node][id] = in
 		c.note(node, id, spec.ActionStart)
+	case in.Generation == p.Expire[id.Shard].Generation && in.Phase == spec.PhaseRunning:
+		c.note(node, id, spec.ActionRestart)
 	case in.Hash != hash || in.Epoch != epoch:
 		if in.Phase == spec.PhaseCompleted {
 			c.note(node, id, spec.ActionStart)
@@ -177,7 +181,8 @@ func (c *cluster) declare(node string, id spec.InstanceID, p *spec.AssignedProce
 		in.Version = p.Version
 		return was != p.Version
 	}
-	in.Phase, in.Version, in.Hash, in.Epoch, in.LastExit = spec.PhaseRunning, p.Version, hash, epoch, nil
+	c.born++
+	in.Phase, in.Version, in.Hash, in.Epoch, in.LastExit, in.Generation = spec.PhaseRunning, p.Version, hash, epoch, nil, c.born
 	return true
 }
 
@@ -188,6 +193,8 @@ func (c *cluster) note(node string, id spec.InstanceID, a spec.InstanceAction) {
 	}
 	c.did[id], c.on[id] = a, node
 	switch {
+	case was == spec.ActionStop && a == spec.ActionStart && at == node:
+		c.did[id] = spec.ActionRestart
 	case was == spec.ActionStop && a == spec.ActionStart:
 		c.did[id], c.from[id] = spec.ActionMove, at
 	case was == spec.ActionStart && a == spec.ActionStop && at != node: // it had ended there
@@ -199,18 +206,20 @@ func (c *cluster) note(node string, id spec.InstanceID, a spec.InstanceAction) {
 func (c *cluster) complete() bool {
 	any := false
 	awaited := map[string]bool{}
-	for _, nodes := range c.snapshot().Assignments {
+	for job, nodes := range c.snapshot().Assignments {
 		for _, a := range nodes {
 			for _, p := range a.Processes {
 				for _, d := range p.Process.DependsOn {
-					awaited[d.Process] = awaited[d.Process] || d.Condition == spec.ConditionCompleted
+					if onJob, on := d.Of(job); d.Condition == spec.ConditionCompleted {
+						awaited[onJob+"/"+on] = true
+					}
 				}
 			}
 		}
 	}
 	for _, units := range c.seen {
 		for id, in := range units {
-			if awaited[id.Process] && in.Phase == spec.PhaseRunning && c.ends[id] {
+			if awaited[id.Job+"/"+id.Process] && in.Phase == spec.PhaseRunning && c.ends[id] {
 				in.Phase, any = spec.PhaseCompleted, true
 			}
 		}
@@ -262,22 +271,40 @@ func drawJob(t *rapid.T, name string) *spec.Job {
 			p.Schedule = drawSchedule(t, &p)
 		}
 		for _, on := range j.Processes {
+			d := spec.Dependency{Process: on.Name, Condition: spec.ConditionStarted, OnFailure: drawOnFailure(t)}
 			switch rapid.IntRange(0, 3).Draw(t, "depends") {
-			case 0:
-				if on.Schedule != nil {
+			case 1:
+				if d.Condition = spec.ConditionCompleted; on.Restart.Policy == spec.RestartAlways {
 					continue
 				}
-				p.DependsOn = append(p.DependsOn, spec.DefaultDependency(on.Name))
-			case 1:
-				if on.Restart.Policy != spec.RestartAlways && (on.Schedule == nil || !on.Schedule.Overlap) {
-					p.DependsOn = append(p.DependsOn, spec.Dependency{Process: on.Name, Condition: spec.ConditionCompleted})
+				fallthrough
+			case 0:
+				if on.Schedule != nil && (d.Condition != spec.ConditionCompleted || on.Schedule.Overlap) {
+					continue // it is down between its runs
 				}
+				if on.Schedule != nil || p.Schedule != nil {
+					d.OnFailure = ""
+				}
+				p.DependsOn = append(p.DependsOn, d)
 			}
+		}
+		if name != "j" && rapid.IntRange(0, 2).Draw(t, "depends on j") == 0 { // which may not have it, or not exist
+			on := fmt.Sprintf("j/p%d", rapid.IntRange(0, 3).Draw(t, "process of j"))
+			c := rapid.SampledFrom([]spec.Condition{spec.ConditionStarted, spec.ConditionHealthy, spec.ConditionCompleted}).Draw(t, "condition")
+			d := spec.Dependency{Process: on, Condition: c}
+			if p.Schedule == nil {
+				d.OnFailure = drawOnFailure(t)
+			}
+			p.DependsOn = append(p.DependsOn, d)
 		}
 		j.Processes = append(j.Processes, p)
 	}
 	j.Normalize()
 	return j
+}
+
+func drawOnFailure(t *rapid.T) spec.OnFailure {
+	return rapid.SampledFrom([]spec.OnFailure{"", spec.OnFailureStop, spec.OnFailureRestart}).Draw(t, "on failure")
 }
 
 func drawUpdate(t *rapid.T, shards int) *spec.Update {
@@ -381,7 +408,7 @@ func planHolds(t *rapid.T) {
 			c.drain(rapid.SampledFrom(nodes).Draw(t, "node").Name, rapid.Bool().Draw(t, "draining"))
 		}
 		var wanted []plan.Wanted
-		for _, name := range rapid.SampledFrom([][]string{{"j"}, {"j"}, {"k", "j"}}).Draw(t, "jobs") {
+		for _, name := range rapid.SampledFrom([][]string{{"j"}, {"k"}, {"k", "j"}}).Draw(t, "jobs") {
 			wanted = append(wanted, drawChange(t, c.snapshot(), name))
 		}
 		p := c.apply(wanted)

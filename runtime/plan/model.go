@@ -39,6 +39,8 @@ type deed struct {
 	ordered bool   // by an operator's epoch
 	waited  string // what it was held for before
 	failed  string // how it had ended for good before
+	stopped string // why it was stopped before
+	follows string // why its generation was ended
 }
 
 // model is a job on its nodes, with instances that do what they are told and
@@ -56,6 +58,7 @@ type model struct {
 	runs      []spec.Run
 
 	lost map[spec.InstanceID]string // nodes that are gone with an instance
+	born uint64                     // the last generation
 
 	deeds  map[spot]*deed
 	held   map[spot]string // what each was first held for
@@ -92,6 +95,7 @@ func newModel(s *Snapshot, j *part, now time.Time) *model {
 			}
 			u := &unit{seen: in}
 			u.settle()
+			m.born = max(m.born, in.Generation)
 			m.units[spot{node, in.ID}] = u
 		}
 	}
@@ -127,21 +131,32 @@ func (u *unit) settle() {
 	u.seen.ReadyAt, u.seen.Since = time.Time{}, time.Time{}
 }
 
-// run lets scheduler, orchestrator and nodes act until nothing moves.
-func (m *model) run() {
-	// Each turn starts, ends or completes something, and nothing does so twice.
-	for range 4*len(m.units) + 4*m.wantedShards() + 8 {
-		decision := orchestrator.Rollout(orchestrator.Snapshot{
-			Job: m.next, Placement: m.placement, Live: m.live, Current: m.assigned, Observed: m.observed(), Rollout: m.rollout, Runs: m.runs,
-		}, m.now)
-		m.reasons, m.rollout = decision.Reasons, decision.Rollout
-		m.record(decision.Runs)
-		moved := len(m.assigned) != len(decision.Assignments) || !reflect.DeepEqual(m.assigned, decision.Assignments)
-		m.assigned = decision.Assignments
-		if acted := m.act(); !acted && !moved && !m.complete() {
-			return
+// maxDecisions bounds how often the orchestrator decides before nodes act.
+const maxDecisions = 8
+
+// decide lets the orchestrator decide, until it has no more to say, and reports
+// whether that changed anything.
+func (m *model) decide(together map[string]*model) bool {
+	others := map[string]orchestrator.Other{}
+	for _, name := range orchestrator.Needs(m.next, m.assigned) {
+		if o := together[name]; o != nil {
+			others[name] = orchestrator.Other{Job: o.next, Placement: o.placement, Observed: o.observed()}
 		}
 	}
+	s := orchestrator.Snapshot{
+		Job: m.next, Placement: m.placement, Live: m.live, Current: m.assigned, Observed: m.observed(), Others: others, Rollout: m.rollout, Runs: m.runs,
+	}
+	for n := range maxDecisions {
+		decision := orchestrator.Rollout(s, m.now)
+		moved := len(s.Current) != len(decision.Assignments) || !reflect.DeepEqual(s.Current, decision.Assignments)
+		s.Current, s.Rollout = decision.Assignments, decision.Rollout
+		m.assigned, m.rollout, m.reasons = decision.Assignments, decision.Rollout, decision.Reasons
+		m.record(decision.Runs)
+		if s.Runs = m.runs; !moved && len(decision.Runs) == 0 {
+			return n > 0
+		}
+	}
+	return true
 }
 
 // record takes over what is recorded of runs. One that began stays under way, as
@@ -203,7 +218,8 @@ func (m *model) act() bool {
 	for where := range m.units {
 		if !told[where] {
 			delete(m.units, where)
-			m.deed(where).action = spec.ActionStop
+			d := m.deed(where)
+			d.action, d.stopped = spec.ActionStop, m.reasons[where.id]
 			acted = true
 		}
 	}
@@ -220,18 +236,37 @@ func (m *model) declare(where spot, p *spec.AssignedProcess) bool {
 			u.seen.Hash = m.hash(p) // Rollout compares it with the next version's
 		}
 		m.units[where] = u
+		m.start(u)
 		d := m.deed(where)
+		if d.action == spec.ActionStop { // and back again
+			d.action = spec.ActionRestart
+			return true
+		}
 		d.action, d.waited = spec.ActionStart, m.held[where]
 		return true
 	}
+	e := p.Expire[where.id.Shard]
+	expired := e.Generation != 0 && e.Generation == u.seen.Generation && !down(u.seen.Phase)
+	if expired {
+		m.start(u)
+		if d := m.deed(where); d.action != spec.ActionStart {
+			d.action, d.follows = spec.ActionRestart, e.Why
+		}
+	}
 	if u.seen.Version == p.Version && u.seen.Epoch == epoch {
 		u.def = &p.Process
-		return false
+		return expired
 	}
 	m.change(where, u, p, epoch)
 	u.def = &p.Process
 	u.seen.Version, u.seen.Epoch = p.Version, epoch
 	return true
+}
+
+// start begins a generation.
+func (m *model) start(u *unit) {
+	m.born++
+	u.seen.Generation, u.seen.Started, u.seen.Phase = m.born, time.Time{}, spec.PhaseRunning
 }
 
 // change notes what another definition does to an instance that is there.
@@ -247,13 +282,18 @@ func (m *model) change(where spot, u *unit, p *spec.AssignedProcess, epoch uint6
 	d.ordered = d.ordered || u.seen.Epoch != epoch
 	switch {
 	case d.action == spec.ActionStart: // with an old definition, for as long as the new one is on trial
-		u.seen.Phase, u.seen.Hash = spec.PhaseRunning, hash
+		if u.seen.Hash != hash || u.seen.Epoch != epoch {
+			m.start(u)
+		}
+		u.seen.Hash = hash
 	case u.seen.Hash != hash || u.seen.Epoch != epoch:
 		d.action, d.waited = spec.ActionRestart, m.held[where]
 		if down(u.seen.Phase) {
 			d.action, d.failed = spec.ActionStart, ending(&u.seen)
 		}
-		u.seen.Phase, u.seen.Hash = spec.PhaseRunning, hash
+		m.start(u)
+		u.seen.Hash = hash
+	case d.action == spec.ActionRestart: // which says it all
 	case down(u.seen.Phase) || !touches(d.changes):
 		d.action = spec.ActionKeep
 	case u.def != nil && spec.MaxEffect(d.changes) == spec.EffectReload:
@@ -278,27 +318,6 @@ func ending(in *spec.Instance) string {
 		text += " (" + in.LastExit.String() + ")"
 	}
 	return text
-}
-
-// complete lets those processes end with success that others wait for to
-// complete, and reports whether there were any.
-func (m *model) complete() bool {
-	awaited := map[string]bool{}
-	for _, a := range m.assigned {
-		for _, p := range a.Processes {
-			for _, d := range p.Process.DependsOn {
-				awaited[d.Process] = awaited[d.Process] || d.Condition == spec.ConditionCompleted
-			}
-		}
-	}
-	any := false
-	for where, u := range m.units {
-		if awaited[where.id.Process] && u.seen.Phase == spec.PhaseRunning && u.def != nil && u.def.Restart.Policy != spec.RestartAlways {
-			u.seen.Phase, u.seen.LastExit = spec.PhaseCompleted, &spec.Exit{At: m.now}
-			any = true
-		}
-	}
-	return any
 }
 
 func (m *model) deed(where spot) *deed {

@@ -14,10 +14,11 @@ import (
 const maxTurns = 8
 
 // place asks the scheduler where the shards of all jobs of a plan belong, in
-// the order in which it would place them, and returns what happens to others
-// for that. Only where nodes have capacities do jobs concern each other.
-func place(s *Snapshot, parts []part) []string {
-	board := map[string]*spec.Placement{}
+// the order in which it would place them, and returns the placements of all
+// jobs, and what happens to others for that. Only where nodes have capacities do
+// jobs concern each other.
+func place(s *Snapshot, parts []part) (board map[string]*spec.Placement, told []string) {
+	board = map[string]*spec.Placement{}
 	for name, stored := range s.Placements {
 		board[name] = &stored.Value
 	}
@@ -43,7 +44,7 @@ func place(s *Snapshot, parts []part) []string {
 			}
 		}
 	}
-	return others(s, board, byName)
+	return board, others(s, board, byName)
 }
 
 // placeOne places a job on the board, and reports whether that makes room for

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/synergymesh/meshrun/runtime/scheduler"
 	"github.com/synergymesh/meshrun/spec"
@@ -12,12 +11,16 @@ import (
 
 // instances tells what happens to each instance of a job when its next version
 // takes the place of the current one.
-func instances(s *Snapshot, j *part, now time.Time) []spec.InstancePlan {
-	if j.current == j.next && j.placement == nil { // what is placed anew was given room
+func instances(s *Snapshot, j *part) []spec.InstancePlan {
+	if j.model == nil || j.next != nil && j.placement == nil {
 		return kept(s, j.wanted.Job)
 	}
-	m := newModel(s, j, now)
-	m.run()
+	return tell(j)
+}
+
+// tell says what became of each instance of a job.
+func tell(j *part) []spec.InstancePlan {
+	m := j.model
 	t := &teller{model: m, current: j.current}
 	byID := map[spec.InstanceID][]spot{}
 	for where := range m.deeds {
@@ -221,17 +224,23 @@ func (t *teller) runOf(id spec.InstanceID) string {
 }
 
 func (t *teller) whyRestart(d *deed) string {
-	text := changesText(d.changes, spec.EffectReplace)
-	switch {
-	case text == "" && d.ordered:
-		return by("ordered", t.next.Who)
-	case text == "":
-		return "runs an earlier version"
-	case d.ordered:
-		return text + "; " + by("ordered", t.next.Who)
-	default:
-		return text
+	var parts []string
+	if text := changesText(d.changes, spec.EffectReplace); text != "" {
+		parts = append(parts, text)
 	}
+	if d.ordered {
+		parts = append(parts, by("ordered", t.next.Who))
+	}
+	if until, ok := strings.CutPrefix(d.stopped, "stopped: waits for "); ok {
+		parts = append(parts, "stops until "+strings.Replace(until, " to be ", " is ", 1))
+	}
+	if d.follows != "" {
+		parts = append(parts, d.follows)
+	}
+	if len(parts) == 0 {
+		return "runs an earlier version"
+	}
+	return strings.Join(parts, "; ")
 }
 
 func by(what, who string) string {

@@ -122,7 +122,7 @@ func forkingEntry(l spec.Launch) *replayed {
 func TestForkThatTheJournalDidNotSeeIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, k := job("a"), newFakeKernel(t)
-		p, err := k.startOne(&l)
+		p, err := k.startOne(start{launch: &l})
 		if err != nil {
 			t.Fatal(err)
 		}

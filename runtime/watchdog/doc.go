@@ -18,6 +18,8 @@
 //     no goroutine and no poll per process.
 //   - Output flows through FIFOs that parent and child both hold open, read by
 //     a pump with an epoll and a goroutine of its own.
+//   - Hooks are processes of their generation like the program, forked from the same
+//     queue and adopted the same way (hook.go).
 //   - Leases are enforced by a goroutine of its own that waits for nothing but
 //     its clock (fence.go): at the end of its lease an exclusive instance is
 //     killed whatever holds up the loop, and started again only once the lease

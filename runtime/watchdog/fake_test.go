@@ -39,7 +39,7 @@ type fakeKernel struct {
 	onStart func(l *spec.Launch)
 	// onLimit, if set, says what comes of setting limits.
 	onLimit   func(l *spec.Launch, p *process) error
-	untidy    int // how often Tidy still finds something
+	untidy    int // how often Tidy still finds somebody
 	reclaimed map[string]int
 	signals   []string
 	ran       []string // what was executed, and the exit that after_stop is told
@@ -82,18 +82,6 @@ func (k *fakeKernel) TakeDropped() map[spec.InstanceID]uint64 {
 	return lost
 }
 
-func (k *fakeKernel) Limit(l *spec.Launch, p *process, _ marks) error {
-	if k.onLimit == nil {
-		return nil
-	}
-	return k.onLimit(l, p)
-}
-
-func (k *fakeKernel) Tidy() bool {
-	k.untidy = max(k.untidy-1, 0)
-	return k.untidy == 0
-}
-
 func (k *fakeKernel) Hold(l *spec.Launch, _ bool) (uint64, error) {
 	if l.Watchdog == nil && (l.Ready == nil || !l.Ready.Notify) {
 		return 0, nil
@@ -114,21 +102,15 @@ func (k *fakeKernel) Start(starts []start, done func(int, *process, error)) {
 			done(i, nil, errFenced)
 			continue
 		}
-		p, err := k.startOne(st.launch)
-		if err == nil {
-			what := st.argv()[0]
-			if st.cleans() {
-				what += ":" + st.exit
-			}
-			k.ran = append(k.ran, what)
-		}
+		p, err := k.startOne(st)
 		done(i, p, err)
 	}
 }
 
-func (k *fakeKernel) startOne(l *spec.Launch) (*process, error) {
+func (k *fakeKernel) startOne(st start) (*process, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	l := st.launch
 	if err := k.startErr[l.ID]; err != nil {
 		return nil, err
 	}
@@ -139,7 +121,19 @@ func (k *fakeKernel) startOne(l *spec.Launch) (*process, error) {
 	p := &fakeProcess{id: l.ID, started: time.Now(), process: &process{token: k.next, pid: 1000 + int(k.next),
 		startTicks: k.next, bootID: k.boot, session: 1000 + int(k.next)}}
 	k.live[p.token], k.byID[l.ID] = p, p
+	what := st.argv()[0]
+	if st.cleans() {
+		what += ":" + st.exit
+	}
+	k.ran = append(k.ran, what)
 	return p.process, nil
+}
+
+// refuses makes the starts of an instance fail; nil: no more.
+func (k *fakeKernel) refuses(id spec.InstanceID, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.startErr[id] = err
 }
 
 func (k *fakeKernel) Find(pid int, ticks uint64, boot string, _ marks) (*process, error) {

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func TestHookIsKilledWithItsWholeGroup(t *testing.T) {
 	if !strings.Contains(v.LastExit.Error, "did not end within 200ms") {
 		t.Errorf("last exit %q", v.LastExit)
 	}
-	checkProcesses(t, d, 0)
+	awaitNobody(d)
 }
 
 func TestHookThatDoesNotExistIsNamed(t *testing.T) {
@@ -103,7 +104,25 @@ func TestWatchdogKilledWhileAHookRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.await("it is forgotten", func() bool { _, ok := d.instance(l.ID); return !ok })
-	checkProcesses(t, d, 0)
+	awaitNobody(d)
+}
+
+// awaitNobody waits until nothing of a watchdog is alive: what was killed with
+// its group takes a moment.
+func awaitNobody(d *daemon) {
+	d.t.Helper()
+	id, err := os.ReadFile(filepath.Join(d.dir, "watchdog", "id"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.await("nothing of it is alive", func() bool {
+		procs, err := filepath.Glob("/proc/[0-9]*")
+		return err == nil && !slices.ContainsFunc(procs, func(path string) bool {
+			var pid int
+			fmt.Sscan(filepath.Base(path), &pid)
+			return readMarks(pid)[envWatchdog] == strings.TrimSpace(string(id))
+		})
+	})
 }
 
 // TestHookStorm kills the watchdog at random moments while instances with hooks
@@ -156,7 +175,7 @@ func TestHookStorm(t *testing.T) {
 		table, err := d.client.Table(t.Context())
 		return err == nil && len(table.Instances) == 0
 	})
-	checkProcesses(t, d, 0)
+	awaitNobody(d)
 	for i := range launches {
 		checkNotes(t, fmt.Sprintf("%s/notes.%d", dir, i))
 	}

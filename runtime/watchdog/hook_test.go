@@ -5,6 +5,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/synergymesh/meshrun/spec"
@@ -99,17 +100,17 @@ func TestFailedBeforeStartIsAFailedStart(t *testing.T) {
 func TestHookThatCannotBeStarted(t *testing.T) {
 	inWorld(t, func(w *world) {
 		l := hooked("a")
-		w.fake.startErr[l.ID] = errLocked
+		w.fake.refuses(l.ID, errLocked)
 		w.set(l)
 		v := w.wants(l.ID, spec.PhaseBackoff, 1) // nothing ran: nothing is cleaned up
 		if !strings.Contains(v.LastExit.Error, "before_start hook was not run: another copy") {
 			t.Errorf("last exit %q", v.LastExit)
 		}
-		delete(w.fake.startErr, l.ID)
+		w.fake.refuses(l.ID, nil)
 		w.pass(2 * time.Second)
 		w.exits(l.ID, 0)
 		w.wants(l.ID, spec.PhaseRunning, 2)
-		w.fake.startErr[l.ID] = errLocked
+		w.fake.refuses(l.ID, errLocked)
 		w.exits(l.ID, 1)
 		w.pass(4 * time.Second) // the rest of the program may still hold it
 		w.wants(l.ID, spec.PhaseStopping, 2)
@@ -127,12 +128,12 @@ func TestAfterStopWaitsForTheLock(t *testing.T) {
 		l := hooked("a")
 		w.set(l)
 		w.exits(l.ID, 0)
-		w.fake.startErr[l.ID] = errLocked
+		w.fake.refuses(l.ID, errLocked)
 		w.drop(l.ID)
 		w.ask(func() error { w.beginHalt(false, time.Now()); return nil })
 		w.pass(time.Second)
 		w.wants(l.ID, spec.PhaseStopping, 1)
-		delete(w.fake.startErr, l.ID)
+		w.fake.refuses(l.ID, nil)
 		w.pass(100 * time.Millisecond)
 		w.wantsRan("before", "program", "after:SIGTERM")
 		w.exits(l.ID, 0)
@@ -344,4 +345,46 @@ func TestSuccessorGoesOnWithHooks(t *testing.T) {
 		}
 		w.wantsRan("before", "before", "after:failed", "program", "after:4")
 	})
+}
+
+func TestWhatWasUpBeforeARebootIsCleanedUpAfterIt(t *testing.T) {
+	inSuccession(t, func(w *world, succeed func() *world) {
+		l := hooked("a")
+		l.Restart.Policy = spec.RestartNever
+		w.set(l)
+		w.exits(l.ID, 0)
+		w.wants(l.ID, spec.PhaseRunning, 1)
+		clear(w.fake.live)
+		w.fake.boot = "another"
+		w = succeed()
+		w.exits(l.ID, 0)
+		w.exits(l.ID, 0)
+		w.wants(l.ID, spec.PhaseRunning, 2)
+		w.wantsRan("before", "program", "after:unknown", "before", "program")
+	})
+}
+
+func TestForkThatNobodySawIsCleanedUpAfterAndNotRepeated(t *testing.T) {
+	for _, c := range []struct {
+		phase phase
+		hook  spec.HookTime
+		ran   []string
+	}{
+		{pending, spec.HookBeforeStart, []string{"after:failed"}},
+		{hooking, "", []string{"after:unknown"}},
+		{cleaning, spec.HookAfterStop, []string{"after:4"}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, t.TempDir(), newFakeKernel(t))
+			l := hooked("a")
+			v := spec.Instance{ID: l.ID, Generation: 1, Phase: c.phase.public(), LastExit: &spec.Exit{Code: 4}}
+			w.start(&replayed{entries: map[spec.InstanceID]*entry{l.ID: {Launch: l, Instance: v,
+				Keep: keep{Phase: c.phase, Nonce: "n", Forking: true, Hook: c.hook}}}})
+			w.wants(l.ID, spec.PhaseStopping, 1)
+			w.wantsRan(c.ran...)
+			w.exits(l.ID, 0)
+			w.wants(l.ID, spec.PhaseBackoff, 1)
+			w.stop()
+		})
+	}
 }

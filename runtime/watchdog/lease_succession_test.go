@@ -110,7 +110,7 @@ func TestStopOfAllLeavesNoLeaseBehind(t *testing.T) {
 func TestForgottenStartIsAdoptedUnderItsOwnLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, k := leasedJob("a", "s1"), newFakeKernel(t)
-		p, err := k.startOne(&l)
+		p, err := k.startOne(start{launch: &l})
 		if err != nil {
 			t.Fatal(err)
 		}

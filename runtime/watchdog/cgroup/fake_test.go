@@ -15,7 +15,8 @@ type machine struct {
 	mountinfo []string
 	own       []string
 	delegated map[string]bool
-	uid       int
+	// writable are the cgroups that this user may write, seen from root; nil for all.
+	writable map[string]bool
 }
 
 func newMachine(t *testing.T) *machine {
@@ -90,7 +91,7 @@ func (m *machine) tree() *Tree {
 	m.write("proc/self/mountinfo", strings.Join(m.mountinfo, "\n")+"\n")
 	m.write("proc/self/cgroup", strings.Join(m.own, "\n")+"\n")
 	t := NewTree("0123456789abcdef0123", filepath.Join(m.root, "remembered"))
-	t.proc, t.uid, t.rmdir = filepath.Join(m.root, "proc"), m.uid, os.RemoveAll
+	t.proc, t.rmdir = filepath.Join(m.root, "proc"), os.RemoveAll
 	t.mkdir = func(path string) error {
 		if err := os.Mkdir(path, 0o755); err != nil {
 			return err
@@ -102,6 +103,13 @@ func (m *machine) tree() *Tree {
 	t.delegated = func(dir string) bool {
 		rel, err := filepath.Rel(m.root, dir)
 		return err == nil && m.delegated[rel]
+	}
+	t.writable = func(dir string) error {
+		rel, err := filepath.Rel(m.root, dir)
+		if err == nil && m.writable != nil && !m.writable[rel] {
+			return os.ErrPermission
+		}
+		return err
 	}
 	return t
 }

@@ -33,12 +33,12 @@ const advice = "run meshrun as root, or in a systemd unit with Delegate=yes"
 // In version 1 that is below the watchdog's own cgroup in each hierarchy.
 //
 // In version 2 a cgroup with processes of its own cannot have limited ones below
-// it. So it is the nearest cgroup above the watchdog's own that was delegated, by
-// systemd or by being the root of a container; if that is the watchdog's own,
-// all that is in it moves to a child first. Two things speak against that for
-// root: what nobody delegated is somebody else's to divide, and a systemd that
-// put its service straight into the delegated cgroup could not start it there
-// again. Then it is the root of the hierarchy, as other container managers do.
+// it. So it is the nearest cgroup above the watchdog's own that was delegated:
+// by systemd, or by being the root of a container. If there is none, it is the
+// machine's root for who may write there, as other container managers do it.
+// A delegated cgroup in which the watchdog itself lives is the last choice, and
+// only then does what is in it move to a child: a service manager could not
+// start its service there again while limited instances live.
 func (t *Tree) place(mounts []mount) ([]hierarchy, error) {
 	var found []hierarchy
 	var why []error
@@ -62,13 +62,25 @@ func (t *Tree) place(mounts []mount) ([]hierarchy, error) {
 		if len(why) == 0 {
 			why = append(why, errors.New("this machine has no cgroup controllers"))
 		}
-		return nil, fmt.Errorf("%w: %w: %s", ErrUnavailable, errors.Join(why...), advice)
+		return nil, fmt.Errorf("%w: %w; %s", ErrUnavailable, first(why), advice)
 	}
 	t.missing = map[string]error{}
 	for _, c := range missing {
-		t.missing[c] = errors.Join(why...)
+		t.missing[c] = first(why)
 	}
 	return found, nil
+}
+
+// first tells the first of several errors, which mostly are alike: one of each
+// hierarchy.
+func first(why []error) error {
+	switch len(why) {
+	case 0:
+		return nil
+	case 1:
+		return why[0]
+	}
+	return fmt.Errorf("%w (and %d more)", why[0], len(why)-1)
 }
 
 // open makes the directory of the groups in one hierarchy.
@@ -108,28 +120,21 @@ func (t *Tree) open(m mount) (hierarchy, error) {
 
 // base chooses the cgroup of version 2 below which groups are made.
 func (t *Tree) base(m mount) (string, error) {
-	root := t.uid == 0
-	for dir := m.own; ; dir = filepath.Dir(dir) {
-		switch {
-		case t.delegated(dir):
-			if root && dir == m.own {
-				return m.point, nil
-			}
-			return dir, writable(dir)
-		case dir == m.point:
-			// The root of a container's namespace is whose container it is, and
-			// that of the machine is root's. Others may have got their own by hand.
-			err := writable(dir)
-			if err != nil && writable(m.own) == nil {
-				return m.own, nil
-			}
-			return dir, err
+	dir := m.own
+	for dir != m.point {
+		if dir = filepath.Dir(dir); dir != m.point && t.delegated(dir) && t.writable(dir) == nil {
+			return dir, nil
 		}
 	}
+	err := t.writable(dir)
+	if err != nil && t.writable(m.own) == nil {
+		return m.own, nil
+	}
+	return dir, err
 }
 
-// writable refuses a cgroup that processes may not be moved within.
-func writable(dir string) error {
+// mayMove refuses a cgroup that processes may not be moved within.
+func mayMove(dir string) error {
 	path := filepath.Join(dir, "cgroup.procs")
 	if err := unix.Access(path, unix.W_OK); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

@@ -16,14 +16,13 @@ import (
 
 // ErrUnavailable: limits cannot be set here at all, or not all kinds of them.
 // What it says is true of every instance, and ends with what to do.
-var ErrUnavailable = errors.New("no limits can be set here")
+var ErrUnavailable = errors.New("cgroups cannot be used here")
 
 // Tree is where the groups of one watchdog are. Its methods are for one
 // goroutine; those of its groups say for whom they are.
 type Tree struct {
 	name string // of its directory in each hierarchy
 	file string // remembers where that is
-	uid  int
 
 	hierarchies []hierarchy
 	opened      bool
@@ -33,12 +32,13 @@ type Tree struct {
 	proc         string
 	mkdir, rmdir func(path string) error
 	delegated    func(dir string) bool
+	writable     func(dir string) error
 }
 
 // NewTree returns the tree of the watchdog of that id, which is remembered in a
 // file. It does no I/O: nobody who needs no groups pays for them.
 func NewTree(id, file string) *Tree {
-	return &Tree{name: "meshrun-" + id[:min(len(id), 16)], file: file, uid: os.Geteuid(), proc: "/proc", delegated: isDelegated,
+	return &Tree{name: "meshrun-" + id[:min(len(id), 16)], file: file, proc: "/proc", delegated: isDelegated, writable: mayMove,
 		mkdir: func(path string) error { return os.Mkdir(path, 0o755) }, rmdir: removeDir}
 }
 

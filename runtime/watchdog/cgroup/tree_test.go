@@ -48,15 +48,21 @@ func TestWhereGroupsAre(t *testing.T) {
 			m.v2("/system.slice/meshrun.service/main")
 			m.delegated["cg/unified/system.slice/meshrun.service"] = true
 		}, "cg/unified/system.slice/meshrun.service/" + mine + "/g"},
-		"root straight in a delegated unit, where systemd must start it again": {func(m *machine) {
+		"root straight in a delegated unit, where systemd must be able to start it again": {func(m *machine) {
 			m.v2("/system.slice/meshrun.service")
 			m.delegated["cg/unified/system.slice/meshrun.service"] = true
 		}, "cg/unified/" + mine + "/g"},
-		"a user in a delegated unit": {func(m *machine) {
-			m.uid = 1000
+		"a user in a unit of his own manager": {func(m *machine) {
 			m.v2("/user.slice/user@1000.service/app.slice/m.service")
-			m.delegated["cg/unified/user.slice/user@1000.service"] = true
+			m.delegated = map[string]bool{"cg/unified/user.slice/user@1000.service": true,
+				"cg/unified/user.slice/user@1000.service/app.slice/m.service": true}
+			m.writable = m.delegated
 		}, "cg/unified/user.slice/user@1000.service/" + mine + "/g"},
+		"a user straight in a delegated unit": {func(m *machine) {
+			m.v2("/system.slice/m.service")
+			m.delegated["cg/unified/system.slice/m.service"] = true
+			m.writable = m.delegated
+		}, "cg/unified/system.slice/m.service/" + mine + "/g"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -89,6 +95,10 @@ func TestWhereNoGroupsAre(t *testing.T) {
 			m.v2("/")
 			m.mountinfo[0] = strings.Replace(m.mountinfo[0], " rw,relatime", " ro,relatime", 1)
 		}, "read-only"},
+		"a user in a session": {func(m *machine) {
+			m.v2("/user.slice/session-1.scope")
+			m.writable = map[string]bool{}
+		}, "permission denied"},
 		"no controllers": {func(m *machine) {
 			m.v2("/")
 			m.write("cg/unified/cgroup.controllers", "cpuset io")
