@@ -133,6 +133,7 @@ func (v *validator) process(p *Process) {
 	v.health(p)
 	v.guards(p)
 	v.placing(p)
+	v.schedule(p)
 	v.update(p)
 	v.resources(p)
 	v.hooks(p)

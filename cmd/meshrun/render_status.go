@@ -102,6 +102,9 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 			b.WriteString(renderRollout(&v.Rollouts[i], s, o.now))
 		}
 	}
+	if job != nil {
+		renderSchedules(b, job, v.Runs[name], o)
+	}
 	t := table{indent: "  "}
 	rows := statusRows(instances, o)
 	if job != nil {
@@ -131,6 +134,25 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	}
 	if o.known && o.target.Process != "" {
 		b.WriteString(checksText(instances, o))
+	}
+}
+
+// renderSchedules says of each process that runs at times when it does next, and
+// how its last run ended.
+func renderSchedules(b *strings.Builder, job *spec.JobVersion, runs []spec.Run, o statusOptions) {
+	for i := range job.Job.Processes {
+		p := &job.Job.Processes[i]
+		if p.Schedule == nil || (o.known && o.target.Process != "" && o.target.Process != p.Name) {
+			continue
+		}
+		text := scheduleText(p, runs, o.now)
+		switch order := job.Orders[p.Name]; {
+		case order.Stopped:
+			text = "stopped; no run is due"
+		case order.Paused:
+			text = "paused; go on with `meshrun resume " + job.Job.Name + "/" + p.Name + "`"
+		}
+		b.WriteString("  " + o.style.dim("@ "+p.Name+"  "+text) + "\n")
 	}
 }
 
@@ -329,7 +351,7 @@ func absentRows(job *spec.JobVersion, instances []spec.Instance, o statusOptions
 	var rows []statusRow
 	for _, p := range job.Job.Processes {
 		byNote := map[string][]int{}
-		for shard := range p.Shards {
+		for shard := range p.Instances() {
 			id := spec.InstanceID{Job: job.Job.Name, Process: p.Name, Shard: shard}
 			if seen[id] || (o.known && !o.target.Matches(id)) {
 				continue

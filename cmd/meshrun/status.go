@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -51,6 +52,8 @@ type statusView struct {
 	Instances []spec.Instance   `json:"instances"`
 	// Rollouts are those that aren't done.
 	Rollouts []api.RolloutStatus `json:"rollouts,omitempty"`
+	// Runs are those of the jobs' scheduled processes, by job.
+	Runs map[string][]spec.Run `json:"runs,omitempty"`
 	// JobsUnknown is set if what is wanted could not be read.
 	JobsUnknown bool `json:"jobs_unknown,omitempty"`
 }
@@ -122,10 +125,35 @@ func (c *status) view(ctx context.Context, client *api.Client, target api.Target
 			return nil, err
 		}
 	}
+	if err := v.readRuns(ctx, client); err != nil {
+		return nil, err
+	}
 	if c.target != "" && len(v.Instances) == 0 && !wanted(v.Jobs, target) {
 		return nil, api.Errorf(api.ErrNotFound, "there is no %s: `meshrun status` shows what there is", c.target)
 	}
 	return v, nil
+}
+
+// readRuns reads the runs of the jobs that have schedules.
+func (v *statusView) readRuns(ctx context.Context, client *api.Client) error {
+	for i := range v.Jobs {
+		job := &v.Jobs[i].Job
+		if !slices.ContainsFunc(job.Processes, func(p spec.Process) bool { return p.Schedule != nil }) {
+			continue
+		}
+		runs, err := client.Runs(ctx, job.Name)
+		if errors.Is(err, api.ErrNotFound) {
+			continue // it was removed just now
+		}
+		if err != nil {
+			return err
+		}
+		if v.Runs == nil {
+			v.Runs = map[string][]spec.Run{}
+		}
+		v.Runs[job.Name] = runs
+	}
+	return nil
 }
 
 // wanted reports whether the target is among the wanted processes.
@@ -138,7 +166,7 @@ func wanted(jobs []spec.JobVersion, target api.Target) bool {
 			return true
 		}
 		for _, p := range j.Job.Processes {
-			if p.Name == target.Process && target.Shard < p.Shards {
+			if p.Name == target.Process && target.Shard < p.Instances() {
 				return true
 			}
 		}

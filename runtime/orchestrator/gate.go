@@ -66,7 +66,7 @@ func (r *rollout) gates() {
 	}
 	for i := range r.Job.Job.Processes {
 		p := &r.Job.Job.Processes[i]
-		if p.Update == nil && !r.expiring[p.Name] && !r.track {
+		if p.Schedule != nil || (p.Update == nil && !r.expiring[p.Name] && !r.track) {
 			continue // nothing to count, nothing to bound
 		}
 		g := &gate{rollout: r, def: r.defs[p.Name], order: r.Job.Orders[p.Name]}
