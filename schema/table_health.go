@@ -25,7 +25,7 @@ var healthBlock = &Block{
 		{Name: "timeout", Kind: KindDuration, Default: "1s", Doc: "Time that an answer may take."},
 		{Name: "failures", Kind: KindInt, Default: "3", Min: 1, Max: 1000, Doc: "Failed checks in a row that make it fail."},
 		{Name: "successes", Kind: KindInt, Default: "1", Min: 1, Max: 1000, Doc: "Successful checks in a row that make it pass."},
-		{Name: "start_period", Kind: KindDuration, Default: "0s", Doc: "Time after a start in which failures don't count, until the first success."},
+		{Name: "start_period", Kind: KindDuration, Default: "10s", Doc: "Time after a start in which failures don't count, until the first success: what starts slowly needs more."},
 		{Name: "on_failure", Kind: KindEnum, Values: []string{"alert", "withdraw", "restart"}, Default: "alert",
 			Doc: "What a failing check leads to: `alert` tells of it, `withdraw` also takes the services of the instance out of the catalog, `restart` also restarts the instance, by its restart policy and when a rollout would let it."},
 	},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -212,20 +213,24 @@ func (c *checks) found(t *health.Target, f health.Finding) {
 	c.emit(ev, inst)
 }
 
-// failing tells which checks fail: their names alone, since what they say may
-// be long, and can be seen at the instance.
+// maxSaid bounds what an event quotes of a check's answer: all of it can be
+// seen at the instance.
+const maxSaid = 120
+
+// failing tells which checks fail, and what they say.
 func failing(f *health.Finding) string {
-	text := ""
+	var all []string
 	for _, r := range f.Checks {
 		if r.State != spec.HealthFailing {
 			continue
 		}
-		if text != "" {
-			text += ", "
+		text := fmt.Sprintf("check %q fails", r.Name)
+		if said, _, _ := strings.Cut(strings.TrimSpace(r.Output), "\n"); said != "" {
+			text += ": " + strings.ToValidUTF8(said[:min(len(said), maxSaid)], "")
 		}
-		text += fmt.Sprintf("check %q fails", r.Name)
+		all = append(all, text)
 	}
-	return text
+	return strings.Join(all, ", ")
 }
 
 // alarm shows and tells what a guard says.

@@ -105,7 +105,7 @@ func TestHealthIsReportedWhenItChangesAndOnlyThen(t *testing.T) {
 			t.Error("nobody knows since when")
 		}
 		want(t, told(), []string{
-			`warning instance.unhealthy shop/front/0 is unhealthy: check "up" fails`, "info instance.healthy shop/front/0 is healthy again",
+			`warning instance.unhealthy shop/front/0 is unhealthy: check "up" fails: no line of output has matched yet`, "info instance.healthy shop/front/0 is healthy again",
 		})
 		_, before := r.reported("shop/front/0")
 		time.Sleep(time.Hour)

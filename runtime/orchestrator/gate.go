@@ -155,16 +155,27 @@ func (g *gate) why(m *member) string {
 // unwell says in which way an instance is not healthy.
 func unwell(in *spec.Instance) string {
 	switch {
+	case in.Phase == spec.PhaseFailed && in.Reason != "":
+		return "has failed: " + in.Reason
 	case in.Phase == spec.PhaseFailed && in.LastExit != nil:
-		return fmt.Sprintf("has failed (%s)", in.LastExit)
+		return fmt.Sprintf("has failed: %s", in.LastExit)
 	case in.Phase == spec.PhaseFailed:
 		return "has failed"
+	case in.Phase == spec.PhaseBackoff && in.LastExit != nil:
+		return fmt.Sprintf("waits for its next start, after %s", in.LastExit)
+	case in.Phase == spec.PhaseBackoff:
+		return "waits for its next start"
+	case in.Phase == spec.PhasePending && in.Reason != "":
+		return in.Reason
 	case in.Phase != spec.PhaseRunning:
 		return "is " + string(in.Phase)
 	}
 	for _, c := range in.Checks {
 		if c.State == in.Health {
-			return fmt.Sprintf("is not healthy: check %s is %s", c.Name, c.State)
+			if c.State == spec.HealthFailing {
+				return fmt.Sprintf("is not healthy: its check %q fails", c.Name)
+			}
+			return fmt.Sprintf("is not healthy yet: its check %q has not passed", c.Name)
 		}
 	}
 	return "is not healthy"

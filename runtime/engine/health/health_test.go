@@ -60,6 +60,7 @@ func TestFlips(t *testing.T) {
 func TestFlipNeedsAStreak(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h := spec.DefaultHealth("x")
+		h.StartPeriod = 0
 		h.Failures, h.Successes = rapid.IntRange(1, 4).Draw(t, "failures"), rapid.IntRange(1, 4).Draw(t, "successes")
 		tally, streak, last := NewTally("x"), 0, true
 		for i := range rapid.IntRange(1, 40).Draw(t, "checks") {
