@@ -240,7 +240,7 @@ func TestLogCheckPassesFromTheFirstMatchOn(t *testing.T) {
 	}
 	r := New(Config{Output: find})
 	h := spec.Health{Log: "up"}
-	c, err := r.cfg.make(&Target{Started: began}, &h, NewTally(""), nil)
+	c, err := r.cfg.make(&Target{Since: began}, &h, NewTally(""), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,9 @@ type Target struct {
 	ID      spec.InstanceID
 	Life    spec.Life
 	Started time.Time
+	// Since is from when on output is this generation's: before Started, which
+	// is noted once it runs.
+	Since time.Time
 	Ready   bool // the instance has told that it is ready, or needs not tell
 	Checks  []spec.Health
 	User    string
