@@ -144,7 +144,7 @@ func (c *checks) target(p *process, inst *spec.Instance) *health.Target {
 		NodeName: host.Node, NodeLabels: host.Labels, Ports: inst.Ports,
 	}}
 	t := &health.Target{
-		ID: inst.ID, Life: inst.Life(), Started: inst.Started, Ready: inst.Phase == spec.PhaseRunning,
+		ID: inst.ID, Life: inst.Life(), Started: inst.Started, Since: begun(inst), Ready: inst.Phase == spec.PhaseRunning,
 		Checks: make([]spec.Health, len(p.Process.Health)), User: p.Process.User, Known: c.engine.view.healthOf(inst.ID),
 	}
 	runs := false
@@ -169,6 +169,18 @@ func (c *checks) target(p *process, inst *spec.Instance) *health.Target {
 		t.Fault = x.err.Error()
 	}
 	return t
+}
+
+// begun returns from when on output is that of an instance's generation: from the
+// end of the one before, or else from its declaration.
+func begun(inst *spec.Instance) time.Time {
+	switch {
+	case inst.LastExit != nil && inst.LastExit.At.Before(inst.Started):
+		return inst.LastExit.At
+	case !inst.Since.IsZero() && inst.Since.Before(inst.Started):
+		return inst.Since
+	}
+	return inst.Started
 }
 
 // health returns a check with its templates filled in.

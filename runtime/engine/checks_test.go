@@ -229,3 +229,20 @@ func TestGuardTellsOfWhatIsDownForTooLong(t *testing.T) {
 		}
 	})
 }
+
+func TestOutputOfAGenerationBeginsWithTheEndOfTheOneBefore(t *testing.T) {
+	at := func(second int) time.Time { return time.Date(2026, 11, 24, 3, 0, second, 0, time.UTC) }
+	for name, test := range map[string]struct {
+		seen spec.Instance
+		want time.Time
+	}{
+		"first":           {spec.Instance{Started: at(9), Since: at(8)}, at(8)},
+		"restarted":       {spec.Instance{Started: at(9), Since: at(1), LastExit: &spec.Exit{At: at(7)}}, at(7)},
+		"replaced":        {spec.Instance{Started: at(9), Since: at(5), LastExit: &spec.Exit{At: at(7)}}, at(7)},
+		"nothing is told": {spec.Instance{Started: at(9)}, at(9)},
+	} {
+		if got := begun(&test.seen); !got.Equal(test.want) {
+			t.Errorf("%s: it begins at %s, want %s", name, got, test.want)
+		}
+	}
+}

@@ -46,7 +46,7 @@ func newChecker(t *Target, h *spec.Health, known Tally, d *deps, ready func() bo
 	case spec.HealthExec:
 		return newExecCheck(t, h, d.prepare), nil
 	case spec.HealthLog:
-		return &logCheck{id: t.ID, since: t.Started, pattern: h.Log, find: d.find, found: known.Passed, line: known.Output}, nil
+		return &logCheck{id: t.ID, since: t.Since, pattern: h.Log, find: d.find, found: known.Passed, line: known.Output}, nil
 	default:
 		return notifyCheck(ready), nil
 	}

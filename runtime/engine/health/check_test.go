@@ -63,8 +63,8 @@ func TestHTTPCheck(t *testing.T) {
 	mux.HandleFunc("/ok", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s %s %s", r.Method, r.Host, r.Header.Get("X-Shard"))
 	})
-	mux.HandleFunc("/down", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "the database is away", 503) })
-	mux.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/down", 302) })
+	mux.HandleFunc("/down", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "the database is away", http.StatusServiceUnavailable) })
+	mux.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/down", http.StatusFound) })
 	mux.HandleFunc("/slow", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	mux.HandleFunc("/endless", func(w http.ResponseWriter, _ *http.Request) {
 		for {
@@ -240,7 +240,7 @@ func TestLogCheckPassesFromTheFirstMatchOn(t *testing.T) {
 	}
 	r := New(Config{Output: find})
 	h := spec.Health{Log: "up"}
-	c, err := r.cfg.make(&Target{Started: began}, &h, NewTally(""), nil)
+	c, err := r.cfg.make(&Target{Since: began}, &h, NewTally(""), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

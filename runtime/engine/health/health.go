@@ -17,11 +17,14 @@ type Target struct {
 	ID      spec.InstanceID
 	Life    spec.Life
 	Started time.Time
-	Ready   bool // the instance has told that it is ready, or needs not tell
-	Checks  []spec.Health
-	User    string
-	Dir     string
-	Env     []string
+	// Since is from when on output is this generation's: before Started, which
+	// is noted once it runs.
+	Since  time.Time
+	Ready  bool // the instance has told that it is ready, or needs not tell
+	Checks []spec.Health
+	User   string
+	Dir    string
+	Env    []string
 	// Fault says why the checks cannot be made on this node; they fail then.
 	Fault string
 	// Known is what was found out about this generation before, by an earlier

@@ -16,8 +16,7 @@ import (
 // scripted is a runner whose checks do what a test says.
 type scripted struct {
 	*Runner
-	t    *testing.T
-	stop func()
+	t *testing.T
 
 	mu      sync.Mutex // guards all below
 	runs    map[string][]time.Time
