@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -245,4 +246,26 @@ func scheduleText(p *spec.Process, runs []spec.Run, now time.Time) string {
 		}
 	}
 	return strings.Join(parts, "; ")
+}
+
+// readRuns reads the runs of the jobs that have schedules.
+func (v *statusView) readRuns(ctx context.Context, client *api.Client) error {
+	for i := range v.Jobs {
+		job := &v.Jobs[i].Job
+		if !slices.ContainsFunc(job.Processes, func(p spec.Process) bool { return p.Schedule != nil }) {
+			continue
+		}
+		runs, err := client.Runs(ctx, job.Name)
+		if errors.Is(err, api.ErrNotFound) {
+			continue // it was removed just now
+		}
+		if err != nil {
+			return err
+		}
+		if v.Runs == nil {
+			v.Runs = map[string][]spec.Run{}
+		}
+		v.Runs[job.Name] = runs
+	}
+	return nil
 }

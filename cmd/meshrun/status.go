@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -132,28 +131,6 @@ func (c *status) view(ctx context.Context, client *api.Client, target api.Target
 		return nil, api.Errorf(api.ErrNotFound, "there is no %s: `meshrun status` shows what there is", c.target)
 	}
 	return v, nil
-}
-
-// readRuns reads the runs of the jobs that have schedules.
-func (v *statusView) readRuns(ctx context.Context, client *api.Client) error {
-	for i := range v.Jobs {
-		job := &v.Jobs[i].Job
-		if !slices.ContainsFunc(job.Processes, func(p spec.Process) bool { return p.Schedule != nil }) {
-			continue
-		}
-		runs, err := client.Runs(ctx, job.Name)
-		if errors.Is(err, api.ErrNotFound) {
-			continue // it was removed just now
-		}
-		if err != nil {
-			return err
-		}
-		if v.Runs == nil {
-			v.Runs = map[string][]spec.Run{}
-		}
-		v.Runs[job.Name] = runs
-	}
-	return nil
 }
 
 // wanted reports whether the target is among the wanted processes.
