@@ -63,7 +63,9 @@ func TestHTTPCheck(t *testing.T) {
 	mux.HandleFunc("/ok", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s %s %s", r.Method, r.Host, r.Header.Get("X-Shard"))
 	})
-	mux.HandleFunc("/down", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "the database is away", http.StatusServiceUnavailable) })
+	mux.HandleFunc("/down", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "the database is away", http.StatusServiceUnavailable)
+	})
 	mux.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/down", http.StatusFound) })
 	mux.HandleFunc("/slow", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	mux.HandleFunc("/endless", func(w http.ResponseWriter, _ *http.Request) {
