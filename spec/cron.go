@@ -20,9 +20,7 @@ import (
 // "*" is meant to run at intervals: it runs at every moment at which the clock
 // shows one of its times, as often as it does.
 //
-// It is our own, as the libraries that there are leave out what the clock skips
-// (robfig/cron), have no defined answer for it (gronx, cronexpr), or cannot look
-// back.
+// It is our own because it must look back, too (Last), by the same rules.
 type Cron struct {
 	minute, hour, dom, month, dow uint64 // sets of numbers, as bits
 	// either is set if one of the two kinds of days is enough: both are restricted.
