@@ -57,6 +57,7 @@ func TestADependencyFlaps(t *testing.T) {
 		n.waitPhase("shop/"+id+"/0", spec.PhaseRunning)
 	}
 	for flap := 1; flap <= 4; flap++ {
+		n.settledIn("shop", ids)
 		if err := syscall.Kill(redis.PID, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
@@ -88,6 +89,20 @@ func TestADependencyFlaps(t *testing.T) {
 			last = e[1]
 		}
 	}
+}
+
+// settledIn waits until instances have run for so long that their node has
+// certainly reported them: who decides cannot order what it has not heard of.
+func (n *node) settledIn(job string, ids []string) {
+	n.t.Helper()
+	eventually(n.t, 20*time.Second, "all have run for a while", func() error {
+		for _, id := range ids {
+			if up := time.Since(n.waitPhase(job+"/"+id+"/0", spec.PhaseRunning).Started); up < 2*time.Second {
+				return fmt.Errorf("%s is up for %s", id, up)
+			}
+		}
+		return nil
+	})
 }
 
 // killAgent kills the agent, and returns once its watchdog has brought back

@@ -329,7 +329,13 @@ func TestWaitInstancesReturnsWithEachChange(t *testing.T) {
 		}
 		done := make(chan []spec.Instance)
 		go func() {
-			instances, _, _ := r.WaitInstances(t.Context(), version)
+			var instances []spec.Instance
+			for after := version; len(instances) == 0; { // what is assigned may come before what runs
+				var err error
+				if instances, after, err = r.WaitInstances(t.Context(), after); err != nil {
+					break
+				}
+			}
 			done <- instances
 		}()
 		synctest.Wait()

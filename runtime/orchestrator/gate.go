@@ -155,6 +155,8 @@ func (g *gate) why(m *member) string {
 // unwell says in which way an instance is not healthy.
 func unwell(in *spec.Instance) string {
 	switch {
+	case in.Phase == spec.PhaseFailed && in.Reason != "" && in.LastExit != nil:
+		return fmt.Sprintf("has failed: %s; %s", in.LastExit, in.Reason)
 	case in.Phase == spec.PhaseFailed && in.Reason != "":
 		return "has failed: " + in.Reason
 	case in.Phase == spec.PhaseFailed && in.LastExit != nil:
