@@ -24,9 +24,14 @@ type gate struct {
 	trial bool
 	left  int
 	// free is how many more shards may be disturbed.
-	free int
+	free   int
+	hashes map[*spec.AssignedProcess]string // see hashAs
 	// down names the first shard that is not available, for those that wait.
 	down string
+	// failed says why the rollout has failed, by what was there before its turns.
+	failed string
+	// unplaced says why a shard has no place, if none of the process has one.
+	unplaced string
 }
 
 // member is a shard that shall run.
@@ -71,8 +76,10 @@ func (r *rollout) gates() {
 		}
 		g := &gate{rollout: r, def: r.defs[p.Name], order: r.Job.Orders[p.Name]}
 		g.gather()
+		g.failed = g.failure()
 		if p.Update != nil || r.expiring[p.Name] {
 			g.open()
+			g.preserve()
 		}
 		r.progress = append(r.progress, g.report())
 	}
@@ -98,6 +105,12 @@ func (g *gate) gather() {
 		}
 	}
 	slices.SortFunc(g.members, func(a, b member) int { return cmp.Compare(a.to.shard, b.to.shard) })
+	for _, u := range g.Placement.Unplaced {
+		if len(g.members) == 0 && u.Process == p.Name && u.Shard < p.Shards && g.unplaced == "" {
+			g.unplaced = fmt.Sprintf("shard %d has no place: %s", u.Shard, u.Reason)
+			g.down = g.unplaced
+		}
+	}
 	g.free = g.bounds().MaxParallel
 	for i := range g.members {
 		m := &g.members[i]
@@ -130,8 +143,8 @@ func (g *gate) why(m *member) string {
 		return "is " + g.halting[m.to]
 	case in == nil || m.entry == nil:
 		return "has not started yet"
-	case in.Version != m.entry.Version || in.Epoch != m.entry.Epochs[m.to.shard]:
-		return "is being changed"
+	case in.Epoch != m.entry.Epochs[m.to.shard] || (in.Version != m.entry.Version && in.Hash != g.hashAs(m.entry)):
+		return "is being changed" // by a restart: else it is as it was, and its turn is to be waited for
 	case in.Phase == spec.PhaseCompleted:
 		return ""
 	case m.expires():
@@ -196,11 +209,24 @@ func (g *gate) need(m *member) (need, string) {
 func (g *gate) hashOf(m *member) string {
 	switch {
 	case m.in == nil || m.in.Hash == "":
-		return spec.ReplaceHash(&m.entry.Process)
+		return g.hashAs(m.entry)
 	case m.in.Version == g.def.version:
 		return g.def.replaceHash()
 	}
 	return m.in.Hash
+}
+
+// hashAs returns the ReplaceHash of an entry.
+func (g *gate) hashAs(e *spec.AssignedProcess) string {
+	hash := g.hashes[e]
+	if hash == "" {
+		if g.hashes == nil {
+			g.hashes = map[*spec.AssignedProcess]string{}
+		}
+		hash = spec.ReplaceHash(&e.Process)
+		g.hashes[e] = hash
+	}
+	return hash
 }
 
 // ails says why the generation that is seen should be restarted; "" if it should not.
@@ -251,11 +277,11 @@ func (g *gate) bar() {
 		g.block = "the rollout is paused"
 		return
 	}
-	if why := g.failure(); why != "" {
-		g.block = "the rollout has failed: " + why
+	if g.failed != "" {
+		g.block = "the rollout has failed: " + g.failed
 		return
 	}
-	if u.Canary == 0 || g.def.version <= g.good || g.order.Promoted || g.promoted[g.def.process.Name] == g.def.version {
+	if !g.tries() || g.promoted[g.def.process.Name] == g.def.version {
 		return
 	}
 	tried, well := g.canaries()
@@ -264,6 +290,12 @@ func (g *gate) bar() {
 		return
 	}
 	g.trial, g.left = true, u.Canary-tried
+}
+
+// tries reports whether the wanted definition is to be tried on canaries. What
+// takes the place of a failed version was good before.
+func (g *gate) tries() bool {
+	return g.bounds().Canary > 0 && g.def.version > g.good && !g.order.Promoted && g.Job.Why != WhyReverted
 }
 
 // canaries counts the shards that have the wanted definition, and reports
@@ -371,30 +403,4 @@ func (g *gate) keep(m *member, need need, why string) {
 		t.old = m.entry
 	}
 	g.turns[m.to] = t
-}
-
-// former returns the definition with which a shard that is assigned nowhere is
-// started while the wanted one is on trial: its own on the node that is gone,
-// else that of the other shards; nil for the wanted one.
-func (g *gate) former(to spot) *spec.AssignedProcess {
-	var own, others *spec.AssignedProcess
-	for node, a := range g.Current {
-		for i := range a.Processes {
-			e := &a.Processes[i]
-			switch {
-			case e.Process.Name != to.process:
-			case !g.Live[node] && e.Shards.Contains(to.shard):
-				own = e
-			case e.Version != g.def.version && (others == nil || e.Version > others.Version):
-				others = e
-			}
-		}
-	}
-	switch {
-	case own == nil:
-		return others
-	case own.Version == g.def.version:
-		return nil
-	}
-	return own
 }
