@@ -144,7 +144,7 @@ func TestSuccessorTakesNobodyElseForTheMainProcess(t *testing.T) {
 	l := job("a")
 	succession(t, func(w *world) { w.set(l) }, func(w *world) {
 		w.fake.live = map[uint64]*fakeProcess{}
-		p, err := w.fake.startOne(&l)
+		p, err := w.fake.startOne(start{launch: &l})
 		if err != nil {
 			t.Fatal(err)
 		}
