@@ -229,3 +229,15 @@ func TestHaltedShardsKeepTheirDefinitionThroughAPause(t *testing.T) {
 		}
 	}
 }
+
+func TestANodeWhoseClockIsBehindGetsItsWholeDeadline(t *testing.T) {
+	w := up(t, 3, func(u *spec.Update) { u.AutoRevert = true })
+	w.release(version(2, rolled("slow", 3, func(u *spec.Update) { u.AutoRevert = true })))
+	w.pass(0, time.Second)
+	for _, behind := range []time.Duration{4 * time.Minute, 7 * time.Minute} {
+		w.instance("a", "p", 0).Since = w.now.Add(-behind)
+		if d := Rollout(w.Snapshot, w.now.Add(4*time.Minute)); d.Revert != 0 || d.Rollout.State != spec.RolloutRunning {
+			t.Errorf("%s behind: %+v: %s", behind, d.Rollout, d.Why)
+		}
+	}
+}

@@ -40,7 +40,7 @@ func (g *gate) failure() string {
 			continue
 		}
 		if !in.Since.IsZero() && in.Phase != spec.PhaseCompleted && !m.expires() {
-			if end := in.Since.Add(u.HealthyDeadline.Std()); g.now.Before(end) {
+			if end := later(in.Since, g.Job.When).Add(u.HealthyDeadline.Std()); g.now.Before(end) { // a node's clock may be behind
 				g.wake(end)
 			} else {
 				return fmt.Sprintf("shard %d %s, %s after it was changed", m.to.shard, unwell(in), u.HealthyDeadline)
