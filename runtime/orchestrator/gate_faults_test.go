@@ -241,3 +241,17 @@ func TestANodeWhoseClockIsBehindGetsItsWholeDeadline(t *testing.T) {
 		}
 	}
 }
+
+func TestToStopABadVersionDoesNotMakeItGood(t *testing.T) {
+	w := up(t, 2, nil)
+	w.release(version(2, rolled("bad", 2, nil)))
+	if d := w.pass(time.Minute, time.Second); d.Rollout.State != spec.RolloutFailed {
+		t.Fatalf("it is bad: %+v", d.Rollout)
+	}
+	stopped := *w.Job
+	stopped.Version, stopped.Orders = 3, map[string]spec.Order{"p": {Stopped: true}}
+	w.release(&stopped)
+	if d := w.pass(time.Hour, time.Minute); d.Rollout.Good != 1 || d.Revert != 0 {
+		t.Errorf("it is remembered as %+v", d.Rollout)
+	}
+}

@@ -171,7 +171,8 @@ func (r *rollout) record() *spec.Rollout {
 	if r.done {
 		next.State, next.Reason = spec.RolloutDone, ""
 	}
-	if next.State == spec.RolloutDone {
+	ran := slices.ContainsFunc(r.progress, func(p spec.Progress) bool { return p.Wanted > 0 })
+	if next.State == spec.RolloutDone && ran { // of what is stopped nobody knows whether it is good
 		next.Good = r.Job.Version
 	}
 	if len(next.Promoted) == 0 {
