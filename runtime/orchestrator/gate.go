@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/synergymesh/meshrun/spec"
@@ -366,7 +367,7 @@ func (g *gate) take(m *member, need need) {
 	t := turn{epoch: g.Job.Order(m.to.process, m.to.shard).Epoch, expire: m.carried()}
 	switch need {
 	case needExpire:
-		t.expire = spec.Expire{Generation: m.in.Generation, Why: g.ails(m)}
+		t.expire = spec.Expire{Generation: m.in.Generation, Why: brief(g.ails(m))}
 	case needReplace:
 		g.left--
 	}
@@ -377,6 +378,19 @@ func (g *gate) take(m *member, need need) {
 		}
 	}
 	g.turns[m.to] = t
+}
+
+// maxWhy bounds why a generation ends, in bytes: a watchdog refuses a launch that
+// says more, or says it in several lines.
+const maxWhy = 1000
+
+// brief tells a reason in one line that is not too long.
+func brief(why string) string {
+	why = strings.Join(strings.Fields(strings.ReplaceAll(why, "\x00", "?")), " ")
+	if len(why) <= maxWhy {
+		return why
+	}
+	return strings.ToValidUTF8(why[:maxWhy], "") + " …"
 }
 
 // carried is what the shard was told of its present generation already.

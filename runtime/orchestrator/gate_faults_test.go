@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -253,5 +254,15 @@ func TestToStopABadVersionDoesNotMakeItGood(t *testing.T) {
 	w.release(&stopped)
 	if d := w.pass(time.Hour, time.Minute); d.Rollout.Good != 1 || d.Revert != 0 {
 		t.Errorf("it is remembered as %+v", d.Rollout)
+	}
+}
+
+func TestWhyAGenerationEndsIsNothingThatAWatchdogRefuses(t *testing.T) {
+	w := up(t, 1, nil)
+	w.instance("a", "p", 0).Ailing = "it said:\nno\x00" + strings.Repeat("é", 1000)
+	d := w.decide()
+	why := d.Assignments["a"].Processes[0].Expire[0].Why
+	if !strings.HasPrefix(why, "it said: no?é") || len(why) > 1<<10 || strings.ContainsAny(why, "\n\x00") || !utf8.ValidString(why) {
+		t.Errorf("it says %d bytes: %q", len(why), why)
 	}
 }
