@@ -127,3 +127,21 @@ func (n *node) startedAs(want map[string]int) error {
 	}
 	return nil
 }
+
+func TestUpStopsDependentsInOtherJobsFirst(t *testing.T) {
+	n := newNode(t)
+	cmd := n.up(n.write("jobs/flap.hcl", fmt.Sprintf(flapping, workloadBinary, n.ledger())))
+	for _, id := range []string{"waits", "stops", "above", "restarts"} {
+		n.waitPhase("shop/"+id+"/0", spec.PhaseRunning)
+	}
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("up ended with %v", err)
+	}
+	ends := n.ledgerLines("term")
+	if len(ends) != 5 || ends[4][1] != "redis" {
+		t.Errorf("ends: %v, want redis last", ends)
+	}
+}

@@ -197,6 +197,9 @@ func decodeProcess(b *hcl.Block, sc *scope, whole bool, diags *hcl.Diagnostics) 
 			r.fail(n.DefRange, notAvailable, fmt.Sprintf("The block %q %s.", n.Type, needs))
 		}
 	}
+	if _, said := seen["restart"]; out.Schedule != nil && !said {
+		out.Restart.Policy = spec.RestartNever
+	}
 	out.Sensitive = rec.sensitive
 	return p
 }

@@ -130,8 +130,10 @@ func attrObject(a *Attr) object {
 		if a.Max != 0 {
 			value["maximum"] = a.Max
 		}
-	case KindDuration, KindSize, KindSignal, KindAmount:
+	case KindDuration, KindSize, KindSignal:
 		value = object{"$ref": "#/$defs/" + string(a.Kind)}
+	case KindAmount:
+		value = object{"anyOf": []object{{"$ref": "#/$defs/" + string(a.Kind)}, {"type": "integer", "minimum": 0}}}
 	case KindEnum:
 		value = object{"enum": a.Values}
 	case KindTemplateList, KindStringList:

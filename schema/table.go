@@ -15,7 +15,7 @@ const (
 	KindSize     Kind = "size"
 	KindSignal   Kind = "signal"
 	KindEnum     Kind = "enum"
-	// KindAmount is what a guard compares with: a percentage or a size.
+	// KindAmount is what a guard compares with: a percentage, a size or a number.
 	KindAmount Kind = "amount"
 	// KindTemplate is a string that may refer to what only the node knows.
 	KindTemplate     Kind = "template"

@@ -1,15 +1,20 @@
 package schema
 
-import "github.com/synergymesh/meshrun/spec"
+import (
+	"strconv"
+
+	"github.com/synergymesh/meshrun/spec"
+)
 
 var guardBlock = &Block{
-	Name: "guard", Label: "resource", LabelValues: []string{"cpu", "memory"}, Repeat: true,
-	Doc:   "Acts when the process uses too much of something for too long.",
-	Needs: `needs measuring of processes, which this version of meshrun cannot do yet; remove the block`,
+	Name: "guard", Label: "what", LabelValues: []string{"cpu", "memory", "zombie", "absent"}, Repeat: true,
+	Doc: "Acts when the process, with all that it has started, uses too much of something for too long, or is not what it should be: " +
+		"`cpu` and `memory` over a bound, more than so many `zombie` processes, or `absent`: it should run, and is down.",
 	Attrs: []Attr{
-		{Name: "above", Kind: KindAmount, Required: true, Doc: "Percentage of one core (`95%`), or size of memory (`512MiB`)."},
-		{Name: "for", Kind: KindDuration, Default: "0s", Doc: "How long before the guard acts."},
-		{Name: "action", Kind: KindEnum, Values: []string{"restart", "alert"}, Required: true, Doc: "What it does."},
+		{Name: "above", Kind: KindAmount, Doc: "The bound: a percentage of one core (`95%`) for `cpu`, a size (`512MiB`) for `memory`, a number for `zombie` (Default: 0); `absent` has none."},
+		{Name: "for", Kind: KindDuration, Default: "0s", Doc: "How long it must last before the guard acts."},
+		{Name: "interval", Kind: KindDuration, Default: "5s", Doc: "Time between two looks."},
+		{Name: "action", Kind: KindEnum, Values: []string{"alert", "restart"}, Default: "alert", Doc: "What it does: tell of it, or also restart the instance, by its restart policy and when a rollout would let it."},
 	},
 	Example: `job "web" {
   process "server" {
@@ -19,14 +24,23 @@ var guardBlock = &Block{
       for    = "30s"
       action = "restart"
     }
+    guard "absent" { for = "5m" }
   }
 }`,
 }
 
 func decodeGuard(r *reader, kind string) spec.Guard {
 	v := spec.DefaultGuard(spec.GuardKind(kind))
-	r.amount("above", &v.Above)
+	if v.Name == spec.GuardZombie {
+		var most int
+		if r.integer("above", &most); most > 0 {
+			v.Above = strconv.Itoa(most)
+		}
+	} else {
+		r.amount("above", &v.Above)
+	}
 	r.duration("for", &v.For)
+	r.duration("interval", &v.Interval)
 	v.Action = spec.GuardAction(r.enum("action"))
 	return v
 }

@@ -160,7 +160,7 @@ var dependsOnBlock = &Block{
 	Doc: "Holds the process back until another one is so far: one of its job (`depends_on \"db\"`), or of another job (`depends_on \"store/redis\"`). All shards of the other one must be so far, in their present version. What is to end ends in the reverse order.",
 	Attrs: []Attr{
 		{Name: "condition", Kind: KindEnum, Values: []string{"started", "healthy", "completed"}, Default: "started",
-			Doc: "How far: `started` is running (and ready, if it says so), `healthy` passes its checks, `completed` ended with success."},
+			Doc: "How far: `started` is running (and ready, if it says so), `healthy` passes its health checks (or is running, if it has none), `completed` ended with success."},
 		{Name: "on_failure", Kind: KindEnum, Values: []string{"wait", "restart", "stop"}, Default: "wait",
 			Doc: "What becomes of the running process when the other one fails later, which is when none of its shards is so far any more, in whichever version: so an update of several shards one by one fails nothing, and that of a single one does while it is down. `wait`: it is left as it is; only its starts wait. `stop`: it is stopped, after what depends on it in the same way, and started again once the other one is so far again. `restart`: it is left as it is, and restarted by its restart policy, when an update would let it, each time a shard of the other one (of its first 256) has been started anew for any reason and all are so far again; more shards or fewer of it restart nothing."},
 	},

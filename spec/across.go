@@ -136,6 +136,9 @@ func unmeetable(jobs map[string]*Job, p *Process, d Dependency, onJob, process s
 		return fmt.Sprintf("Job %q has no process %q", onJob, process), detail
 	case on.Shards == 0 && p.Shards > 0:
 		return fmt.Sprintf("Process %q has no shards", d.Process), fmt.Sprintf("%q waits until it has.", p.Name)
+	case on.Schedule != nil && (d.Condition != ConditionCompleted || on.Schedule.Overlap):
+		return fmt.Sprintf("Process %q is down between its runs", d.Process),
+			fmt.Sprintf("%q starts only while it runs. Use condition = \"completed\", which waits for a run that succeeds, without overlap.", p.Name)
 	case d.Condition == ConditionCompleted && on.Restart.Policy == RestartAlways:
 		return fmt.Sprintf("Process %q never completes", d.Process),
 			fmt.Sprintf("Its restart policy is \"always\", so %q waits for ever. Give it restart { policy = \"on-failure\" } (or \"never\"), or use condition = \"started\".", p.Name)

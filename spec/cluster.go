@@ -235,6 +235,8 @@ type AssignedProcess struct {
 	// that are still to be restarted for a change of it, with their generation.
 	After map[string]string `json:"after,omitempty"`
 	Due   map[int]uint64    `json:"due,omitempty"`
+	// Since is from when the ticks of the process's schedule count.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // AssignedShards is an AssignedProcess as events tell it: the process by name

@@ -56,7 +56,7 @@ func DefaultDependency(process string) Dependency {
 func DefaultHealth(name string) Health {
 	return Health{
 		Name: name, Interval: Duration(10 * time.Second), Timeout: Duration(time.Second),
-		Failures: 3, Successes: 1, OnFailure: HealthAlert,
+		Failures: 3, Successes: 1, StartPeriod: Duration(10 * time.Second), OnFailure: HealthAlert,
 	}
 }
 

@@ -40,10 +40,29 @@ func (p Phase) ServiceState() (ServiceState, bool) {
 	return "", false
 }
 
+// ServiceState returns how the services of the instance are listed; false if
+// they are not. While its checks have not passed yet it is none to be preferred,
+// and a failing one is none at all; see HealthWithdraw.
+func (i *Instance) ServiceState() (ServiceState, bool) {
+	state, listed := i.Phase.ServiceState()
+	if i.Phase != PhaseRunning {
+		return state, listed
+	}
+	switch {
+	case i.Withdrawn:
+		return "", false
+	case i.Health == HealthFailing:
+		return ServiceCritical, true
+	case i.Health == HealthUnknown:
+		return ServiceWarning, true
+	}
+	return state, listed
+}
+
 // Endpoints returns what a catalog lists of the instance, given the services
 // of its process.
 func (i *Instance) Endpoints(services []Service) []Endpoint {
-	state, listed := i.Phase.ServiceState()
+	state, listed := i.ServiceState()
 	if !listed || len(services) == 0 {
 		return nil
 	}

@@ -24,3 +24,27 @@ func TestServicesAreListedAsTheirInstanceIs(t *testing.T) {
 		}
 	}
 }
+
+func TestServicesOfWhatRunsAreListedAsItsChecksSay(t *testing.T) {
+	services := []Service{{Name: "web"}}
+	tests := map[string]struct {
+		seen Instance
+		want ServiceState
+	}{
+		"no checks":                   {Instance{Phase: PhaseRunning}, ServicePassing},
+		"passing":                     {Instance{Phase: PhaseRunning, Health: HealthPassing}, ServicePassing},
+		"not known yet":               {Instance{Phase: PhaseRunning, Health: HealthUnknown}, ServiceWarning},
+		"failing":                     {Instance{Phase: PhaseRunning, Health: HealthFailing}, ServiceCritical},
+		"failing and withdrawn":       {Instance{Phase: PhaseRunning, Health: HealthFailing, Withdrawn: true}, ""},
+		"down, with an older finding": {Instance{Phase: PhaseBackoff, Health: HealthPassing}, ServiceCritical},
+	}
+	for name, test := range tests {
+		var got ServiceState
+		for _, e := range test.seen.Endpoints(services) {
+			got = e.State
+		}
+		if got != test.want {
+			t.Errorf("%s: it is listed as %q, want %q", name, got, test.want)
+		}
+	}
+}

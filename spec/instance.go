@@ -225,6 +225,8 @@ type Instance struct {
 	// HealthSince is when Health became what it is.
 	HealthSince time.Time     `json:"health_since,omitzero"`
 	Checks      []CheckResult `json:"checks,omitempty"`
+	// Withdrawn is set while a failing check keeps the services out of catalogs.
+	Withdrawn bool `json:"withdrawn,omitempty"`
 	// Ailing says why this generation should be restarted, as a check or a guard
 	// finds; the orchestrator says when.
 	Ailing string `json:"ailing,omitempty"`
@@ -254,6 +256,16 @@ type CheckResult struct {
 	// Output is the end of what the last check answered that said something new.
 	Output string `json:"output,omitempty"`
 }
+
+// Life tells the generations of an instance apart, also across its removal:
+// what was found out about one says nothing about another.
+type Life struct {
+	Generation uint64
+	StartTicks uint64
+}
+
+// Life returns the generation that the instance is in.
+func (i *Instance) Life() Life { return Life{Generation: i.Generation, StartTicks: i.StartTicks} }
 
 // HealthyAt returns since when the instance has been up and, as far as it has
 // checks, healthy; false if it isn't.

@@ -248,7 +248,7 @@ type Health struct {
 	Successes int `json:"successes" diff:"live"`
 	// StartPeriod is how long failures don't count after a start, until the
 	// first success.
-	StartPeriod Duration     `json:"start_period,omitempty" diff:"live"`
+	StartPeriod Duration     `json:"start_period" diff:"live"`
 	OnFailure   HealthAction `json:"on_failure" diff:"live"`
 }
 

@@ -53,6 +53,8 @@ const (
 	ActionMove    InstanceAction = "move"
 	ActionWait    InstanceAction = "wait" // will start once what it waits for is there
 	ActionRefuse  InstanceAction = "refuse"
+	// ActionSchedule: it runs at its times.
+	ActionSchedule InstanceAction = "schedule"
 )
 
 // Plan is what an apply would do: computed on a snapshot of the state by the

@@ -1,6 +1,9 @@
 package spec
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // RolloutState is how far a rollout is.
 type RolloutState string
@@ -64,9 +67,13 @@ type Run struct {
 	// that was asked for by hand.
 	ID   string    `json:"id"`
 	Tick time.Time `json:"tick"`
-	// Shard and Epoch are what runs it.
-	Shard int       `json:"shard"`
-	Epoch uint64    `json:"epoch"`
+	// Shard is what runs it, -1 for all shards of the process but for those
+	// Without: which had no node, or were stopped or lost since.
+	Shard   int      `json:"shard"`
+	Without ShardSet `json:"without,omitempty"`
+	// Epoch is higher than that of any run before; a shard's own is the sum of
+	// it and of its order's.
+	Epoch uint64    `json:"epoch,omitempty"`
 	Node  string    `json:"node,omitempty"`
 	State RunState  `json:"state"`
 	Began time.Time `json:"began,omitzero"`
@@ -74,4 +81,22 @@ type Run struct {
 	Exit  *Exit     `json:"exit,omitempty"`
 	// Reason says why it was skipped, or failed without an exit.
 	Reason string `json:"reason,omitempty"`
+	// Ticks is how many ticks in a row a skipped one stands for; ID is the last.
+	Ticks int `json:"ticks,omitempty"`
+}
+
+// Why says in words how the run ended, or why it was skipped; "" if it succeeded,
+// or is under way.
+func (r *Run) Why() string {
+	why := r.Reason
+	if r.Exit != nil && !r.Exit.Success() {
+		if why != "" {
+			why += "; "
+		}
+		why += r.Exit.String()
+	}
+	if r.Ticks > 1 {
+		why += fmt.Sprintf(" (%d times in a row)", r.Ticks)
+	}
+	return why
 }

@@ -66,6 +66,7 @@ func (v *validator) dependency(p *Process, d Dependency, on *Process, names []st
 			fmt.Sprintf("Its restart policy is \"always\", so it is started again whenever it ends, and %q would wait for ever. "+
 				"Give %q restart { policy = \"on-failure\" } (or \"never\"), or use condition = \"started\".", p.Name, d.Process))
 	}
+	v.scheduled(p, d, on)
 	if on.Shards == 0 && p.Shards > 0 {
 		v.add(p.Name, path, fmt.Sprintf("Process %q has no shards", d.Process),
 			fmt.Sprintf("It never starts, and %q would wait for ever. Give it shards, or remove the dependency.", p.Name))

@@ -85,7 +85,7 @@ func targetsLike(jobs []spec.JobVersion, word string, which words) []string {
 				out = append(out, full)
 				continue
 			}
-			for shard := range p.Shards {
+			for shard := range p.Instances() {
 				out = append(out, fmt.Sprintf("%s/%d", full, shard))
 			}
 		}

@@ -59,7 +59,7 @@ func goalsOf(p *spec.Plan, before []spec.Instance) []goal {
 				g.gone = true
 			case spec.ActionRestart, spec.ActionStart, spec.ActionWait, spec.ActionMove:
 				g.anew = true
-			case spec.ActionRefuse:
+			case spec.ActionRefuse, spec.ActionSchedule:
 				continue
 			}
 			if j.Wanted != nil {

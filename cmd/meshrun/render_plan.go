@@ -204,12 +204,14 @@ func groupInstances(plans []spec.InstancePlan, nodes bool) []instanceGroup {
 func actionRank(a spec.InstanceAction) int {
 	return slices.Index([]spec.InstanceAction{
 		spec.ActionStop, spec.ActionRestart, spec.ActionMove, spec.ActionReload, spec.ActionUpdate,
-		spec.ActionStart, spec.ActionWait, spec.ActionRefuse,
+		spec.ActionStart, spec.ActionWait, spec.ActionSchedule, spec.ActionRefuse,
 	}, a)
 }
 
 func actionMark(a spec.InstanceAction, s style) (string, func(string) string) {
 	switch a {
+	case spec.ActionSchedule:
+		return "@", s.dim
 	case spec.ActionStart, spec.ActionWait:
 		return "+", s.green
 	case spec.ActionStop:
@@ -278,7 +280,7 @@ func planSum(p *spec.Plan, s style) string {
 		words  string
 		paint  func(string) string
 	}{
-		{spec.ActionWait, "to follow later", s.green}, {spec.ActionReload, "to reload", s.yellow},
+		{spec.ActionWait, "to follow later", s.green}, {spec.ActionSchedule, "to run at times", s.dim}, {spec.ActionReload, "to reload", s.yellow},
 		{spec.ActionUpdate, "to change in place", s.yellow}, {spec.ActionRefuse, "refused", s.red},
 	} {
 		if n[more.action] > 0 {

@@ -102,6 +102,9 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 			b.WriteString(renderRollout(&v.Rollouts[i], s, o.now))
 		}
 	}
+	if job != nil {
+		renderSchedules(b, job, v.Runs[name], o)
+	}
 	t := table{indent: "  "}
 	rows := statusRows(instances, o)
 	if job != nil {
@@ -114,10 +117,11 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	columns := statusColumns{
 		ports:    slices.ContainsFunc(rows, func(r statusRow) bool { return r.ports != "" }),
 		services: o.known && slices.ContainsFunc(rows, func(r statusRow) bool { return r.services != "" }),
+		health:   slices.ContainsFunc(rows, func(r statusRow) bool { return r.health != "" }),
 		limits:   o.known && slices.ContainsFunc(rows, func(r statusRow) bool { return r.limits != "" }),
 		nodes:    o.nodes,
 	}
-	titles := statusRow{name: "INSTANCE", node: "NODE", shown: "PHASE", pid: "PID", up: "UP", restart: "RESTARTS", ports: "PORTS", services: "SERVICES", limits: "LIMITS"}.cells(style{}, columns)
+	titles := statusRow{name: "INSTANCE", node: "NODE", shown: "PHASE", pid: "PID", up: "UP", health: "HEALTH", restart: "RESTARTS", ports: "PORTS", services: "SERVICES", limits: "LIMITS"}.cells(style{}, columns)
 	for i := range titles {
 		titles[i].paint = s.dim
 	}
@@ -127,6 +131,28 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	}
 	if len(rows) > 0 {
 		b.WriteString(t.String())
+	}
+	if o.known && o.target.Process != "" {
+		b.WriteString(checksText(instances, o))
+	}
+}
+
+// renderSchedules says of each process that runs at times when it does next, and
+// how its last run ended.
+func renderSchedules(b *strings.Builder, job *spec.JobVersion, runs []spec.Run, o statusOptions) {
+	for i := range job.Job.Processes {
+		p := &job.Job.Processes[i]
+		if p.Schedule == nil || (o.known && o.target.Process != "" && o.target.Process != p.Name) {
+			continue
+		}
+		text := scheduleText(p, runs, o.now)
+		switch order := job.Orders[p.Name]; {
+		case order.Stopped:
+			text = "stopped; no run is due"
+		case order.Paused:
+			text = "paused; go on with `meshrun resume " + job.Job.Name + "/" + p.Name + "`"
+		}
+		b.WriteString("  " + o.style.dim("@ "+p.Name+"  "+text) + "\n")
 	}
 }
 
@@ -172,6 +198,7 @@ type statusRow struct {
 	shown    string // of the phase, if it isn't its name
 	pid      string
 	up       string
+	health   spec.HealthState
 	restart  string
 	ports    string
 	services string
@@ -180,7 +207,7 @@ type statusRow struct {
 }
 
 // statusColumns says which columns there are that not every table has.
-type statusColumns struct{ ports, services, limits, nodes bool }
+type statusColumns struct{ health, ports, services, limits, nodes bool }
 
 // cells returns the row's cells.
 func (r statusRow) cells(s style, columns statusColumns) []cell {
@@ -201,8 +228,11 @@ func (r statusRow) cells(s style, columns statusColumns) []cell {
 	if columns.nodes {
 		out = append(out, cell{text: r.node})
 	}
+	out = append(out, cell{text: shown, paint: func(t string) string { return s.phase(r.phase, t) }})
+	if columns.health {
+		out = append(out, cell{text: string(r.health), paint: func(t string) string { return s.health(r.health, t) }})
+	}
 	out = append(out, []cell{
-		{text: shown, paint: func(t string) string { return s.phase(r.phase, t) }},
 		{text: r.pid, right: true}, {text: r.up, right: true}, restarts,
 	}...)
 	if columns.ports {
@@ -240,7 +270,7 @@ func statusRows(instances []spec.Instance, o statusOptions) []statusRow {
 func instanceRow(i *spec.Instance, now time.Time) statusRow {
 	r := statusRow{
 		process: i.ID.Process, first: i.ID.Shard, name: i.ID.Process + "/" + strconv.Itoa(i.ID.Shard), node: i.Node,
-		phase: i.Phase, restart: strconv.Itoa(i.Restarts), ports: portsText(i.Ports),
+		phase: i.Phase, health: i.Health, restart: strconv.Itoa(i.Restarts), ports: portsText(i.Ports),
 		services: servicesText(i.Services), what: what(i, now),
 	}
 	if i.Phase.Alive() && i.PID > 0 {
@@ -253,14 +283,15 @@ func instanceRow(i *spec.Instance, now time.Time) statusRow {
 // tell, and a row each of the others.
 func alikeRows(list []spec.Instance, now time.Time) []statusRow {
 	type kind struct {
-		phase spec.Phase
-		node  string
+		phase  spec.Phase
+		health spec.HealthState
+		node   string
 	}
 	alike := map[kind][]*spec.Instance{}
 	var rows []statusRow
 	for i := range list {
 		if what(&list[i], now) == "" && list[i].Restarts == 0 {
-			of := kind{list[i].Phase, list[i].Node}
+			of := kind{list[i].Phase, list[i].Health, list[i].Node}
 			alike[of] = append(alike[of], &list[i])
 		} else {
 			rows = append(rows, instanceRow(&list[i], now))
@@ -283,7 +314,7 @@ func alikeRows(list []spec.Instance, now time.Time) []statusRow {
 			}
 		}
 		r := statusRow{
-			process: group[0].ID.Process, first: shards[0], node: of.node, phase: of.phase, restart: "0",
+			process: group[0].ID.Process, first: shards[0], node: of.node, phase: of.phase, health: of.health, restart: "0",
 			name: group[0].ID.Process + "/" + shortSet(shards), what: fmt.Sprintf("%d shards", len(group)),
 		}
 		if of.phase.Alive() {
@@ -320,7 +351,7 @@ func absentRows(job *spec.JobVersion, instances []spec.Instance, o statusOptions
 	var rows []statusRow
 	for _, p := range job.Job.Processes {
 		byNote := map[string][]int{}
-		for shard := range p.Shards {
+		for shard := range p.Instances() {
 			id := spec.InstanceID{Job: job.Job.Name, Process: p.Name, Shard: shard}
 			if seen[id] || (o.known && !o.target.Matches(id)) {
 				continue

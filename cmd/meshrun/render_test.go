@@ -153,6 +153,24 @@ func TestAStatusOfAJobShowsItsServices(t *testing.T) {
 	golden(t, "status-services", renderStatus(v, statusOptions{now: testNow(), known: true, target: api.Target{Job: "web", Process: "api", Shard: -1}}))
 }
 
+func TestAStatusShowsHealth(t *testing.T) {
+	v := bigStatus()
+	at := func(d time.Duration) time.Time { return testNow().Add(-d) }
+	checks := func(states ...spec.HealthState) (out []spec.CheckResult) {
+		for n, s := range states {
+			out = append(out, spec.CheckResult{Name: []string{"page", "queue"}[n], State: s, Since: at(time.Minute), Output: "HTTP 200\nok"})
+		}
+		return out
+	}
+	sick, fresh := &v.Instances[3], &v.Instances[0]
+	sick.Health, sick.Checks, sick.Ailing = spec.HealthFailing, checks(spec.HealthPassing, spec.HealthFailing), `its check "queue" fails`
+	sick.Checks[1].Output = "exit status 1\nthe queue holds " + strings.Repeat("very ", 20) + "much"
+	fresh.Health, fresh.Checks = spec.HealthUnknown, []spec.CheckResult{{Name: "page", State: spec.HealthUnknown}}
+	golden(t, "status-health", renderStatus(v, statusOptions{now: testNow()}))
+	v.Instances = v.Instances[:4] // of api
+	golden(t, "status-checks", renderStatus(v, statusOptions{now: testNow(), known: true, target: api.Target{Job: "web", Process: "api", Shard: -1}}))
+}
+
 func TestAStatusOfAJobShowsItsLimits(t *testing.T) {
 	v := bigStatus()
 	processes := v.Jobs[0].Job.Processes

@@ -56,8 +56,8 @@ func newRoot(term *terminal) *cobra.Command {
 	)
 	for group, commands := range map[string][]*cobra.Command{
 		groupFiles: {upCommand(term), planCommand(term), applyCommand(term), validateCommand(term), fmtCommand(term), schemaCommand(term)},
-		groupLook:  {statusCommand(term), logsCommand(term), eventsCommand(term), historyCommand(term)},
-		groupAct: {restartCommand(term), stopCommand(term), scaleCommand(term), signalCommand(term), rollbackCommand(term),
+		groupLook:  {statusCommand(term), logsCommand(term), eventsCommand(term), historyCommand(term), runsCommand(term)},
+		groupAct: {runCommand(term), restartCommand(term), stopCommand(term), scaleCommand(term), signalCommand(term), rollbackCommand(term),
 			pauseCommand(term), resumeCommand(term), promoteCommand(term), revertCommand(term)},
 		groupMesh: {nodesCommand(term), drainCommand(term), leaderCommand(term), enginesCommand(term), snapshotCommand(term)},
 		groupNode: {agentCommand(term), upgradeCommand(term), versionCommand(term), completionCommand(term)},

@@ -51,6 +51,8 @@ type statusView struct {
 	Instances []spec.Instance   `json:"instances"`
 	// Rollouts are those that aren't done.
 	Rollouts []api.RolloutStatus `json:"rollouts,omitempty"`
+	// Runs are those of the jobs' scheduled processes, by job.
+	Runs map[string][]spec.Run `json:"runs,omitempty"`
 	// JobsUnknown is set if what is wanted could not be read.
 	JobsUnknown bool `json:"jobs_unknown,omitempty"`
 }
@@ -122,6 +124,9 @@ func (c *status) view(ctx context.Context, client *api.Client, target api.Target
 			return nil, err
 		}
 	}
+	if err := v.readRuns(ctx, client); err != nil {
+		return nil, err
+	}
 	if c.target != "" && len(v.Instances) == 0 && !wanted(v.Jobs, target) {
 		return nil, api.Errorf(api.ErrNotFound, "there is no %s: `meshrun status` shows what there is", c.target)
 	}
@@ -138,7 +143,7 @@ func wanted(jobs []spec.JobVersion, target api.Target) bool {
 			return true
 		}
 		for _, p := range j.Job.Processes {
-			if p.Name == target.Process && target.Shard < p.Shards {
+			if p.Name == target.Process && target.Shard < p.Instances() {
 				return true
 			}
 		}

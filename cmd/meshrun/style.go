@@ -41,6 +41,18 @@ func (s style) phase(p spec.Phase, text string) string {
 	}
 }
 
+// health paints a state of health.
+func (s style) health(h spec.HealthState, text string) string {
+	switch h {
+	case spec.HealthPassing:
+		return s.green(text)
+	case spec.HealthFailing:
+		return s.red(text)
+	default:
+		return s.yellow(text)
+	}
+}
+
 // instanceColors tell instances apart; red is left out, for it means trouble.
 func instanceColors() []string {
 	return []string{"36", "33", "32", "35", "34", "96", "93", "92", "95", "94"}

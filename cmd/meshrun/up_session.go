@@ -214,9 +214,12 @@ func (s *upSession) end(force, quit context.Context) error {
 		return s.endAgent(ctx)
 	}
 	term.say("\n%s %s", term.errStyle.bold("stopping"), term.errStyle.dim("(Ctrl-C again kills what is left)"))
-	err := s.remove(ctx)
-	if err == nil {
-		err = s.waitDown(ctx, force)
+	var err error
+	for more := true; more && err == nil; {
+		var names []string
+		if names, more, err = s.remove(ctx); err == nil {
+			err = s.waitDown(ctx, force, names)
+		}
 	}
 	switch {
 	case quit.Err() != nil:
@@ -228,32 +231,61 @@ func (s *upSession) end(force, quit context.Context) error {
 	return s.endAgent(ctx)
 }
 
-// remove takes the jobs of this session out of what is wanted; the orchestrator
-// stops their instances, dependents first. One that has come from another file
-// since is somebody else's by now.
-func (s *upSession) remove(ctx context.Context) error {
+// remove takes the jobs of this session on which no other of them depends out of
+// what is wanted, and reports whether there are more; the orchestrator stops
+// their instances, dependents first. One that has come from another file since is
+// somebody else's by now.
+func (s *upSession) remove(ctx context.Context) (names []string, more bool, err error) {
 	var away absence
 	for {
 		jobs, err := s.client.Jobs(ctx)
 		if err == nil {
-			req := api.PlanRequest{Remove: s.claim(jobs)}
-			if len(req.Remove) == 0 {
-				return nil
+			mine := s.claim(jobs)
+			free := undepended(jobs, mine)
+			if names = free; len(free) == 0 {
+				return nil, false, nil
 			}
-			_, err = s.up.applyFiles(ctx, s.client, req)
+			if more = len(names) < len(mine); !more {
+				names = nil // and what was taken out before
+			}
+			_, err = s.up.applyFiles(ctx, s.client, api.PlanRequest{Remove: free})
 		}
 		switch {
 		case err == nil:
-			return nil
+			return names, more, nil
 		case errors.Is(err, api.ErrNotFound): // somebody was quicker
 			err = pause(ctx, 10*time.Millisecond)
 		case passing(err):
 			err = away.wait(ctx, err)
 		}
 		if err != nil {
-			return err
+			return nil, false, err
 		}
 	}
+}
+
+// undepended returns those of some jobs on which none of the others depends; if
+// they depend on each other all around, all of them.
+func undepended(jobs []spec.JobVersion, names []string) []string {
+	needed := map[string]bool{}
+	for i := range jobs {
+		job := &jobs[i].Job
+		if !slices.Contains(names, job.Name) {
+			continue
+		}
+		for _, p := range job.Processes {
+			for _, d := range p.DependsOn {
+				if on, _ := d.Of(job.Name); on != job.Name {
+					needed[on] = true
+				}
+			}
+		}
+	}
+	free := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return needed[name] })
+	if len(free) == 0 {
+		return names
+	}
+	return free
 }
 
 // claim leaves the session the jobs that are from its files still, or are no
@@ -275,9 +307,9 @@ func (s *upSession) claim(jobs []spec.JobVersion) []string {
 	return mine
 }
 
-// waitDown waits until the instances have ended, and kills them once force is
-// done.
-func (s *upSession) waitDown(ctx, force context.Context) error {
+// waitDown waits until the instances of some jobs, or of all of the session if
+// names is nil, have ended, and kills those of all once force is done.
+func (s *upSession) waitDown(ctx, force context.Context, names []string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var mu sync.Mutex // guards left
@@ -306,7 +338,9 @@ func (s *upSession) waitDown(ctx, force context.Context) error {
 		s.view.show(s.ours(list)) // the last one that stops is told of, too
 		mu.Lock()
 		defer mu.Unlock()
-		left = slices.DeleteFunc(s.ours(list), func(i spec.Instance) bool { return isDown(i.Phase) })
+		left = slices.DeleteFunc(s.ours(list), func(i spec.Instance) bool {
+			return isDown(i.Phase) || (names != nil && !slices.Contains(names, i.ID.Job))
+		})
 		return len(left) > 0
 	})
 	cancel()

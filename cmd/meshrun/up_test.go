@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -323,4 +324,25 @@ func TestAnAgentThatWasThereStays(t *testing.T) {
 		t.Errorf("ended with %v, %d shutdowns\n%s", err, n.shutdowns, out)
 	}
 	u.says("and stays")
+}
+
+func TestUpStopsFirstTheJobsOnWhichNoOtherDepends(t *testing.T) {
+	on := func(name string, others ...string) spec.JobVersion {
+		p := spec.DefaultProcess("p")
+		for _, other := range others {
+			p.DependsOn = append(p.DependsOn, spec.DefaultDependency(other))
+		}
+		return spec.JobVersion{Job: spec.Job{Name: name, Processes: []spec.Process{p}}}
+	}
+	jobs := []spec.JobVersion{on("shop", "cache/p", "store/p"), on("cache", "store/p"), on("store"), on("other", "store/p")}
+	for _, test := range []struct{ left, want []string }{
+		{[]string{"cache", "shop", "store"}, []string{"shop"}},
+		{[]string{"cache", "store"}, []string{"cache"}},
+		{[]string{"store"}, []string{"store"}}, // another one's dependents don't hold it
+		{nil, nil},
+	} {
+		if got := undepended(jobs, test.left); !slices.Equal(got, test.want) {
+			t.Errorf("of %q, %q end first", test.left, got)
+		}
+	}
 }

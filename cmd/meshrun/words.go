@@ -64,6 +64,7 @@ func what(i *spec.Instance, now time.Time) string {
 	}
 	switch i.Phase {
 	case spec.PhaseRunning:
+		say(failingText(i))
 		say(i.Status)
 		if exit != "" && i.Restarts > 0 && now.Sub(i.LastExit.At) < time.Hour {
 			say("restarted " + ago(now.Sub(i.LastExit.At)) + " ago after " + exit)

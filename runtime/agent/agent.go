@@ -182,6 +182,8 @@ func (a *agent) open(ctx context.Context) error {
 		HoldOutput: func(id spec.InstanceID) (io.Closer, error) { return watchdog.HoldOutput(a.cfg.DataDir, id) },
 		Refused:    func(err error) bool { return errors.Is(err, watchdog.ErrRefused) },
 		Emit:       a.emit,
+		Output:     a.findOutput,
+		Prepare:    watchdog.Prepare,
 	})
 	a.orchestrator = orchestrator.New(a.store, a.cfg.Node, a.sessionNow, a.logger)
 	a.registry = newRegistry(a.cfg.Node, a.store, a.sessionNow, a.orchestrator, a.logger)

@@ -78,6 +78,9 @@ func (b *backend) viewRollout(ctx context.Context, name string) (*rolloutView, e
 	if v.Rollout, err = marked[spec.Rollout](ctx, store, v, state.RolloutKey(name)); err != nil {
 		return nil, err
 	}
+	if v.Runs, err = readRuns(ctx, store, v.Job); err != nil {
+		return nil, err
+	}
 	if v.Placement, err = stored[spec.Placement](ctx, store, state.PlacementKey(name)); err != nil {
 		return nil, err
 	}

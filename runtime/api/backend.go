@@ -38,6 +38,10 @@ type Backend interface {
 	// ErrNotFound if there never was one.
 	History(ctx context.Context, name string) ([]spec.JobVersion, error)
 
+	// Runs returns the kept runs of a job's scheduled processes, by process and the
+	// oldest first, or ErrNotFound.
+	Runs(ctx context.Context, name string) ([]spec.Run, error)
+
 	// Rollout says how far the rollout of a job is, or returns ErrNotFound. With
 	// the tag of an answer it blocks until there is another one.
 	Rollout(ctx context.Context, name, after string) (RolloutStatus, error)

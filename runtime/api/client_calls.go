@@ -59,6 +59,11 @@ func (c *Client) Job(ctx context.Context, name string) (spec.JobVersion, error) 
 	return call[spec.JobVersion](ctx, c, http.MethodGet, "/v1/jobs/"+url.PathEscape(name), nil)
 }
 
+// Runs implements Backend.
+func (c *Client) Runs(ctx context.Context, name string) ([]spec.Run, error) {
+	return call[[]spec.Run](ctx, c, http.MethodGet, "/v1/jobs/"+url.PathEscape(name)+"/runs", nil)
+}
+
 // History implements Backend.
 func (c *Client) History(ctx context.Context, name string) ([]spec.JobVersion, error) {
 	return call[[]spec.JobVersion](ctx, c, http.MethodGet, "/v1/jobs/"+url.PathEscape(name)+"/history", nil)

@@ -38,6 +38,9 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/jobs/{job}/history", answer(s, func(r *http.Request) ([]spec.JobVersion, error) {
 		return s.cfg.Backend.History(r.Context(), r.PathValue("job"))
 	}))
+	mux.HandleFunc("GET /v1/jobs/{job}/runs", answer(s, func(r *http.Request) ([]spec.Run, error) {
+		return s.cfg.Backend.Runs(r.Context(), r.PathValue("job"))
+	}))
 	mux.HandleFunc("GET /v1/jobs/{job}/rollout", s.rollout)
 	mux.HandleFunc("GET /v1/rollouts", answer(s, func(r *http.Request) ([]spec.Rollout, error) { return s.cfg.Backend.Rollouts(r.Context()) }))
 	mux.HandleFunc("GET /v1/instances", s.instances)

@@ -18,6 +18,14 @@ type process struct {
 	hash string
 }
 
+// services are what instances of the process, nil for none, are listed as.
+func (p *process) services() []spec.Service {
+	if p == nil {
+		return nil
+	}
+	return p.Process.Services
+}
+
 // assignments holds the node's assignments decoded: each once per change.
 type assignments struct {
 	prefix string
@@ -26,8 +34,8 @@ type assignments struct {
 	mu   sync.Mutex // guards all below
 	read bool       // the store has been read
 	jobs map[string]*assigned
-	// ports are those that the node reported before the agent started.
-	ports map[spec.InstanceID]map[string]int
+	// seen is what the node reported before the agent started.
+	seen []spec.Instance
 }
 
 // assigned is one job's part of the node.
@@ -107,33 +115,29 @@ func reuse(was *process, now *spec.AssignedProcess) *process {
 	return &process{AssignedProcess: *now, hash: was.hash}
 }
 
-// remember takes over the ports of what the node reported earlier.
+// remember takes over what the node reported earlier.
 func (a *assignments) remember(observed []state.Entry) {
-	ports := map[spec.InstanceID]map[string]int{}
+	var instances []spec.Instance
 	for _, e := range observed {
 		var seen spec.Observed
 		if err := json.Unmarshal(e.Value, &seen); err != nil {
 			a.logger.Warn("an earlier report cannot be read; ports are chosen anew", "key", e.Key, "error", err)
 			continue
 		}
-		for _, inst := range seen.Instances {
-			if len(inst.Ports) > 0 {
-				ports[inst.ID] = inst.Ports
-			}
-		}
+		instances = append(instances, seen.Instances...)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.ports = ports
+	a.seen = instances
 }
 
-// takePorts returns what remember took over, once.
-func (a *assignments) takePorts() map[spec.InstanceID]map[string]int {
+// takeSeen returns what remember took over, once.
+func (a *assignments) takeSeen() []spec.Instance {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	ports := a.ports
-	a.ports = nil
-	return ports
+	seen := a.seen
+	a.seen = nil
+	return seen
 }
 
 // current returns the jobs as they are assigned; false until they could be

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/synergymesh/meshrun/runtime/engine/health"
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -68,9 +69,13 @@ type Config struct {
 	// never take the batch as it is, rather than that it is away. The guilty
 	// launch is then found and left out. Nil means never.
 	Refused func(error) bool
-	// Emit is told about launches that cannot be made. It must not block. Nil
-	// tells nobody.
+	// Emit is told about launches that cannot be made, and what checks and guards
+	// find. It must not block. Nil tells nobody.
 	Emit func(spec.Event)
+	// Output finds lines of instances' output for checks that look for one, and
+	// Prepare prepares the commands of those that run one.
+	Output  health.FindOutput
+	Prepare health.Prepare
 	// Logger is required. Environ and Account default to the agent's own
 	// environment and to the system's users.
 	Logger  hclog.Logger
@@ -92,6 +97,7 @@ type Engine struct {
 	joined      chan struct{} // the session may be another one; for watchAssignments
 	report      *reporter
 	outputs     *outputs
+	checks      *checks
 	kick        chan struct{} // something that step looks at has changed
 	reread      chan struct{} // the watchdog's table must be read again
 	build       builder       // owned by the loop of Run
@@ -136,6 +142,7 @@ func New(cfg Config) *Engine {
 	e.view = newView(cfg.Node, e.locks.holds)
 	e.files = newFiles(cfg.Logger, func() { signal(e.kick) })
 	e.report = newReporter(&e.cfg, e.view)
+	e.checks = newChecks(e)
 	e.outputs = newOutputs(cfg.HoldOutput, cfg.Logger)
 	e.build = builder{host: &e.host, ports: newPortBook(cfg.PortFree), locks: e.locks, files: e.files, fenced: cfg.Fenced, made: map[spec.InstanceID]*made{}}
 	return e
@@ -190,7 +197,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	for _, loop := range []func(context.Context){
-		e.watchAssignments, e.followTable, e.locks.run, e.files.run, e.report.run,
+		e.watchAssignments, e.followTable, e.locks.run, e.files.run, e.report.run, e.checks.run,
 	} {
 		wg.Go(func() { loop(ctx) })
 	}
@@ -242,9 +249,12 @@ func (e *Engine) step(ctx context.Context) error {
 	}
 	e.doubtful = false
 	e.build.ports.adopt(e.view.ports())
-	e.build.ports.adopt(e.assignments.takePorts())
+	seen := e.assignments.takeSeen()
+	e.build.ports.adopt(portsOf(seen))
+	e.view.recall(seen)
 	wanted := e.build.wanted(jobs, running)
-	e.view.setServices(servicesOf(jobs))
+	e.view.setProcesses(processesOf(jobs))
+	e.checks.wakeUp()
 	e.tellFaults(wanted)
 
 	actions := Converge(wanted, running, declared)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -87,9 +88,11 @@ func (w *fakeWatchdog) Declare(_ context.Context, set []spec.Launch, remove []sp
 		inst := spec.Instance{
 			ID: l.ID, Phase: spec.PhaseRunning, Version: l.Version, Hash: l.Hash, Epoch: l.Epoch,
 			ReloadHash: l.ReloadHash, Ports: l.Ports, Generation: old.Generation, Restarts: old.Restarts,
+			PID: old.PID, StartTicks: old.StartTicks, Started: old.Started, Critical: l.Critical,
 		}
 		if !known || old.Hash != l.Hash || old.Epoch != l.Epoch || w.launches[l.ID].Lease != l.Lease || old.Phase == spec.PhaseStopping {
 			inst.Generation++
+			inst.PID, inst.StartTicks, inst.Started = 1<<23, inst.Generation, time.Now()
 			w.starts[l.ID]++
 		} else if old.ReloadHash != l.ReloadHash {
 			w.reloads[l.ID]++

@@ -167,6 +167,7 @@ func (e *Engine) readTable(ctx context.Context) (uint64, error) {
 		e.outputs.hold(inst.ID)
 	}
 	e.report.wakeUp()
+	e.checks.wakeUp()
 	signal(e.kick)
 	return table.Seq, nil
 }
@@ -186,5 +187,6 @@ func (e *Engine) see(ev *spec.Event) {
 	} else {
 		e.outputs.hold(id)
 	}
+	e.checks.wakeUp()
 	e.report.wakeUp()
 }

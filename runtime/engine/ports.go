@@ -57,6 +57,17 @@ func (b *portBook) adopt(ports map[spec.InstanceID]map[string]int) {
 	}
 }
 
+// portsOf returns the ports that instances have.
+func portsOf(instances []spec.Instance) map[spec.InstanceID]map[string]int {
+	out := map[spec.InstanceID]map[string]int{}
+	for _, inst := range instances {
+		if len(inst.Ports) > 0 {
+			out[inst.ID] = inst.Ports
+		}
+	}
+	return out
+}
+
 func (b *portBook) set(id spec.InstanceID, name string, port int) {
 	if b.byID[id] == nil {
 		b.byID[id] = map[string]int{}

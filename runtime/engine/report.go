@@ -262,6 +262,10 @@ func encode(seen *spec.Observed) ([]byte, error) {
 		for i := range seen.Instances {
 			inst := &seen.Instances[i]
 			inst.Node, inst.BootID, inst.StartTicks, inst.Lease, inst.Status, inst.ReloadHash, inst.Services = "", "", 0, "", "", "", nil
+			inst.Checks = slices.Clone(inst.Checks)
+			for k := range inst.Checks {
+				inst.Checks[k].Output = ""
+			}
 		}
 		b, err = json.Marshal(seen)
 	}

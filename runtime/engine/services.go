@@ -11,46 +11,60 @@ import (
 // is assigned, so that its services are known, or returns ctx's error.
 func (e *Engine) WaitSettled(ctx context.Context) error { return e.view.waitSettled(ctx) }
 
-// servicesOf returns the services of every assigned shard, also of those that
-// have none; should a shard be assigned twice, those of the newer version.
-func servicesOf(jobs map[string]*assigned) map[spec.InstanceID][]spec.Service {
-	out := map[spec.InstanceID][]spec.Service{}
+// isSettled reports whether setProcesses was called.
+func (v *view) isSettled() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.settled
+}
+
+// processesOf returns the process of every assigned shard; should a shard be
+// assigned twice, that of the newer version.
+func processesOf(jobs map[string]*assigned) map[spec.InstanceID]*process {
+	out := map[spec.InstanceID]*process{}
 	for name, job := range jobs {
-		newest := map[string]uint64{}
 		for _, p := range job.processes {
 			for _, shard := range p.Shards {
 				id := spec.InstanceID{Job: name, Process: p.Process.Name, Shard: shard}
-				if _, twice := out[id]; !twice || p.Version > newest[id.Process] {
-					out[id] = p.Process.Services
+				if other, twice := out[id]; !twice || p.Version > other.Version {
+					out[id] = p
 				}
 			}
-			newest[p.Process.Name] = max(newest[p.Process.Name], p.Version)
 		}
 	}
 	return out
 }
 
-// setServices replaces the services of what is assigned. What is assigned no
+// setProcesses replaces the processes of what is assigned. What is assigned no
 // more keeps its own until it is gone.
-func (v *view) setServices(next map[spec.InstanceID][]spec.Service) {
+func (v *view) setProcesses(next map[spec.InstanceID]*process) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for id, services := range v.services {
+	for id, p := range v.processes {
 		_, assigned := next[id]
 		if _, runs := v.jobs[id.Job][id]; runs && !assigned {
-			next[id] = services
+			next[id] = p
 		}
 	}
 	changed := !v.settled
-	for _, services := range []map[spec.InstanceID][]spec.Service{v.services, next} {
-		for id := range services {
-			if !reflect.DeepEqual(v.services[id], next[id]) {
+	for _, processes := range []map[spec.InstanceID]*process{v.processes, next} {
+		for id := range processes {
+			if !shownAlike(v.processes[id], next[id]) {
 				v.dirty[id.Job], changed = true, true
 			}
 		}
 	}
-	v.services, v.settled = next, true
+	v.processes, v.settled = next, true
 	if changed {
 		v.bump()
 	}
+}
+
+// shownAlike reports whether instances of two processes, nil for none, are
+// shown in the same way.
+func shownAlike(a, b *process) bool {
+	if a == b || a == nil || b == nil {
+		return a == b
+	}
+	return reflect.DeepEqual(a.Process.Services, b.Process.Services) && reflect.DeepEqual(a.Process.Health, b.Process.Health)
 }

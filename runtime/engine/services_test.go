@@ -124,8 +124,8 @@ func TestOfAShardAssignedTwiceTheNewerVersionIsListed(t *testing.T) {
 	}
 	processes := []*process{p(2, "two"), p(3, "three"), p(1, "one")}
 	for range 2 {
-		got := servicesOf(map[string]*assigned{"shop": {processes: processes}})
-		if s := got[id("shop/front/0")]; len(got) != 1 || len(s) != 1 || s[0].Name != "three" {
+		got := processesOf(map[string]*assigned{"shop": {processes: processes}})
+		if s := got[id("shop/front/0")].services(); len(got) != 1 || len(s) != 1 || s[0].Name != "three" {
 			t.Errorf("got %v", got)
 		}
 		slices.Reverse(processes)

@@ -18,9 +18,10 @@ type view struct {
 	mu      sync.Mutex // guards all below
 	jobs    map[string]map[spec.InstanceID]spec.Instance
 	pending map[string]map[spec.InstanceID]Pending
-	// services are those of assigned instances, and of what still ends.
-	services map[spec.InstanceID][]spec.Service
-	settled  bool // services is what is assigned
+	// processes are those of assigned instances, and of what still ends.
+	processes map[spec.InstanceID]*process
+	settled   bool // processes is what is assigned
+	findings  map[spec.InstanceID]finding
 	// parting holds, as they were last, the instances that are gone while their
 	// lock is still held: told is that they are gone only when others can have it.
 	parting map[string]map[spec.InstanceID]spec.Instance
@@ -38,8 +39,8 @@ func newView(node string, holds func(spec.InstanceID) bool) *view {
 		node: node, holds: holds, version: 1, changed: make(chan struct{}),
 		jobs:    map[string]map[spec.InstanceID]spec.Instance{},
 		pending: map[string]map[spec.InstanceID]Pending{},
-		parting: map[string]map[spec.InstanceID]spec.Instance{},
-		dirty:   map[string]bool{}, urgent: map[string]bool{},
+		parting: map[string]map[spec.InstanceID]spec.Instance{}, findings: map[spec.InstanceID]finding{},
+		dirty: map[string]bool{}, urgent: map[string]bool{},
 	}
 }
 
@@ -67,6 +68,7 @@ func (v *view) reset(instances []spec.Instance, losses int) (gone []spec.Instanc
 			if _, ok := v.jobs[job][id]; !ok {
 				gone = append(gone, id)
 				v.part(byID[id])
+				delete(v.findings, id)
 			}
 		}
 	}
@@ -135,6 +137,7 @@ func (v *view) apply(ev *spec.Event) (gone bool) {
 			v.part(was)
 		}
 		delete(v.jobs[id.Job], id)
+		delete(v.findings, id)
 		if len(v.jobs[id.Job]) == 0 {
 			delete(v.jobs, id.Job)
 		}
@@ -218,7 +221,8 @@ func (v *view) ofJob(job string) []spec.Instance {
 		if p, ok := v.pending[job][id]; ok && p.Reason != "" && inst.Reason == "" {
 			inst.Reason = "kept as it is: " + p.Reason
 		}
-		inst.Services = inst.Endpoints(v.services[id])
+		v.examine(&inst)
+		inst.Services = inst.Endpoints(v.processes[id].services())
 		out = append(out, inst)
 	}
 	for id, inst := range v.parting[job] {
@@ -235,7 +239,7 @@ func (v *view) ofJob(job string) []spec.Instance {
 			phase = spec.PhaseFailed
 		}
 		inst := spec.Instance{ID: id, Node: v.node, Phase: phase, Reason: p.Reason}
-		inst.Services = inst.Endpoints(v.services[id])
+		inst.Services = inst.Endpoints(v.processes[id].services())
 		out = append(out, inst)
 	}
 	slices.SortFunc(out, func(a, b spec.Instance) int { return a.ID.Compare(b.ID) })
@@ -243,11 +247,12 @@ func (v *view) ofJob(job string) []spec.Instance {
 }
 
 // takeDirty returns the jobs to be reported and forgets them, and calls urgent
-// for those that must not wait; false until the table has been read once.
+// for those that must not wait; false until the table has been read once, and
+// compared with what is assigned: who has checks must not look healthy before.
 func (v *view) takeDirty(into map[string]bool, urgent func(job string)) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !v.synced && len(v.jobs) == 0 {
+	if !v.settled || (!v.synced && len(v.jobs) == 0) {
 		return false
 	}
 	maps.Copy(into, v.dirty)

@@ -111,6 +111,7 @@ func (r *rollout) group(node, process string, old *spec.AssignedProcess) *spec.A
 		} else {
 			r.groups[at] = &spec.AssignedProcess{Process: *def.process, Version: def.version}
 		}
+		r.groups[at].Since = r.since[process]
 	}
 	return r.groups[at]
 }
@@ -161,7 +162,7 @@ func (r *rollout) assign() {
 func (r *rollout) put(where spot) {
 	t, gated := r.turns[where]
 	if !gated {
-		t.epoch = r.Job.Order(where.process, where.shard).Epoch
+		t.epoch = r.epoch(where.process, where.shard)
 	}
 	a := r.group(where.node, where.process, t.old)
 	a.Shards = append(a.Shards, where.shard)
@@ -170,6 +171,10 @@ func (r *rollout) put(where spot) {
 	}
 	if t.expire.Generation != 0 {
 		set(&a.Expire, where.shard, t.expire)
+	}
+	if why := r.down[where]; why != "" {
+		r.hold(a, where, why)
+		return
 	}
 	in := r.seen[where]
 	if old := r.elsewhere(where); old != "" {

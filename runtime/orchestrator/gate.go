@@ -72,7 +72,7 @@ func (r *rollout) gates() {
 	}
 	for i := range r.Job.Job.Processes {
 		p := &r.Job.Job.Processes[i]
-		if p.Update == nil && !r.expiring[p.Name] && !r.track {
+		if p.Schedule != nil || (p.Update == nil && !r.expiring[p.Name] && !r.track) {
 			continue // nothing to count, nothing to bound
 		}
 		g := &gate{rollout: r, def: r.defs[p.Name], order: r.Job.Orders[p.Name]}
@@ -142,6 +142,8 @@ func (g *gate) why(m *member) string {
 		return "is on " + m.to.node + ", which is gone"
 	case g.halting[m.to] != "":
 		return "is " + g.halting[m.to]
+	case m.held() != "" && (in == nil || in.Phase == spec.PhasePending):
+		return m.held()
 	case in == nil || m.entry == nil:
 		return "has not started yet"
 	case in.Epoch != m.entry.Epochs[m.to.shard] || (in.Version != m.entry.Version && in.Hash != g.hashAs(m.entry)):
@@ -167,19 +169,38 @@ func (g *gate) why(m *member) string {
 // unwell says in which way an instance is not healthy.
 func unwell(in *spec.Instance) string {
 	switch {
+	case in.Phase == spec.PhaseFailed && in.Reason != "":
+		return "has failed: " + in.Reason
 	case in.Phase == spec.PhaseFailed && in.LastExit != nil:
-		return fmt.Sprintf("has failed (%s)", in.LastExit)
+		return fmt.Sprintf("has failed: %s", in.LastExit)
 	case in.Phase == spec.PhaseFailed:
 		return "has failed"
+	case in.Phase == spec.PhaseBackoff && in.LastExit != nil:
+		return fmt.Sprintf("waits for its next start, after %s", in.LastExit)
+	case in.Phase == spec.PhaseBackoff:
+		return "waits for its next start"
+	case in.Phase == spec.PhasePending && in.Reason != "":
+		return in.Reason
 	case in.Phase != spec.PhaseRunning:
 		return "is " + string(in.Phase)
 	}
 	for _, c := range in.Checks {
 		if c.State == in.Health {
-			return fmt.Sprintf("is not healthy: check %s is %s", c.Name, c.State)
+			if c.State == spec.HealthFailing {
+				return fmt.Sprintf("is not healthy: its check %q fails", c.Name)
+			}
+			return fmt.Sprintf("is not healthy yet: its check %q has not passed", c.Name)
 		}
 	}
 	return "is not healthy"
+}
+
+// held says what the shard was told to wait for, "" if for nothing.
+func (m *member) held() string {
+	if m.entry == nil {
+		return ""
+	}
+	return m.entry.Held[m.to.shard]
 }
 
 // expires reports whether the generation that is seen was told to end.

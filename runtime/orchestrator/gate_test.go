@@ -256,7 +256,7 @@ func TestEveryCauseOfARestartPassesTheSameGate(t *testing.T) {
 		if after := w.instance("a", "p", 1); after == nil || after.Generation != before.Generation {
 			t.Errorf("%s: shard 1 was disturbed while shard 0 was down", name)
 		}
-		if why := d.Reasons[id]; !strings.HasSuffix(why, "waits: shard 0 is backoff") {
+		if why := d.Reasons[id]; !strings.HasSuffix(why, "waits: shard 0 waits for its next start") {
 			t.Errorf("%s: the reason is %q", name, why)
 		}
 		delete(w.bad, "v1")

@@ -77,9 +77,10 @@ type desk struct {
 	observed    *perNode[spec.Observed]
 
 	rollouts   map[string]recorded // by job
+	runs       *runBook
 	dependents dependents
 
-	// loaded are the control shards whose assignments and rollouts are known, by lock, with
+	// loaded are the control shards whose assignments, rollouts and runs are known, by lock, with
 	// the index of its taking. Nobody else writes those while it is held.
 	loaded  map[string]uint64
 	dirty   map[string]bool      // jobs to look at
@@ -95,7 +96,7 @@ func newDesk(store state.Store, logger hclog.Logger) *desk {
 		placements:  follow.NewView[spec.Placement](state.PlacementsPrefix),
 		assignments: newPerNode[spec.Assignment](state.AssignmentsPrefix),
 		observed:    newPerNode[spec.Observed](state.ObservedPrefix),
-		rollouts:    map[string]recorded{}, loaded: map[string]uint64{}, dirty: map[string]bool{}, settled: map[string]bool{}, wakes: map[string]time.Time{},
+		rollouts:    map[string]recorded{}, runs: newRunBook(), loaded: map[string]uint64{}, dirty: map[string]bool{}, settled: map[string]bool{}, wakes: map[string]time.Time{},
 	}
 }
 
@@ -163,6 +164,9 @@ func (d *desk) load(ctx context.Context, term *follow.Term) error {
 	if err := d.loadRollouts(ctx, mine); err != nil {
 		return err
 	}
+	if err := d.loadRuns(ctx, mine); err != nil {
+		return err
+	}
 	for lock := range fresh {
 		d.loaded[lock] = term.Locks[lock]
 	}
@@ -188,7 +192,8 @@ func doubtful(err error) bool {
 	var conflict *state.TxnError
 	if errors.As(err, &conflict) {
 		return slices.ContainsFunc(conflict.Failures, func(f state.OpFailure) bool {
-			return strings.HasPrefix(f.Op.Key, state.AssignmentsPrefix) || strings.HasPrefix(f.Op.Key, state.RolloutsPrefix)
+			return strings.HasPrefix(f.Op.Key, state.AssignmentsPrefix) || strings.HasPrefix(f.Op.Key, state.RolloutsPrefix) ||
+				strings.HasPrefix(f.Op.Key, state.RunsPrefix)
 		})
 	}
 	return !errors.Is(err, state.ErrTooLarge) && !errors.Is(err, state.ErrInvalid)

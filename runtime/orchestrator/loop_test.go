@@ -20,6 +20,7 @@ import (
 type started struct {
 	t     *testing.T
 	store state.Store
+	stop  func() // ends the loop, as if its node had died; set by startAs
 }
 
 func start(t *testing.T) *started {

@@ -45,7 +45,8 @@ func (r *rollout) versions() map[string]uint64 {
 
 // behind reports whether an instance must be restarted to be what is wanted.
 func (r *rollout) behind(def *definition, in *spec.Instance) bool {
-	if in.Epoch != r.Job.Order(in.ID.Process, in.ID.Shard).Epoch {
+	known := !r.foreign || def.process.Schedule == nil // runs of other jobs are not
+	if known && in.Epoch != r.epoch(in.ID.Process, in.ID.Shard) {
 		return true
 	}
 	if in.Version == def.version {

@@ -47,7 +47,7 @@ func (g *gate) failure() string {
 			}
 		}
 	}
-	if g.order.Paused || g.waits() || last.IsZero() || g.settledBut(g.stale) {
+	if g.order.Paused || g.waits() || g.depends() || last.IsZero() || g.settledBut(g.stale) {
 		return ""
 	}
 	end := last.Add(u.ProgressDeadline.Std())
@@ -124,6 +124,12 @@ func (g *gate) waits() bool {
 	}
 	tried, well := g.canaries()
 	return tried >= u.Canary && well && tried < len(g.members)
+}
+
+// depends reports whether a shard is not available as it waits for a dependency,
+// which is no fault of the definition. Whatever else is wrong shows after that.
+func (g *gate) depends() bool {
+	return slices.ContainsFunc(g.members, func(m member) bool { return g.halting[m.to] != "" || (m.down != "" && m.held() != "") })
 }
 
 // report says how far the process is.

@@ -27,6 +27,8 @@ type Snapshot struct {
 	Others map[string]Other
 	// Rollout is what was remembered of the job's rollout; nil if nothing was.
 	Rollout *spec.Rollout
+	// Runs are the runs that are remembered of the job's scheduled processes.
+	Runs []spec.Run
 }
 
 // Decision is what the nodes shall be told.
@@ -48,6 +50,9 @@ type Decision struct {
 	// Revert is the version that the job shall go back to, and why; 0 for none.
 	Revert uint64
 	Why    string
+	// Runs are the records of runs that change. They are written before the
+	// assignments: what is assigned of a run is then known to have begun.
+	Runs []RunChange
 }
 
 // Rollout decides what each node shall run of a job now. A version replaces
@@ -67,6 +72,8 @@ type Decision struct {
 //   - What is assigned or was seen on a node that isn't there counts as gone as
 //     soon as it is placed elsewhere; until then it stays as it is assigned, so
 //     that nothing has changed for a node that comes back.
+//   - A process with a schedule runs at its times only (see agenda), and outside of
+//     any gate.
 //
 // A process whose definition hasn't changed keeps the version that it is
 // assigned with, so that its instances see nothing of an edit of others.
@@ -80,6 +87,7 @@ func Rollout(s Snapshot, now time.Time) Decision {
 		return d
 	}
 	r.want()
+	r.schedules()
 	r.halt()
 	r.follow()
 	r.remembered()
@@ -140,6 +148,12 @@ type rollout struct {
 	// turns what the gates say of shards.
 	expiring map[string]bool
 	turns    map[spot]turn
+	// records are those of runs that change, runEpochs the epochs of runs, down says
+	// why shards are down between them, and since from when ticks count.
+	records   []RunChange
+	runEpochs map[instanceKey]uint64
+	down      map[spot]string
+	since     map[string]time.Time
 
 	groups  map[group]*spec.AssignedProcess
 	out     map[string]*spec.Assignment
@@ -169,6 +183,7 @@ func newRollout(s Snapshot) *rollout {
 		dependencies: map[demand]string{}, groups: make(map[group]*spec.AssignedProcess, assigned),
 		far: map[string]*rollout{}, halts: map[string]bool{}, halting: map[spot]string{}, failures: map[spec.Dependency]bool{}, due: map[spot]uint64{}, lives: map[spec.Dependency]string{},
 		expiring: map[string]bool{}, turns: map[spot]turn{},
+		runEpochs: map[instanceKey]uint64{}, down: map[spot]string{}, since: map[string]time.Time{},
 		out: map[string]*spec.Assignment{}, reasons: map[spec.InstanceID]string{}, settled: true,
 	}
 	r.index()
@@ -242,7 +257,7 @@ func (r *rollout) want() {
 		for node, shards := range r.Placement.Processes[p.Name] {
 			for _, shard := range shards {
 				switch {
-				case shard >= p.Shards:
+				case shard >= p.Instances():
 				case r.Job.Order(p.Name, shard).Stopped:
 					r.reasons[r.id(p.Name, shard)] = "stopped by an operator"
 				case !r.Live[node]:
@@ -279,7 +294,7 @@ func (r *rollout) id(process string, shard int) spec.InstanceID {
 func (r *rollout) decision() Decision {
 	d := Decision{
 		Assignments: make(map[string]spec.Assignment, len(r.out)), Reasons: r.reasons, Settled: r.settled && !r.unsettled(),
-		NextWake: r.next, Progress: r.progress, Rollout: r.record(),
+		NextWake: r.next, Progress: r.progress, Rollout: r.record(), Runs: r.records,
 	}
 	d.Revert, d.Why = r.revert()
 	for node, a := range r.out {
@@ -289,9 +304,10 @@ func (r *rollout) decision() Decision {
 }
 
 // unsettled reports whether what is observed could change the decision though
-// nothing waits: a rollout in steps, or a check that may ask for a restart.
+// nothing waits: a rollout in steps, a check that may ask for a restart, or a run
+// that may end.
 func (r *rollout) unsettled() bool {
 	return r.Job != nil && (r.track || slices.ContainsFunc(r.Job.Job.Processes, func(p spec.Process) bool {
-		return len(p.Health) > 0 || len(p.Guards) > 0
+		return len(p.Health) > 0 || len(p.Guards) > 0 || p.Schedule != nil
 	}))
 }

@@ -3,7 +3,9 @@ package orchestrator_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -77,6 +79,7 @@ type simNode struct {
 	session  string
 	draining bool
 	units    map[spec.InstanceID]*simUnit
+	born     uint64 // the last generation
 	orders   map[string]spec.Assignment
 	reported map[string]string // by job, within the session
 }
@@ -246,8 +249,11 @@ func (n *simNode) follow(now time.Time) {
 				if _, held := p.Held[shard]; held {
 					continue
 				}
-				if u == nil || u.seen.Hash != hash || u.gone {
-					n.units[id] = &simUnit{seen: spec.Instance{ID: id, Phase: spec.PhaseStarting, Hash: hash, Since: now}, due: later(500 * time.Millisecond)}
+				if u == nil || u.seen.Hash != hash || u.gone || u.seen.Generation == p.Expire[shard].Generation {
+					n.born++
+					n.units[id] = &simUnit{
+						seen: spec.Instance{ID: id, Phase: spec.PhaseStarting, Hash: hash, Since: now, Generation: n.born, Started: now}, due: later(500 * time.Millisecond),
+					}
 				}
 				n.units[id].seen.Version = p.Version
 			}
@@ -258,6 +264,26 @@ func (n *simNode) follow(now time.Time) {
 			u.gone, u.seen.Phase, u.due = true, spec.PhaseStopping, later(3*time.Second)
 		}
 	}
+}
+
+// fail lets something that runs end by itself: it is started again after a while.
+func (n *simNode) fail() (spec.InstanceID, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	ids := slices.SortedFunc(maps.Keys(n.units), spec.InstanceID.Compare)
+	ids = slices.DeleteFunc(ids, func(id spec.InstanceID) bool { return n.units[id].seen.Phase != spec.PhaseRunning })
+	if len(ids) == 0 {
+		return spec.InstanceID{}, false
+	}
+	u := n.units[ids[n.rng.IntN(len(ids))]]
+	n.born++
+	u.seen.Phase, u.seen.Generation, u.seen.Started = spec.PhaseBackoff, n.born, time.Now()
+	u.due = time.Now().Add(time.Duration(1 + n.rng.Int64N(int64(5*time.Second))))
+	select {
+	case n.poke <- struct{}{}:
+	default:
+	}
+	return u.seen.ID, true
 }
 
 // reports returns what has changed of what is seen of each job; mu is held.
@@ -280,6 +306,13 @@ func (n *simNode) reports() map[string]spec.Observed {
 		}
 	}
 	return out
+}
+
+// hash returns what identifies the definition with which something runs.
+func (n *simNode) hash(id spec.InstanceID) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.units[id].seen.Hash
 }
 
 // running returns what runs on the node.

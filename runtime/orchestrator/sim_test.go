@@ -106,7 +106,7 @@ func (s *sim) step() {
 		name = there[s.rng.IntN(len(there))]
 	}
 	few := len(there) < 3
-	switch what := s.rng.IntN(12); {
+	switch what := s.rng.IntN(14); {
 	case what == 0 && len(s.nodes) < 7:
 		name = fmt.Sprintf("%c%d", 'x'+rune(s.rng.IntN(3)), 3+s.rng.IntN(6))
 		if s.nodes[name] == nil {
@@ -128,6 +128,10 @@ func (s *sim) step() {
 		s.cutOff(name)
 	case what <= 7 && name != "":
 		s.drain(name)
+	case what <= 9 && name != "":
+		if id, ok := s.nodes[name].fail(); ok {
+			s.note("%s ends by itself on %s", id, name)
+		}
 	default:
 		s.apply()
 	}
@@ -205,6 +209,12 @@ func (s *sim) apply() {
 			p.Shards = s.rng.IntN(5)
 			if i > 0 && s.rng.IntN(2) == 0 && v.Job.Processes[i-1].Shards > 0 {
 				p.DependsOn = []spec.Dependency{spec.DefaultDependency(fmt.Sprint("p", i-1))}
+			}
+			if k := slices.Index(s.jobs, name); k > 0 && s.rng.IntN(3) == 0 {
+				p.DependsOn = append(p.DependsOn, spec.Dependency{Process: s.jobs[s.rng.IntN(k)] + "/p0", Condition: spec.ConditionStarted})
+			}
+			for d := range p.DependsOn {
+				p.DependsOn[d].OnFailure = []spec.OnFailure{"", spec.OnFailureStop, spec.OnFailureRestart}[s.rng.IntN(3)]
 			}
 			if s.rng.IntN(3) == 0 {
 				p.Placing = &spec.Placing{Spreads: []spec.Spread{{Label: "zone"}}}
@@ -334,54 +344,6 @@ func (s *sim) checkLocks() {
 	}
 	if primary := s.holder(state.SchedulerLock); s.nodes[primary] == nil {
 		s.t.Errorf("the primary is %q", primary)
-	}
-}
-
-// checkJobs demands that each shard that is wanted runs once, where it belongs,
-// in its version, and that nothing else does.
-func (s *sim) checkJobs() {
-	running := map[spec.InstanceID]string{}
-	for name, n := range s.nodes {
-		for _, id := range n.running() {
-			if running[id] != "" {
-				s.t.Errorf("%s runs on %s and on %s", id, name, running[id])
-			}
-			running[id] = name
-		}
-	}
-	entries, _, err := s.store.List(context.Background(), state.JobsPrefix)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, e := range entries {
-		v, err := state.Decode[spec.JobVersion](e)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		placement, _, err := state.GetAs[spec.Placement](context.Background(), s.store, state.PlacementKey(v.Job.Name))
-		if err != nil || placement.Version != v.Version {
-			s.t.Errorf("job %s of version %d is placed in version %d, %v", v.Job.Name, v.Version, placement.Version, err)
-			continue
-		}
-		for process, nodes := range placement.Processes {
-			for node, shards := range nodes {
-				for _, shard := range shards {
-					id := spec.InstanceID{Job: v.Job.Name, Process: process, Shard: shard}
-					if running[id] != node {
-						s.t.Errorf("%s belongs on %s and runs on %q", id, node, running[id])
-					}
-					delete(running, id)
-				}
-			}
-		}
-		for _, u := range placement.Unplaced {
-			if slices.ContainsFunc(slices.Collect(maps.Values(s.nodes)), func(n *simNode) bool { return !n.isDraining() }) {
-				s.t.Errorf("%s/%s/%d has no place: %s", v.Job.Name, u.Process, u.Shard, u.Reason)
-			}
-		}
-	}
-	for id, node := range running {
-		s.t.Errorf("%s runs on %s and is not wanted", id, node)
 	}
 }
 

@@ -30,7 +30,7 @@ func onNode(v *spec.JobVersion, node string) *spec.Placement {
 	p := &spec.Placement{Job: "j", Version: v.Version, Processes: map[string]map[string]spec.ShardSet{}}
 	for _, proc := range v.Job.Processes {
 		var all []int
-		for shard := range proc.Shards {
+		for shard := range proc.Instances() {
 			all = append(all, shard)
 		}
 		if len(all) > 0 {
@@ -66,6 +66,7 @@ func (w *world) want(v *spec.JobVersion) {
 func (w *world) decide() Decision {
 	d := Rollout(w.Snapshot, w.now)
 	w.Current, w.Snapshot.Rollout = d.Assignments, d.Rollout
+	w.record(d.Runs)
 	return d
 }
 

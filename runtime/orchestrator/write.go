@@ -35,7 +35,7 @@ func (d *desk) rollOut(ctx context.Context, term *follow.Term, name string, now 
 	}
 	decision := Rollout(Snapshot{
 		Job: job, Placement: placement, Live: d.live(), Current: current, Observed: observed, Others: d.others(name, job, current),
-		Rollout: d.rollouts[name].value,
+		Rollout: d.rollouts[name].value, Runs: d.runs.of(name),
 	}, now)
 	if job == nil {
 		delete(d.settled, name)
@@ -50,7 +50,9 @@ func (d *desk) rollOut(ctx context.Context, term *follow.Term, name string, now 
 		check(state.JobKey(name), jobIndex),
 		check(state.PlacementKey(name), placementIndex),
 	}
-	changes := append(d.changes(name, job, current, decision), d.remember(name, decision.Rollout)...)
+	changes := d.recordRuns(job, decision.Runs)
+	changes = append(changes, d.changes(name, job, current, decision)...)
+	changes = append(changes, d.remember(name, decision.Rollout)...)
 	if err := d.write(ctx, checks, changes); err != nil || decision.Revert == 0 {
 		return len(changes) > 0, err
 	}

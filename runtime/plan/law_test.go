@@ -267,7 +267,9 @@ func drawJob(t *rapid.T, name string) *spec.Job {
 		p.Restart.Delay = spec.Duration(rapid.IntRange(0, 1).Draw(t, "delay")) * spec.Duration(time.Second)
 		p.Restart.Policy = rapid.SampledFrom([]spec.RestartPolicy{spec.RestartAlways, spec.RestartOnFailure}).Draw(t, "policy")
 		p.Placing = drawPlacing(t)
-		p.Update = drawUpdate(t, p.Shards)
+		if p.Update = drawUpdate(t, p.Shards); p.Restart.Policy != spec.RestartAlways {
+			p.Schedule = drawSchedule(t, &p)
+		}
 		for _, on := range j.Processes {
 			d := spec.Dependency{Process: on.Name, Condition: spec.ConditionStarted, OnFailure: drawOnFailure(t)}
 			switch rapid.IntRange(0, 3).Draw(t, "depends") {
@@ -277,13 +279,23 @@ func drawJob(t *rapid.T, name string) *spec.Job {
 				}
 				fallthrough
 			case 0:
+				if on.Schedule != nil && (d.Condition != spec.ConditionCompleted || on.Schedule.Overlap) {
+					continue // it is down between its runs
+				}
+				if on.Schedule != nil || p.Schedule != nil {
+					d.OnFailure = ""
+				}
 				p.DependsOn = append(p.DependsOn, d)
 			}
 		}
 		if name != "j" && rapid.IntRange(0, 2).Draw(t, "depends on j") == 0 { // which may not have it, or not exist
 			on := fmt.Sprintf("j/p%d", rapid.IntRange(0, 3).Draw(t, "process of j"))
 			c := rapid.SampledFrom([]spec.Condition{spec.ConditionStarted, spec.ConditionHealthy, spec.ConditionCompleted}).Draw(t, "condition")
-			p.DependsOn = append(p.DependsOn, spec.Dependency{Process: on, Condition: c, OnFailure: drawOnFailure(t)})
+			d := spec.Dependency{Process: on, Condition: c}
+			if p.Schedule == nil {
+				d.OnFailure = drawOnFailure(t)
+			}
+			p.DependsOn = append(p.DependsOn, d)
 		}
 		j.Processes = append(j.Processes, p)
 	}
@@ -304,6 +316,21 @@ func drawUpdate(t *rapid.T, shards int) *spec.Update {
 	u.Canary = rapid.IntRange(0, shards-1).Draw(t, "canary")
 	u.AutoPromote = u.Canary > 0 && rapid.Bool().Draw(t, "auto promote")
 	return &u
+}
+
+// drawSchedule makes a process one that runs at times, of which none comes while
+// a plan is looked at.
+func drawSchedule(t *rapid.T, p *spec.Process) *spec.Schedule {
+	if rapid.Bool().Draw(t, "stays up") {
+		return nil
+	}
+	s := spec.DefaultSchedule()
+	s.Cron = rapid.SampledFrom([]string{"0 3 29 2 *", "0 4 29 2 *"}).Draw(t, "cron")
+	p.Update = nil
+	if s.Overlap = rapid.IntRange(0, 3).Draw(t, "overlap") == 0; s.Overlap {
+		p.Shards = 1
+	}
+	return &s
 }
 
 func drawPlacing(t *rapid.T) *spec.Placing {
@@ -342,6 +369,10 @@ func drawChange(t *rapid.T, s plan.Snapshot, name string) plan.Wanted {
 		return w
 	}
 	p := rapid.SampledFrom(current.Value.Job.Processes).Draw(t, "process")
+	if p.Schedule != nil && !current.Value.Orders[p.Name].Stopped && rapid.Bool().Draw(t, "run") {
+		w.Orders = []plan.Order{{Process: p.Name, Shard: -1, Op: spec.OpRun}}
+		return w
+	}
 	o := plan.Order{Process: p.Name, Shard: -1, Op: rapid.SampledFrom([]spec.Op{
 		spec.OpRestart, spec.OpStop, spec.OpStart, spec.OpScale, spec.OpPause, spec.OpResume, spec.OpPromote,
 	}).Draw(t, "order")}
@@ -350,7 +381,9 @@ func drawChange(t *rapid.T, s plan.Snapshot, name string) plan.Wanted {
 		w.Orders = []plan.Order{o}
 		return w
 	case spec.OpScale:
-		o.Count = rapid.IntRange(1, 4).Draw(t, "count")
+		if o.Count = rapid.IntRange(1, 4).Draw(t, "count"); p.Instances() > p.Shards {
+			o.Count = 1 // more can't overlap
+		}
 	default:
 		o.Shard = rapid.IntRange(-1, p.Shards-1).Draw(t, "shard")
 	}
@@ -403,7 +436,7 @@ func compare(t *rapid.T, c *cluster, p spec.JobPlan) {
 			t.Errorf("%s: %s without a reason", i.ID, i.Action)
 		}
 		switch i.Action {
-		case spec.ActionKeep, spec.ActionUpdate, spec.ActionWait, spec.ActionRefuse:
+		case spec.ActionKeep, spec.ActionUpdate, spec.ActionWait, spec.ActionRefuse, spec.ActionSchedule:
 			continue
 		}
 		said[i.ID] = i.Action

@@ -55,6 +55,7 @@ type model struct {
 	units     map[spot]*unit
 	reasons   map[spec.InstanceID]string
 	rollout   *spec.Rollout
+	runs      []spec.Run
 
 	lost map[spec.InstanceID]string // nodes that are gone with an instance
 	born uint64                     // the last generation
@@ -79,7 +80,7 @@ func newModel(s *Snapshot, j *part, now time.Time) *model {
 	job := j.wanted.Job
 	m := &model{
 		job: job, next: j.next, nodes: s.Nodes, live: s.live(), placement: j.placement, assigned: maps.Clone(s.Assignments[job]), units: map[spot]*unit{},
-		lost: map[spec.InstanceID]string{}, deeds: map[spot]*deed{}, held: map[spot]string{}, hashes: map[definition]string{}, now: now,
+		lost: map[spec.InstanceID]string{}, runs: slices.Clone(s.Runs[job]), deeds: map[spot]*deed{}, held: map[spot]string{}, hashes: map[definition]string{}, now: now,
 	}
 	if was, ok := s.Rollouts[job]; ok {
 		m.rollout = &was.Value
@@ -143,25 +144,38 @@ func (m *model) decide(together map[string]*model) bool {
 		}
 	}
 	s := orchestrator.Snapshot{
-		Job: m.next, Placement: m.placement, Live: m.live, Current: m.assigned, Observed: m.observed(), Others: others, Rollout: m.rollout,
+		Job: m.next, Placement: m.placement, Live: m.live, Current: m.assigned, Observed: m.observed(), Others: others, Rollout: m.rollout, Runs: m.runs,
 	}
 	for n := range maxDecisions {
 		decision := orchestrator.Rollout(s, m.now)
 		moved := len(s.Current) != len(decision.Assignments) || !reflect.DeepEqual(s.Current, decision.Assignments)
 		s.Current, s.Rollout = decision.Assignments, decision.Rollout
 		m.assigned, m.rollout, m.reasons = decision.Assignments, decision.Rollout, decision.Reasons
-		if !moved {
+		m.record(decision.Runs)
+		if s.Runs = m.runs; !moved && len(decision.Runs) == 0 {
 			return n > 0
 		}
 	}
 	return true
 }
 
+// record takes over what is recorded of runs. One that began stays under way, as
+// it is when the plan has been applied.
+func (m *model) record(changes []orchestrator.RunChange) {
+	for _, c := range changes {
+		same := func(run spec.Run) bool { return run.Process == c.Run.Process && run.ID == c.Run.ID }
+		m.runs = slices.DeleteFunc(m.runs, same)
+		if !c.Forget {
+			m.runs = append(m.runs, c.Run)
+		}
+	}
+}
+
 func (m *model) wantedShards() int {
 	n := 0
 	if m.next != nil {
 		for _, p := range m.next.Job.Processes {
-			n += p.Shards
+			n += p.Instances()
 		}
 	}
 	return n

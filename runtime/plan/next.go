@@ -129,9 +129,9 @@ func order(v *spec.JobVersion, o Order) error {
 	if len(targets) == 0 {
 		return fmt.Errorf("there is no process %q in job %q: %w", o.Process, v.Job.Name, ErrUnknown)
 	}
-	if o.Shard >= 0 && (o.Process == "" || o.Shard >= targets[0].Shards) {
+	if o.Shard >= 0 && (o.Process == "" || o.Shard >= targets[0].Instances()) {
 		return fmt.Errorf("process %q of job %q has no shard %d: it has %d, counted from 0: %w",
-			o.Process, v.Job.Name, o.Shard, targets[0].Shards, ErrUnknown)
+			o.Process, v.Job.Name, o.Shard, targets[0].Instances(), ErrUnknown)
 	}
 	if o.Op == spec.OpScale {
 		if o.Process == "" || o.Shard >= 0 || o.Count < 0 || o.Count > spec.MaxShards {
@@ -142,15 +142,38 @@ func order(v *spec.JobVersion, o Order) error {
 	}
 	for _, p := range targets {
 		var err error
-		if rollsOut(o.Op) {
+		switch {
+		case o.Op == spec.OpRun:
+			err = orderRun(v, p, o)
+		case rollsOut(o.Op):
 			err = orderRollout(v, p, o)
-		} else {
+		default:
 			err = orderProcess(v, p, o)
 		}
 		if err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// orderRun notes that a process shall run now. One without a schedule that ends by
+// itself is restarted.
+func orderRun(v *spec.JobVersion, p *spec.Process, o Order) error {
+	name := v.Job.Name + "/" + p.Name
+	switch {
+	case o.Process == "" || o.Shard >= 0:
+		return fmt.Errorf("run: name a process as a whole, such as %s: %w", name, ErrInvalid)
+	case p.Schedule == nil && p.Restart.Policy == spec.RestartAlways:
+		return fmt.Errorf("%s has no schedule, and is always up: meshrun restart %s: %w", name, name, ErrInvalid)
+	case p.Schedule == nil:
+		return orderProcess(v, p, Order{Op: spec.OpRestart, Process: o.Process, Shard: -1})
+	case v.Orders[p.Name].Stopped:
+		return fmt.Errorf("%s is stopped, and has no runs until: meshrun restart %s: %w", name, name, ErrInvalid)
+	}
+	wish := v.Orders[p.Name]
+	wish.Runs++
+	v.Orders[p.Name] = wish
 	return nil
 }
 
@@ -217,7 +240,7 @@ func orderProcess(v *spec.JobVersion, p *spec.Process, o Order) error {
 	}
 	v.Orders[key] = wish
 	if o.Shard < 0 && o.Op != spec.OpStop {
-		for shard := range p.Shards {
+		for shard := range p.Instances() {
 			if s, ok := v.Orders[shardKey(p.Name, shard)]; ok {
 				s.Stopped = false
 				v.Orders[shardKey(p.Name, shard)] = s
@@ -233,7 +256,7 @@ func stopEachShard(v *spec.JobVersion, p *spec.Process) {
 	whole := v.Orders[p.Name]
 	whole.Stopped = false
 	v.Orders[p.Name] = whole
-	for shard := range p.Shards {
+	for shard := range p.Instances() {
 		s := v.Orders[shardKey(p.Name, shard)]
 		s.Stopped = true
 		v.Orders[shardKey(p.Name, shard)] = s
@@ -246,7 +269,7 @@ func shardKey(process string, shard int) string { return process + "/" + strconv
 func tidyOrders(v *spec.JobVersion) {
 	shards := map[string]int{}
 	for _, p := range v.Job.Processes {
-		shards[p.Name] = p.Shards
+		shards[p.Name] = p.Instances()
 	}
 	maps.DeleteFunc(v.Orders, func(key string, o spec.Order) bool {
 		process, shard, one := strings.Cut(key, "/")

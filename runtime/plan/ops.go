@@ -87,7 +87,7 @@ func eventType(why string) spec.EventType {
 		return spec.EventJobScaled
 	case spec.OpStop:
 		return spec.EventJobStopped
-	case spec.OpRestart:
+	case spec.OpRestart, spec.OpRun:
 		return spec.EventJobRestarted
 	case spec.OpPause, spec.OpResume, spec.OpPromote:
 		return spec.EventRolloutOrdered
@@ -104,7 +104,7 @@ func message(j spec.JobPlan) string {
 	}
 	for _, a := range []spec.InstanceAction{
 		spec.ActionStart, spec.ActionRestart, spec.ActionReload, spec.ActionUpdate, spec.ActionMove,
-		spec.ActionStop, spec.ActionWait, spec.ActionRefuse, spec.ActionKeep,
+		spec.ActionStop, spec.ActionWait, spec.ActionSchedule, spec.ActionRefuse, spec.ActionKeep,
 	} {
 		if counts[a] > 0 {
 			text += fmt.Sprintf(", %s %d", a, counts[a])

@@ -55,7 +55,11 @@ func kept(s *Snapshot, job string) []spec.InstancePlan {
 		for _, p := range a.Processes {
 			for _, shard := range p.Shards {
 				id := spec.InstanceID{Job: job, Process: p.Process.Name, Shard: shard}
-				out = append(out, spec.InstancePlan{ID: id, Node: node, Action: spec.ActionKeep, Reason: p.Held[shard]})
+				action := spec.ActionKeep
+				if p.Process.Schedule != nil && p.Held[shard] != "" {
+					action = spec.ActionSchedule
+				}
+				out = append(out, spec.InstancePlan{ID: id, Node: node, Action: action, Reason: p.Held[shard]})
 			}
 		}
 	}
@@ -90,7 +94,9 @@ func (t *teller) tell(id spec.InstanceID, spots []spot) spec.InstancePlan {
 		out.Action, out.Reason = t.absent(id), t.reasons[id]
 	case t.deeds[*other] == nil:
 		out.Node, out.Action = other.node, spec.ActionKeep
-		if why := t.reasons[id]; why != "" {
+		if why := t.reasons[id]; why != "" && t.scheduled(id) {
+			out.Action, out.Reason = spec.ActionSchedule, why
+		} else if why != "" {
 			out.Action, out.Reason = spec.ActionWait, why+"; goes on as it is until then"
 		}
 	default:
@@ -113,7 +119,16 @@ func (t *teller) absent(id spec.InstanceID) spec.InstanceAction {
 	if t.next.Order(id.Process, id.Shard).Stopped {
 		return spec.ActionKeep
 	}
+	if t.scheduled(id) {
+		return spec.ActionSchedule
+	}
 	return spec.ActionWait
+}
+
+// scheduled reports whether an instance runs at times.
+func (t *teller) scheduled(id spec.InstanceID) bool {
+	p := process(t.next, id.Process)
+	return p != nil && p.Schedule != nil
 }
 
 // whyNot says why a shard can't stay on a node that is there.
@@ -136,7 +151,7 @@ func (t *teller) whyStop(id spec.InstanceID) string {
 	switch {
 	case p == nil:
 		return "process removed"
-	case id.Shard >= p.Shards:
+	case id.Shard >= p.Instances():
 		if was := process(t.current, id.Process); was != nil {
 			return fmt.Sprintf("shards %d → %d", was.Shards, p.Shards)
 		}
@@ -175,23 +190,37 @@ func (t *teller) why(id spec.InstanceID, d *deed) string {
 func (t *teller) whyStart(id spec.InstanceID, d *deed) string {
 	was := process(t.current, id.Process)
 	switch {
+	case d.failed != "" && t.runOf(id) != "":
+		return "run " + t.runOf(id)
 	case d.failed != "" && d.ordered:
 		return d.failed + "; " + by("started again", t.next.Who)
 	case d.failed != "":
 		return d.failed + "; the new version starts it again"
 	case t.lost[id] != "":
 		return t.lost[id] + " is gone"
+	case t.runOf(id) != "":
+		return "run " + t.runOf(id)
 	case t.current == nil:
 		return "new job"
 	case was == nil:
 		return "new process"
-	case id.Shard >= was.Shards:
+	case id.Shard >= was.Instances():
 		return "new shard"
 	case t.current.Order(id.Process, id.Shard).Stopped:
 		return by("started again", t.next.Who)
 	default:
 		return "does not run yet"
 	}
+}
+
+// runOf returns the run that is under way in a shard, "" if none is.
+func (t *teller) runOf(id spec.InstanceID) string {
+	for _, run := range t.runs {
+		if run.Process == id.Process && run.State == spec.RunActive && (run.Shard == id.Shard || run.Shard < 0) && t.scheduled(id) {
+			return run.ID
+		}
+	}
+	return ""
 }
 
 func (t *teller) whyRestart(d *deed) string {

@@ -42,6 +42,8 @@ type Snapshot struct {
 	Observed    map[string]map[string]spec.Observed
 	// Rollouts are what is remembered of the jobs' rollouts.
 	Rollouts map[string]Stored[spec.Rollout]
+	// Runs are the runs of the jobs' scheduled processes, by job.
+	Runs map[string][]spec.Run
 }
 
 // Stored is a value and its ModifyIndex.
@@ -95,7 +97,26 @@ func Load(ctx context.Context, store state.Store, without ...string) (Snapshot, 
 		return Snapshot{}, err
 	}
 	s.learnVersions(lists[5])
-	return s, nil
+	return s, s.loadRuns(ctx, store)
+}
+
+// loadRuns reads the runs of the jobs that have schedules. They are read after
+// what they are runs of: one that isn't there is taken for one that never was.
+func (s *Snapshot) loadRuns(ctx context.Context, store state.Store) error {
+	s.Runs = map[string][]spec.Run{}
+	for name, job := range s.Jobs {
+		if !slices.ContainsFunc(job.Value.Job.Processes, func(p spec.Process) bool { return p.Schedule != nil }) {
+			continue
+		}
+		entries, _, err := store.List(ctx, state.RunsPrefix+name+"/")
+		if err != nil {
+			return fmt.Errorf("load runs of job %s: %w", name, err)
+		}
+		if s.Runs[name], err = state.DecodeAll[spec.Run](entries); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // learnVersions notes the highest version of each job, with those in history.

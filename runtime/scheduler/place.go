@@ -121,7 +121,7 @@ type process struct {
 // prepare finds the nodes that may have shards of a process, and which of those
 // that they had before could stay.
 func (p *placer) prepare(s *spec.Process, had map[string]spec.ShardSet) *process {
-	proc := &process{spec: s, refused: map[string]int{}, done: make([]bool, max(s.Shards, 0)), score: p.scorer(s.Name)}
+	proc := &process{spec: s, refused: map[string]int{}, done: make([]bool, max(s.Instances(), 0)), score: p.scorer(s.Name)}
 	for i := range p.nodes {
 		n := &p.nodes[i]
 		if reason := Refusal(s, *n); reason != "" {

@@ -226,6 +226,12 @@ func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 		return
 	}
 	n := note{kind: spec.EventUpdated, severity: spec.Info, message: "settings changed, the process is left as it is", launch: true}
+	if past := *old; past.Expire != nil {
+		past.Expire, past.Version = l.Expire, l.Version
+		if same(&past, l) {
+			n.message = "what was told of an earlier generation is done with"
+		}
+	}
 	if old.ReloadHash != l.ReloadHash && l.Reload != nil && (in.phase == running || in.phase == starting) {
 		n.kind, n.message = spec.EventReloaded, fmt.Sprintf("told to reload with %s", l.Reload.Signal)
 		if err := s.kern.Signal(in.proc, signalNumber(l.Reload.Signal)); err != nil {

@@ -82,21 +82,6 @@ func (k *fakeKernel) TakeDropped() map[spec.InstanceID]uint64 {
 	return lost
 }
 
-func (k *fakeKernel) Limit(l *spec.Launch, p *process, _ marks) error {
-	if k.onLimit == nil {
-		return nil
-	}
-	return k.onLimit(l, p)
-}
-
-func (k *fakeKernel) Tidy() bool {
-	if k.untidy > 0 {
-		k.untidy--
-		return false
-	}
-	return true
-}
-
 func (k *fakeKernel) Hold(l *spec.Launch, _ bool) (uint64, error) {
 	if l.Watchdog == nil && (l.Ready == nil || !l.Ready.Notify) {
 		return 0, nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -145,6 +146,24 @@ func (k *linuxKernel) belonging(p *process, m marks) []int {
 		}
 	}
 	return pids
+}
+
+// Signal signals the whole group of a process. SIGKILL ends its cgroup with it,
+// so that nobody escapes by a group of his own.
+// The fence calls it too, from its own goroutine, until it has released p.
+func (k *linuxKernel) Signal(p *process, sig syscall.Signal) error {
+	err := signalGroup(p, sig)
+	if g := p.group.Load(); g != nil && sig == unix.SIGKILL {
+		err = errors.Join(err, g.Kill())
+	}
+	return err
+}
+
+// concluded lets go of a process that has ended.
+func (k *linuxKernel) concluded(p *process, exit spec.Exit) spec.Exit {
+	exit.OOM = k.leaveGroup(p, exit)
+	k.drop(p)
+	return exit
 }
 
 // shellKilled is how a shell tells that what it waited for was killed by SIGKILL.

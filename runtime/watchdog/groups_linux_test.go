@@ -217,6 +217,24 @@ func TestLimitsChangeWithoutTouchingTheProcess(t *testing.T) {
 	}
 }
 
+// A limit that is below what is in use would kill: it waits for the next start.
+func TestLoweredLimitKillsNobody(t *testing.T) {
+	needGroups(t)
+	d := startDaemon(t, t.TempDir())
+	l := limited("p", "x=$(head -c 6000000 /dev/zero | tr '\\0' a); echo full; sleep 1000", spec.Resources{Memory: 128 << 20})
+	d.declare(l)
+	in := d.awaitPhase(l.ID, spec.PhaseRunning)
+	d.awaitOutput(l.ID, "full")
+	l.Resources = &spec.Resources{Memory: 4 << 20}
+	d.declare(l)
+	told := slices.ContainsFunc(d.events(0), func(e spec.Event) bool {
+		return e.Type == spec.EventUnlimited && e.Instance != nil && strings.Contains(e.Message, "the next start")
+	})
+	if now, _ := d.instance(l.ID); !told || now.PID != in.PID || !alive(in.PID) {
+		t.Errorf("told: %v; it is %+v now", told, now)
+	}
+}
+
 func TestNobodyEscapesAtTheEnd(t *testing.T) {
 	needGroups(t)
 	d := startDaemon(t, t.TempDir())

@@ -246,17 +246,6 @@ func (k *linuxKernel) Release(id spec.InstanceID) {
 	}
 }
 
-// Signal signals the whole group of a process. SIGKILL ends its cgroup with it,
-// so that nobody escapes by a group of his own.
-// The fence calls it too, from its own goroutine, until it has released p.
-func (k *linuxKernel) Signal(p *process, sig syscall.Signal) error {
-	err := signalGroup(p, sig)
-	if g := p.group.Load(); g != nil && sig == unix.SIGKILL {
-		err = errors.Join(err, g.Kill())
-	}
-	return err
-}
-
 // signalGroup signals the process group. The kernel does it through the pidfd
 // where it can (6.9 and later); elsewhere the identity is verified first.
 func signalGroup(p *process, sig syscall.Signal) error {
@@ -309,13 +298,6 @@ func (k *linuxKernel) Collect(p *process, last bool) (spec.Exit, bool) {
 		return k.concluded(p, spec.Exit{Unknown: true}), true
 	}
 	return k.concluded(p, exitOf(ws)), true
-}
-
-// concluded lets go of a process that has ended.
-func (k *linuxKernel) concluded(p *process, exit spec.Exit) spec.Exit {
-	exit.OOM = k.leaveGroup(p, exit)
-	k.drop(p)
-	return exit
 }
 
 // exitOfStranger reads how a dead process ended that is not a child: from the

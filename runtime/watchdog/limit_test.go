@@ -13,6 +13,21 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
+func (k *fakeKernel) Limit(l *spec.Launch, p *process, _ marks) error {
+	if k.onLimit == nil {
+		return nil
+	}
+	return k.onLimit(l, p)
+}
+
+func (k *fakeKernel) Tidy() bool {
+	if k.untidy > 0 {
+		k.untidy--
+		return false
+	}
+	return true
+}
+
 func bounded(process string, memory spec.Size) spec.Launch {
 	l := job(process)
 	l.Resources = &spec.Resources{Memory: memory}

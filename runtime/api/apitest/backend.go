@@ -24,6 +24,7 @@ type Backend struct {
 	JobsFunc      func(context.Context) ([]spec.JobVersion, error)
 	JobFunc       func(context.Context, string) (spec.JobVersion, error)
 	HistoryFunc   func(context.Context, string) ([]spec.JobVersion, error)
+	RunsFunc      func(context.Context, string) ([]spec.Run, error)
 	RolloutFunc   func(context.Context, string, string) (api.RolloutStatus, error)
 	RolloutsFunc  func(context.Context) ([]spec.Rollout, error)
 	InstancesFunc func(context.Context, uint64) ([]spec.Instance, uint64, error)
@@ -93,6 +94,14 @@ func (b *Backend) History(ctx context.Context, name string) ([]spec.JobVersion, 
 		return nil, errUnexpected
 	}
 	return b.HistoryFunc(ctx, name)
+}
+
+// Runs calls RunsFunc.
+func (b *Backend) Runs(ctx context.Context, name string) ([]spec.Run, error) {
+	if b.RunsFunc == nil {
+		return nil, errUnexpected
+	}
+	return b.RunsFunc(ctx, name)
 }
 
 // Rollout calls RolloutFunc.

@@ -8,6 +8,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strconv"
 	"strings"
@@ -155,12 +156,28 @@ func why(i *spec.Instance, s spec.ServiceState) string {
 	}
 	text := string(i.Phase)
 	switch {
+	case i.Phase == spec.PhaseRunning && i.Health != "":
+		return bounded(ailments(i))
 	case i.Reason != "":
 		text += ": " + i.Reason
 	case i.LastExit != nil && s == spec.ServiceCritical:
 		text += ": " + i.LastExit.String()
 	}
 	return bounded(text)
+}
+
+// ailments tells which checks of an instance do not pass, a line each.
+func ailments(i *spec.Instance) string {
+	var lines []string
+	for _, c := range i.Checks {
+		switch {
+		case c.State == spec.HealthFailing:
+			lines = append(lines, fmt.Sprintf("check %s fails: %s", c.Name, c.Output))
+		case c.State == spec.HealthUnknown && i.Health == spec.HealthUnknown:
+			lines = append(lines, fmt.Sprintf("check %s has not passed yet", c.Name))
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // maxOutput is how much of a reason is told: Consul cuts at 4 KiB.

@@ -183,3 +183,22 @@ func TestWhatWasListedWithAnotherTTLIsListedAnew(t *testing.T) {
 		t.Errorf("to be done though nothing has changed: %+v", a)
 	}
 }
+
+func TestEntryTellsWhichChecksFail(t *testing.T) {
+	inst := spec.Instance{
+		ID: spec.InstanceID{Job: "shop", Process: "web"}, Phase: spec.PhaseRunning, Health: spec.HealthFailing,
+		Checks: []spec.CheckResult{
+			{Name: "page", State: spec.HealthFailing, Output: "HTTP 503"}, {Name: "queue", State: spec.HealthPassing, Output: "empty"},
+			{Name: "ready", State: spec.HealthUnknown},
+		},
+	}
+	for health, want := range map[spec.HealthState]string{
+		spec.HealthFailing: "check page fails: HTTP 503", spec.HealthUnknown: "check page fails: HTTP 503\ncheck ready has not passed yet",
+	} {
+		inst.Health = health
+		inst.Services = inst.Endpoints([]spec.Service{{Name: "web"}})
+		if got := OfInstances("n1", []spec.Instance{inst}); len(got) != 1 || got[0].Check.Output != want {
+			t.Errorf("%s: got %+v, want %q", health, got, want)
+		}
+	}
+}

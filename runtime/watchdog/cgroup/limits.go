@@ -61,7 +61,7 @@ func (t *Tree) lacks(controller string) error {
 	if why == nil {
 		why = errors.New("the watchdog's cgroup has no such controller")
 	}
-	return fmt.Errorf("%w for %s: %w: %s", ErrUnavailable, controller, why, advice)
+	return fmt.Errorf("%w for %s: %w; %s", ErrUnavailable, controller, why, advice)
 }
 
 func setPIDs(dir string, n int) error {

@@ -62,13 +62,25 @@ func (t *Tree) place(mounts []mount) ([]hierarchy, error) {
 		if len(why) == 0 {
 			why = append(why, errors.New("this machine has no cgroup controllers"))
 		}
-		return nil, fmt.Errorf("%w: %w: %s", ErrUnavailable, errors.Join(why...), advice)
+		return nil, fmt.Errorf("%w: %w; %s", ErrUnavailable, first(why), advice)
 	}
 	t.missing = map[string]error{}
 	for _, c := range missing {
-		t.missing[c] = errors.Join(why...)
+		t.missing[c] = first(why)
 	}
 	return found, nil
+}
+
+// first tells the first of several errors, which mostly are alike: one of each
+// hierarchy.
+func first(why []error) error {
+	switch len(why) {
+	case 0:
+		return nil
+	case 1:
+		return why[0]
+	}
+	return fmt.Errorf("%w (and %d more)", why[0], len(why)-1)
 }
 
 // open makes the directory of the groups in one hierarchy.

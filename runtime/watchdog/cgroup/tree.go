@@ -18,7 +18,7 @@ import (
 
 // ErrUnavailable: limits cannot be set here at all, or not all kinds of them.
 // What it says is true of every instance, and ends with what to do.
-var ErrUnavailable = errors.New("no limits can be set here")
+var ErrUnavailable = errors.New("cgroups cannot be used here")
 
 // Tree is where the groups of one watchdog are. Its methods are for one
 // goroutine; those of its groups say for whom they are.

@@ -1,0 +1,161 @@
+package guard
+
+import (
+	"context"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// Alarm is what a guard tells: its bound has been passed for long enough, or is
+// kept again.
+type Alarm struct {
+	Target *Target
+	Guard  *spec.Guard
+	Over   bool
+	Text   string // what was found
+}
+
+// Config is what a Runner is made of.
+type Config struct {
+	// Alarm is called when a guard's state changes. It must not block, nor call
+	// the Runner. Required.
+	Alarm  func(Alarm)
+	Logger hclog.Logger
+	// Processes returns the processes of the node; nil for the real ones.
+	Processes func() ([]Process, error)
+}
+
+// Runner looks at targets, each at its time. Make it with New; Run does the work.
+type Runner struct {
+	cfg  Config
+	wake chan struct{} // there are other targets
+
+	mu      sync.Mutex // guards watches
+	watches map[spec.InstanceID]*watch
+	failed  bool // the last look; Run's own
+}
+
+type watch struct {
+	target  *Target
+	tallies []Tally
+	next    []time.Time
+}
+
+// New returns a runner without targets. It starts nothing.
+func New(cfg Config) *Runner {
+	if cfg.Processes == nil {
+		cfg.Processes = Processes
+	}
+	return &Runner{cfg: cfg, wake: make(chan struct{}, 1), watches: map[spec.InstanceID]*watch{}}
+}
+
+// Set replaces what is looked at; targets must not be changed after it. Another
+// generation is looked at afresh, but for how long an instance has been down.
+func (r *Runner) Set(targets []*Target, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next := make(map[spec.InstanceID]*watch, len(targets))
+	for _, t := range targets {
+		w := &watch{target: t, tallies: make([]Tally, len(t.Guards)), next: make([]time.Time, len(t.Guards))}
+		old := r.watches[t.ID]
+		for i := range t.Guards {
+			g := &t.Guards[i]
+			// Those of one interval are due together, so that one look does for all.
+			w.next[i] = now.Truncate(g.Interval.Std()).Add(g.Interval.Std())
+			if old == nil {
+				continue
+			}
+			for k := range old.target.Guards {
+				if reflect.DeepEqual(old.target.Guards[k], *g) && (old.target.Life == t.Life || g.Name == spec.GuardAbsent) {
+					w.tallies[i], w.next[i] = old.tallies[k], old.next[k]
+				}
+			}
+		}
+		next[t.ID] = w
+	}
+	r.watches = next
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run looks at targets until ctx is done.
+func (r *Runner) Run(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		wait := r.step(time.Now())
+		if wait > 0 {
+			timer.Reset(wait)
+		} else {
+			timer.Stop()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// step looks at what is due, and returns how long nothing is; 0 for ever.
+func (r *Runner) step(now time.Time) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all *Table
+	var next time.Time
+	for _, w := range r.watches {
+		for i := range w.target.Guards {
+			g := &w.target.Guards[i]
+			if !now.Before(w.next[i]) {
+				if all == nil && g.Name != spec.GuardAbsent {
+					all = r.processes()
+				}
+				r.look(w, i, all, now)
+				w.next[i] = now.Truncate(g.Interval.Std()).Add(g.Interval.Std())
+			}
+			if next.IsZero() || w.next[i].Before(next) {
+				next = w.next[i]
+			}
+		}
+	}
+	if next.IsZero() {
+		return 0
+	}
+	return max(next.Sub(now), time.Millisecond)
+}
+
+// processes reads the processes of the node; none if that fails.
+func (r *Runner) processes() *Table {
+	all, err := r.cfg.Processes()
+	switch {
+	case err != nil && !r.failed:
+		r.cfg.Logger.Warn("guards cannot look at processes; they try again", "error", err)
+	case err == nil && r.failed:
+		r.cfg.Logger.Info("guards can look at processes again")
+	}
+	r.failed = err != nil
+	return NewTable(all)
+}
+
+// look asks one guard. The caller holds r.mu.
+func (r *Runner) look(w *watch, i int, all *Table, now time.Time) {
+	l := Look{Down: w.target.Down}
+	if w.target.PID != 0 && all != nil {
+		l.Usage, l.Measured = all.Sum(w.target.PID, w.target.Life.StartTicks)
+	}
+	g := &w.target.Guards[i]
+	was := w.tallies[i].Over
+	var text string
+	w.tallies[i], text = w.tallies[i].Next(g, l, now)
+	if over := w.tallies[i].Over; over != was {
+		r.cfg.Alarm(Alarm{Target: w.target, Guard: g, Over: over, Text: text})
+	}
+}

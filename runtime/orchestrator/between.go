@@ -1,0 +1,111 @@
+package orchestrator
+
+import (
+	"fmt"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// NextRunFormat is how the time of a run is told.
+const NextRunFormat = "2006-01-02 15:04 MST"
+
+// tell says of each shard of a scheduled process whether it runs now, where, and
+// with which epoch.
+func (a *agenda) tell(fault error) {
+	name := a.def.process.Name
+	why := a.waits(fault)
+	for shard := range a.shards() {
+		key := instanceKey{name, shard}
+		if run := a.active(shard); run != nil {
+			a.runEpochs[key] = run.Epoch
+			a.stay(run, shard)
+			continue
+		}
+		a.runEpochs[key] = a.lastEpoch(shard)
+		for node := range a.Live {
+			where := spot{node, name, shard}
+			if !a.wanted[where] {
+				continue
+			}
+			if in := a.seen[where]; in != nil && present(in) && in.Phase != spec.PhasePending {
+				// It is from before the schedule, or of a run that has failed without it.
+				delete(a.wanted, where)
+				a.reasons[a.id(name, shard)] = "ends, as no run of it is under way"
+				continue
+			}
+			a.down[where] = why
+			a.turns[where] = turn{epoch: a.epoch(name, shard)}
+		}
+	}
+}
+
+// waits says what a shard waits for between runs.
+func (a *agenda) waits(fault error) string {
+	name := a.def.process.Name
+	if fault != nil {
+		return "never runs: " + fault.Error()
+	}
+	if a.Job.Orders[name].Paused {
+		return fmt.Sprintf("its schedule is paused, until: meshrun resume %s/%s", a.job, name)
+	}
+	next := a.cron.Next(a.now)
+	if next.IsZero() {
+		return "no run is due any more"
+	}
+	return "next run at " + next.Format(NextRunFormat)
+}
+
+// stay leaves a run's shard where it is, with the definition that it began with.
+func (a *agenda) stay(run *spec.Run, shard int) {
+	name := a.def.process.Name
+	node, _ := a.home(run, shard)
+	if node == "" || !a.Live[node] {
+		node = a.place(shard)
+	}
+	if node == "" {
+		return
+	}
+	where := spot{node, name, shard}
+	for other := range a.Live {
+		delete(a.wanted, spot{other, name, shard})
+	}
+	a.wanted[where] = true
+	delete(a.reasons, a.id(name, shard))
+	t := turn{epoch: a.epoch(name, shard)}
+	if e := a.current[where]; e != nil && e.Epochs[shard] == t.epoch {
+		if e.Version != a.def.version {
+			t.old = e
+		}
+		m := member{to: where, at: where, entry: e, in: a.seen[where]}
+		why := (&gate{rollout: a.rollout, def: a.def}).ails(&m)
+		if t.expire = m.carried(); why != "" && !m.expires() {
+			t.expire = spec.Expire{Generation: m.in.Generation, Why: brief(why)}
+		}
+	}
+	a.turns[where] = t
+}
+
+// lastEpoch returns the epoch of a shard's last run: nothing changes for it until
+// its next one.
+func (a *agenda) lastEpoch(shard int) uint64 {
+	name := a.def.process.Name
+	var last uint64
+	for i := range a.runs {
+		if run := &a.runs[i]; run.Shard == shard || run.Shard < 0 {
+			last = max(last, run.Epoch)
+		}
+	}
+	ordered := a.Job.Order(name, shard).Epoch
+	for _, node := range a.at[instanceKey{name, shard}] {
+		if e := a.current[spot{node, name, shard}]; last == 0 && e != nil && e.Epochs[shard] > ordered {
+			last = e.Epochs[shard] - ordered
+		}
+	}
+	return last
+}
+
+// epoch is the sum of the restarts that operators ordered of a shard and the
+// epoch of its run.
+func (r *rollout) epoch(process string, shard int) uint64 {
+	return r.Job.Order(process, shard).Epoch + r.runEpochs[instanceKey{process, shard}]
+}
