@@ -14,7 +14,7 @@ var updateBlock = &Block{
 		{Name: "progress_deadline", Kind: KindDuration, Default: "10m", Doc: "Longest time in which no further shard becomes healthy; then the rollout has failed. At least `healthy_deadline`."},
 		{Name: "auto_revert", Kind: KindBool, Default: "false", Doc: "Go back, when a rollout fails, to the last version of the job that was rolled out completely. Otherwise it stops where it is, until something else is applied."},
 		{Name: "auto_promote", Kind: KindBool, Default: "false", Doc: "Promote by itself once all canaries are healthy. Otherwise `meshrun promote` does."},
-		{Name: "stagger", Kind: KindDuration, Default: "0s", Doc: "Least time between two changes."},
+		{Name: "stagger", Kind: KindDuration, Default: "0s", Doc: "Least time between two changes. Less than `progress_deadline`."},
 	},
 	Example: `job "web" {
   process "server" {

@@ -125,6 +125,7 @@ func TestValidateNamesEachFault(t *testing.T) {
 		"none to promote":        {update(2, func(u *Update) { u.AutoPromote = true }), "web/update.auto_promote", "Set canary"},
 		"never healthy in time":  {update(2, func(u *Update) { u.MinHealthy = u.HealthyDeadline }), "web/update.healthy_deadline", `more than "5m"`},
 		"hasty rollout":          {update(2, func(u *Update) { u.ProgressDeadline = u.HealthyDeadline - 1 }), "web/update.progress_deadline", `"5m" or more`},
+		"hasty stagger":          {update(2, func(u *Update) { u.Stagger = u.ProgressDeadline }), "web/update.stagger", `less than "10m"`},
 		"far name of a near one": {func(j *Job) { j.Processes[1].DependsOn[0].Process = "shop/migrate" }, "web/depends_on.shop/migrate", `Write depends_on "migrate"`},
 		"no far name":            {func(j *Job) { j.Processes[1].DependsOn[0].Process = "store/" }, "web/depends_on.store/", "job/process"},
 		"condition":              {func(j *Job) { j.Processes[1].DependsOn[0].Condition = "ready" }, "web/depends_on.migrate.condition", "healthy"},

@@ -23,6 +23,10 @@ func (v *validator) update(p *Process) {
 		v.add(p.Name, "update.progress_deadline", fmt.Sprintf("The rollout would fail after %s, before a shard has had its %s", u.ProgressDeadline, u.HealthyDeadline),
 			fmt.Sprintf("Set progress_deadline to %q or more, or healthy_deadline to %q or less.", u.HealthyDeadline, u.ProgressDeadline))
 	}
+	if u.Stagger > 0 && u.Stagger >= u.ProgressDeadline {
+		v.add(p.Name, "update.stagger", fmt.Sprintf("The rollout would fail after %s, before the next change", u.ProgressDeadline),
+			fmt.Sprintf("Between two changes nothing becomes healthy. Set stagger to less than %q, or progress_deadline to more than %q.", u.ProgressDeadline, u.Stagger))
+	}
 }
 
 // canary refuses trials that try nothing.

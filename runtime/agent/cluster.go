@@ -165,7 +165,7 @@ func (a *agent) memberConfig(address string) memberConfig {
 		cfg.fence = c.fence()
 		cfg.lease = func(ctx context.Context, l spec.Lease) error {
 			a.backend.tenure.note(l, cfg.fence)
-			return a.client.Renew(ctx, l)
+			return a.enforcer.grant(ctx, l)
 		}
 	}
 	return cfg

@@ -120,3 +120,21 @@ func TestWhatCannotBeKilledAtOnceIsTriedAgain(t *testing.T) {
 		}
 	})
 }
+
+// Two parts want to hear of each renewal: neither must come to be in the other's place.
+func TestTheEnforcerAndTheTenureHearOfEachLeaseInACluster(t *testing.T) {
+	told := 0
+	a := &agent{cfg: Config{Node: "a", DataDir: t.TempDir(), Cluster: &Cluster{}}, backend: &backend{}}
+	a.logger = hclog.NewNullLogger()
+	a.backend.tenure = newTenure(func() time.Duration { return 2 * time.Second })
+	a.enforcer = newEnforcer(&enforcer{
+		renew: func(context.Context, spec.Lease) error { told++; return nil }, clock: func() int64 { return int64(2 * time.Second) },
+	})
+	lease := spec.Lease{Session: "s", Until: int64(time.Minute)}
+	if err := a.memberConfig("").lease(t.Context(), lease); err != nil {
+		t.Fatal(err)
+	}
+	if session, _ := a.backend.tenure.silent(); session != "s" || a.enforcer.leases["s"] == nil || told != 1 {
+		t.Errorf("the tenure has %q, the enforcer %v, and the watchdog was told %d times", session, a.enforcer.leases, told)
+	}
+}

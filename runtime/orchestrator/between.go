@@ -79,7 +79,7 @@ func (a *agenda) stay(run *spec.Run, shard int) {
 		m := member{to: where, at: where, entry: e, in: a.seen[where]}
 		why := (&gate{rollout: a.rollout, def: a.def}).ails(&m)
 		if t.expire = m.carried(); why != "" && !m.expires() {
-			t.expire = spec.Expire{Generation: m.in.Generation, Why: why}
+			t.expire = spec.Expire{Generation: m.in.Generation, Why: brief(why)}
 		}
 	}
 	a.turns[where] = t

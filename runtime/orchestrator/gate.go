@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/synergymesh/meshrun/spec"
@@ -24,17 +25,14 @@ type gate struct {
 	trial bool
 	left  int
 	// free is how many more shards may be disturbed.
-	free int
+	free   int
+	hashes map[*spec.AssignedProcess]string // see hashAs
 	// down names the first shard that is not available, for those that wait.
 	down string
-}
-
-// member is a shard that shall run.
-type member struct {
-	to, at spot                  // where it shall be, and where it is assigned
-	entry  *spec.AssignedProcess // under which it is assigned; nil if it isn't
-	in     *spec.Instance        // what is seen there; nil if nothing is
-	down   string                // why it isn't available; "" if it is
+	// failed says why the rollout has failed, by what was there before its turns.
+	failed string
+	// unplaced says why a shard has no place, if none of the process has one.
+	unplaced string
 }
 
 // turn is what a wanted shard is told now.
@@ -71,8 +69,10 @@ func (r *rollout) gates() {
 		}
 		g := &gate{rollout: r, def: r.defs[p.Name], order: r.Job.Orders[p.Name]}
 		g.gather()
+		g.failed = g.failure()
 		if p.Update != nil || r.expiring[p.Name] {
 			g.open()
+			g.preserve()
 		}
 		r.progress = append(r.progress, g.report())
 	}
@@ -98,6 +98,12 @@ func (g *gate) gather() {
 		}
 	}
 	slices.SortFunc(g.members, func(a, b member) int { return cmp.Compare(a.to.shard, b.to.shard) })
+	for _, u := range g.Placement.Unplaced {
+		if len(g.members) == 0 && u.Process == p.Name && u.Shard < p.Shards && g.unplaced == "" {
+			g.unplaced = fmt.Sprintf("shard %d has no place: %s", u.Shard, u.Reason)
+			g.down = g.unplaced
+		}
+	}
 	g.free = g.bounds().MaxParallel
 	for i := range g.members {
 		m := &g.members[i]
@@ -119,81 +125,6 @@ func (g *gate) member(to spot) member {
 		}
 	}
 	return m
-}
-
-// why says why a shard is not available, "" if it is.
-func (g *gate) why(m *member) string {
-	switch in := m.in; {
-	case !g.Live[m.to.node]:
-		return "is on " + m.to.node + ", which is gone"
-	case g.halting[m.to] != "":
-		return "is " + g.halting[m.to]
-	case m.held() != "" && (in == nil || in.Phase == spec.PhasePending):
-		return m.held()
-	case in == nil || m.entry == nil:
-		return "has not started yet"
-	case in.Version != m.entry.Version || in.Epoch != m.entry.Epochs[m.to.shard]:
-		return "is being changed"
-	case in.Phase == spec.PhaseCompleted:
-		return ""
-	case m.expires():
-		return "is being restarted"
-	default:
-		at, healthy := in.HealthyAt()
-		if !healthy {
-			return unwell(in)
-		}
-		steady := at.Add(g.bounds().MinHealthy.Std())
-		if !at.IsZero() && g.now.Before(steady) {
-			g.wake(steady)
-			return fmt.Sprintf("has to be healthy for %s", g.bounds().MinHealthy)
-		}
-		return ""
-	}
-}
-
-// unwell says in which way an instance is not healthy.
-func unwell(in *spec.Instance) string {
-	switch {
-	case in.Phase == spec.PhaseFailed && in.Reason != "" && in.LastExit != nil:
-		return fmt.Sprintf("has failed: %s; %s", in.LastExit, in.Reason)
-	case in.Phase == spec.PhaseFailed && in.Reason != "":
-		return "has failed: " + in.Reason
-	case in.Phase == spec.PhaseFailed && in.LastExit != nil:
-		return fmt.Sprintf("has failed: %s", in.LastExit)
-	case in.Phase == spec.PhaseFailed:
-		return "has failed"
-	case in.Phase == spec.PhaseBackoff && in.LastExit != nil:
-		return fmt.Sprintf("waits for its next start, after %s", in.LastExit)
-	case in.Phase == spec.PhaseBackoff:
-		return "waits for its next start"
-	case in.Phase == spec.PhasePending && in.Reason != "":
-		return in.Reason
-	case in.Phase != spec.PhaseRunning:
-		return "is " + string(in.Phase)
-	}
-	for _, c := range in.Checks {
-		if c.State == in.Health {
-			if c.State == spec.HealthFailing {
-				return fmt.Sprintf("is not healthy: its check %q fails", c.Name)
-			}
-			return fmt.Sprintf("is not healthy yet: its check %q has not passed", c.Name)
-		}
-	}
-	return "is not healthy"
-}
-
-// held says what the shard was told to wait for, "" if for nothing.
-func (m *member) held() string {
-	if m.entry == nil {
-		return ""
-	}
-	return m.entry.Held[m.to.shard]
-}
-
-// expires reports whether the generation that is seen was told to end.
-func (m *member) expires() bool {
-	return m.in != nil && m.entry != nil && m.entry.Expire[m.to.shard].Generation == m.in.Generation && m.in.Generation != 0
 }
 
 // need says what keeps a shard from being as it is wanted, and in words.
@@ -219,11 +150,24 @@ func (g *gate) need(m *member) (need, string) {
 func (g *gate) hashOf(m *member) string {
 	switch {
 	case m.in == nil || m.in.Hash == "":
-		return spec.ReplaceHash(&m.entry.Process)
+		return g.hashAs(m.entry)
 	case m.in.Version == g.def.version:
 		return g.def.replaceHash()
 	}
 	return m.in.Hash
+}
+
+// hashAs returns the ReplaceHash of an entry.
+func (g *gate) hashAs(e *spec.AssignedProcess) string {
+	hash := g.hashes[e]
+	if hash == "" {
+		if g.hashes == nil {
+			g.hashes = map[*spec.AssignedProcess]string{}
+		}
+		hash = spec.ReplaceHash(&e.Process)
+		g.hashes[e] = hash
+	}
+	return hash
 }
 
 // ails says why the generation that is seen should be restarted; "" if it should not.
@@ -274,11 +218,11 @@ func (g *gate) bar() {
 		g.block = "the rollout is paused"
 		return
 	}
-	if why := g.failure(); why != "" {
-		g.block = "the rollout has failed: " + why
+	if g.failed != "" {
+		g.block = "the rollout has failed: " + g.failed
 		return
 	}
-	if u.Canary == 0 || g.def.version <= g.good || g.order.Promoted || g.promoted[g.def.process.Name] == g.def.version {
+	if !g.tries() || g.promoted[g.def.process.Name] == g.def.version {
 		return
 	}
 	tried, well := g.canaries()
@@ -287,6 +231,12 @@ func (g *gate) bar() {
 		return
 	}
 	g.trial, g.left = true, u.Canary-tried
+}
+
+// tries reports whether the wanted definition is to be tried on canaries. What
+// takes the place of a failed version was good before.
+func (g *gate) tries() bool {
+	return g.bounds().Canary > 0 && g.def.version > g.good && !g.order.Promoted && g.Job.Why != WhyReverted
 }
 
 // canaries counts the shards that have the wanted definition, and reports
@@ -357,7 +307,7 @@ func (g *gate) take(m *member, need need) {
 	t := turn{epoch: g.Job.Order(m.to.process, m.to.shard).Epoch, expire: m.carried()}
 	switch need {
 	case needExpire:
-		t.expire = spec.Expire{Generation: m.in.Generation, Why: g.ails(m)}
+		t.expire = spec.Expire{Generation: m.in.Generation, Why: brief(g.ails(m))}
 	case needReplace:
 		g.left--
 	}
@@ -368,6 +318,19 @@ func (g *gate) take(m *member, need need) {
 		}
 	}
 	g.turns[m.to] = t
+}
+
+// maxWhy bounds why a generation ends, in bytes: a watchdog refuses a launch that
+// says more, or says it in several lines.
+const maxWhy = 1000
+
+// brief tells a reason in one line that is not too long.
+func brief(why string) string {
+	why = strings.Join(strings.Fields(strings.ReplaceAll(why, "\x00", "?")), " ")
+	if len(why) <= maxWhy {
+		return why
+	}
+	return strings.ToValidUTF8(why[:maxWhy], "") + " …"
 }
 
 // carried is what the shard was told of its present generation already.
@@ -394,30 +357,4 @@ func (g *gate) keep(m *member, need need, why string) {
 		t.old = m.entry
 	}
 	g.turns[m.to] = t
-}
-
-// former returns the definition with which a shard that is assigned nowhere is
-// started while the wanted one is on trial: its own on the node that is gone,
-// else that of the other shards; nil for the wanted one.
-func (g *gate) former(to spot) *spec.AssignedProcess {
-	var own, others *spec.AssignedProcess
-	for node, a := range g.Current {
-		for i := range a.Processes {
-			e := &a.Processes[i]
-			switch {
-			case e.Process.Name != to.process:
-			case !g.Live[node] && e.Shards.Contains(to.shard):
-				own = e
-			case e.Version != g.def.version && (others == nil || e.Version > others.Version):
-				others = e
-			}
-		}
-	}
-	switch {
-	case own == nil:
-		return others
-	case own.Version == g.def.version:
-		return nil
-	}
-	return own
 }

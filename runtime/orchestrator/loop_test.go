@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -243,4 +244,26 @@ func TestEveryJobHasAControlShard(t *testing.T) {
 	if len(used) < 3 {
 		t.Errorf("eight jobs have only the control shards %v", used)
 	}
+}
+
+func TestALargeJobGoesBackToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t)
+		p := rolled("v1", 1, func(u *spec.Update) { u.AutoRevert = true })
+		p.Command = append(p.Command, spec.Template(strings.Repeat("x", state.MaxTxnBytes/2)))
+		good := version(1, p)
+		p.Command = []spec.Template{"v2"}
+		failed := version(2, p)
+		failed.When = time.Now()
+		s.set(state.HistoryKey("j", 1), state.Encode(good))
+		s.set(state.RolloutKey("j"), state.Encode(spec.Rollout{Job: "j", Version: 1, State: spec.RolloutDone, Good: 1}))
+		s.want(failed)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		for _, key := range []string{state.JobKey("j"), state.HistoryKey("j", 3)} {
+			if v, _, err := state.GetAs[spec.JobVersion](t.Context(), s.store, key); err != nil || v.Version != 3 || v.Why != WhyReverted {
+				t.Errorf("%s is version %d: %v", key, v.Version, err)
+			}
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/synergymesh/meshrun/spec"
@@ -20,12 +21,15 @@ func (g *gate) failure() string {
 	if g.def.process.Update == nil || g.def.version <= g.good || g.done {
 		return ""
 	}
+	if why := g.stuck(); why != "" {
+		return why
+	}
 	u := g.def.process.Update
-	last := g.Job.When
+	last := g.began()
 	for i := range g.members {
 		m := &g.members[i]
 		in := m.in
-		if in == nil || m.entry == nil || m.entry.Version != g.def.version || in.Version != g.def.version {
+		if in == nil || m.entry == nil || m.entry.Version != g.def.version || in.Version != g.def.version || g.stale(m) {
 			continue
 		}
 		if in.Phase == spec.PhaseFailed {
@@ -35,15 +39,15 @@ func (g *gate) failure() string {
 			last = later(last, at)
 			continue
 		}
-		if !in.Since.IsZero() && in.Phase != spec.PhaseCompleted {
-			if end := in.Since.Add(u.HealthyDeadline.Std()); g.now.Before(end) {
+		if !in.Since.IsZero() && in.Phase != spec.PhaseCompleted && !m.expires() {
+			if end := later(in.Since, g.Job.When).Add(u.HealthyDeadline.Std()); g.now.Before(end) { // a node's clock may be behind
 				g.wake(end)
 			} else {
 				return fmt.Sprintf("shard %d %s, %s after it was changed", m.to.shard, unwell(in), u.HealthyDeadline)
 			}
 		}
 	}
-	if g.complete() || g.order.Paused || g.waits() || g.depends() || last.IsZero() {
+	if g.order.Paused || g.waits() || g.depends() || last.IsZero() || g.settledBut(g.stale) {
 		return ""
 	}
 	end := last.Add(u.ProgressDeadline.Std())
@@ -54,6 +58,40 @@ func (g *gate) failure() string {
 	return fmt.Sprintf("nothing became healthy within %s: %s", u.ProgressDeadline, g.down)
 }
 
+// began returns from when on something has to become healthy: from the version's
+// making, or from the end of a wait for an operator.
+func (g *gate) began() time.Time {
+	was := g.Rollout
+	if was == nil || was.Version != g.Job.Version {
+		return g.Job.When
+	}
+	switch was.State {
+	case spec.RolloutWaiting, spec.RolloutPaused:
+		return g.now
+	case spec.RolloutRunning:
+		return later(g.Job.When, was.Since)
+	}
+	return g.Job.When
+}
+
+// stale reports whether a shard was declared so long before this version that it
+// would have had to be healthy by then: that it is down is not this version's doing.
+func (g *gate) stale(m *member) bool {
+	return m.in != nil && g.updated(m) && !m.in.Since.IsZero() &&
+		m.in.Since.Add(g.bounds().HealthyDeadline.Std()).Before(g.Job.When)
+}
+
+// stuck says why the rollout had failed, as long as it is no better: a shard that
+// comes and goes is not well because it is up just now.
+func (g *gate) stuck() string {
+	if was := g.Rollout; was != nil && was.Version == g.Job.Version && was.State == spec.RolloutFailed && g.down != "" {
+		if why, mine := strings.CutPrefix(was.Reason, g.def.process.Name+": "); mine {
+			return why
+		}
+	}
+	return ""
+}
+
 func later(a, b time.Time) time.Time {
 	if b.After(a) {
 		return b
@@ -62,8 +100,14 @@ func later(a, b time.Time) time.Time {
 }
 
 // complete reports whether every shard is as it is wanted, and available.
-func (g *gate) complete() bool {
-	return !slices.ContainsFunc(g.members, func(m member) bool { return m.down != "" || !g.updated(&m) })
+func (g *gate) complete() bool { return g.settledBut(func(*member) bool { return false }) }
+
+// settledBut is complete, whatever the shards are like that are named. Of what has
+// no place at all nothing is.
+func (g *gate) settledBut(except func(*member) bool) bool {
+	return g.unplaced == "" && !slices.ContainsFunc(g.members, func(m member) bool {
+		return (m.down != "" || !g.updated(&m)) && !except(&m)
+	})
 }
 
 // updated reports whether a shard is assigned as it is wanted.
@@ -75,7 +119,7 @@ func (g *gate) updated(m *member) bool {
 // waits reports whether the canaries are healthy and nobody has promoted them.
 func (g *gate) waits() bool {
 	u := g.bounds()
-	if u.Canary == 0 || u.AutoPromote || g.order.Promoted || g.def.version <= g.good {
+	if u.AutoPromote || !g.tries() {
 		return false
 	}
 	tried, well := g.canaries()
@@ -101,12 +145,11 @@ func (g *gate) report() spec.Progress {
 			p.Healthy++
 		}
 	}
-	failure := g.failure()
 	switch {
 	case g.complete():
 		p.State = spec.RolloutDone
-	case failure != "":
-		p.State, p.Waits = spec.RolloutFailed, failure
+	case g.failed != "":
+		p.State, p.Waits = spec.RolloutFailed, g.failed
 	case g.order.Paused && p.Updated < p.Wanted:
 		p.State, p.Waits = spec.RolloutPaused, fmt.Sprintf("it is paused, until: meshrun resume %s/%s", g.job, p.Process)
 	case g.trial && g.waits():
@@ -134,7 +177,8 @@ func (r *rollout) record() *spec.Rollout {
 	if r.done {
 		next.State, next.Reason = spec.RolloutDone, ""
 	}
-	if next.State == spec.RolloutDone {
+	ran := slices.ContainsFunc(r.progress, func(p spec.Progress) bool { return p.Wanted > 0 })
+	if next.State == spec.RolloutDone && ran { // of what is stopped nobody knows whether it is good
 		next.Good = r.Job.Version
 	}
 	if len(next.Promoted) == 0 {

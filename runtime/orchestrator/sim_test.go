@@ -303,6 +303,8 @@ func (s *sim) rest() {
 // checkIdle demands that a cluster in which nothing changes costs the store
 // five blocking queries for each node, and nothing else.
 func (s *sim) checkIdle() {
+	time.Sleep(spec.DefaultUpdate().ProgressDeadline.Std()) // what waits in vain is told to have failed
+	synctest.Wait()
 	before := map[string]int{}
 	for name, n := range s.nodes {
 		before[name], _ = n.meter.read()

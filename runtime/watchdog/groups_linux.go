@@ -183,6 +183,16 @@ func (k *linuxKernel) leaveGroup(p *process, exit spec.Exit) bool {
 	return oom
 }
 
+// awaited reports whether a group was prepared for a process to come.
+func (gs *groups) awaited(name string) bool {
+	for _, g := range gs.prepared {
+		if g.Name() == name {
+			return true
+		}
+	}
+	return false
+}
+
 // Reclaim ends what is left in cgroups that are nobody's.
 func (k *linuxKernel) Reclaim() map[string]int {
 	all, err := k.groups.tree.Groups()
@@ -208,6 +218,9 @@ func (k *linuxKernel) Reclaim() map[string]int {
 func (k *linuxKernel) Tidy() bool {
 	var busy []*cgroup.Group
 	for _, g := range k.groups.left {
+		if k.groups.live[g.Name()] || k.groups.awaited(g.Name()) {
+			continue // the next process of the generation has it, and leaves it in its turn
+		}
 		err := g.Remove()
 		if errors.Is(err, unix.EBUSY) {
 			busy = append(busy, g)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
 	"github.com/synergymesh/meshrun/runtime/watchdog/cgroup"
@@ -330,5 +331,43 @@ func TestWithoutPermissionItRunsAndThatIsTold(t *testing.T) {
 	}
 	if told != 1 || table.Unlimited == "" {
 		t.Errorf("told %d times; the table says %q", told, table.Unlimited)
+	}
+}
+
+func TestWhatAHookLeftInTheCgroupIsNoReasonToKillTheProgram(t *testing.T) {
+	needGroups(t)
+	tree := cgroup.NewTree(newNonce(), filepath.Join(t.TempDir(), "cgroups"))
+	gs := groups{tree: tree, prepared: map[spec.InstanceID]*cgroup.Group{}, live: map[string]bool{}}
+	k := &linuxKernel{groups: gs, log: hclog.NewNullLogger()}
+	l := limited("p", "", spec.Resources{PIDs: 100})
+	hook, program := &process{}, &process{}
+	if err := k.prepareGroup(&l, "p.1"); err != nil {
+		t.Fatal(err)
+	}
+	k.settleGroup(start{launch: &l}, hook, true)
+	k.leaveGroup(hook, spec.Exit{}) // and nobody could tidy up yet
+	if err := k.prepareGroup(&l, "p.1"); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		k.leaveGroup(program, spec.Exit{})
+		k.closeGroups()
+	}()
+	if err := k.groups.prepared[l.ID].Add(cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	// Who is in a group that is to be tidied up is killed, and has its turn again.
+	if !k.Tidy() {
+		t.Error("the program is in a group to be tidied up before it is known")
+	}
+	k.settleGroup(start{launch: &l}, program, true)
+	if !k.Tidy() {
+		t.Error("the program is in a group to be tidied up")
 	}
 }

@@ -178,11 +178,12 @@ func (g *Group) OOMKills() uint64 {
 	return n
 }
 
-// Remove removes the group; an error that wraps EBUSY if somebody is in it.
+// Remove removes the group, with what its processes made in it; an error that
+// wraps EBUSY if somebody is in it.
 func (g *Group) Remove() error {
 	var errs []error
 	for i := range g.hierarchies {
-		if err := g.tree.rmdir(g.dir(&g.hierarchies[i])); err != nil {
+		if err := g.tree.remove(g.dir(&g.hierarchies[i])); err != nil {
 			errs = append(errs, fmt.Errorf("remove cgroup: %w", err))
 		}
 	}

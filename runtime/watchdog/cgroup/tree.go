@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -48,6 +50,27 @@ func removeDir(path string) error {
 		return nil
 	}
 	return err
+}
+
+// remove removes a cgroup, and those in it: a process that runs as root can make
+// some, and the kernel then calls a cgroup busy in which nobody is.
+func (t *Tree) remove(dir string) error {
+	err := t.rmdir(dir)
+	if !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	entries, rerr := os.ReadDir(dir)
+	if rerr != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := t.remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return t.rmdir(dir)
 }
 
 // Resume goes on with the groups that a predecessor left, if there are any.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -181,5 +183,31 @@ func TestNoTwoInstancesHaveOneName(t *testing.T) {
 	}
 	if got := Name(spec.InstanceID{Job: "shop", Process: "web", Shard: 3}, 12); got != "shop.web.3.12" {
 		t.Errorf("the name is %q", got)
+	}
+}
+
+func TestWhatAnInstanceMadeInItsGroupGoesWithIt(t *testing.T) {
+	m := newMachine(t)
+	m.v2("/")
+	tree := m.tree()
+	g, err := tree.Make("g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inner := filepath.Join(g.Unified(), "made", "inside")
+	if err := os.MkdirAll(inner, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	tree.rmdir = func(dir string) error { // as the kernel does
+		entries, err := os.ReadDir(dir)
+		for _, e := range entries {
+			if e.IsDir() {
+				return &os.PathError{Op: "remove", Path: dir, Err: unix.EBUSY}
+			}
+		}
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	if err := g.Remove(); err != nil || exists(g.Unified()) {
+		t.Errorf("it is left: %v", err)
 	}
 }

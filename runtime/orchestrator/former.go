@@ -1,0 +1,55 @@
+package orchestrator
+
+import (
+	"slices"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// former returns the definition with which a shard that is assigned nowhere is
+// started while the wanted one is on trial: its own on the node that is gone,
+// else that of the other shards; nil for the wanted one.
+func (g *gate) former(to spot) *spec.AssignedProcess {
+	var own, others *spec.AssignedProcess
+	for node, a := range g.Current {
+		for i := range a.Processes {
+			e := &a.Processes[i]
+			switch {
+			case e.Process.Name != to.process:
+			case !g.Live[node] && e.Shards.Contains(to.shard):
+				own = e
+			case e.Version != g.def.version && (others == nil || e.Version > others.Version):
+				others = e
+			}
+		}
+	}
+	switch {
+	case own == nil:
+		return others
+	case own.Version == g.def.version:
+		return nil
+	}
+	return own
+}
+
+// preserve keeps the definition that the shards had, if one of them has no entry
+// by now, or soon: it may have to be started with it once more (see former).
+func (g *gate) preserve() {
+	if !slices.ContainsFunc(g.members, func(m member) bool {
+		return m.entry == nil || g.halting[m.to] != "" || m.at.node != m.to.node
+	}) {
+		return
+	}
+	var last *entry
+	for _, e := range g.entries() {
+		if e.Process.Name != g.def.process.Name || e.Version == g.def.version {
+			continue
+		}
+		if last == nil || e.Version > last.Version || (e.Version == last.Version && e.node < last.node) {
+			last = &e
+		}
+	}
+	if last != nil {
+		g.group(last.node, last.Process.Name, last.AssignedProcess)
+	}
+}

@@ -1,0 +1,90 @@
+package orchestrator
+
+import (
+	"fmt"
+
+	"github.com/synergymesh/meshrun/spec"
+)
+
+// member is a shard that shall run.
+type member struct {
+	to, at spot                  // where it shall be, and where it is assigned
+	entry  *spec.AssignedProcess // under which it is assigned; nil if it isn't
+	in     *spec.Instance        // what is seen there; nil if nothing is
+	down   string                // why it isn't available; "" if it is
+}
+
+// why says why a shard is not available, "" if it is.
+func (g *gate) why(m *member) string {
+	switch in := m.in; {
+	case !g.Live[m.to.node]:
+		return "is on " + m.to.node + ", which is gone"
+	case g.halting[m.to] != "":
+		return "is " + g.halting[m.to]
+	case m.held() != "" && (in == nil || in.Phase == spec.PhasePending):
+		return m.held()
+	case in == nil || m.entry == nil:
+		return "has not started yet"
+	case in.Epoch != m.entry.Epochs[m.to.shard] || (in.Version != m.entry.Version && in.Hash != g.hashAs(m.entry)):
+		return "is being changed" // by a restart: else it is as it was, and its turn is to be waited for
+	case in.Phase == spec.PhaseCompleted:
+		return ""
+	case m.expires():
+		return "is being restarted"
+	default:
+		at, healthy := in.HealthyAt()
+		if !healthy {
+			return unwell(in)
+		}
+		steady := at.Add(g.bounds().MinHealthy.Std())
+		if !at.IsZero() && g.now.Before(steady) {
+			g.wake(steady)
+			return fmt.Sprintf("has to be healthy for %s", g.bounds().MinHealthy)
+		}
+		return ""
+	}
+}
+
+// unwell says in which way an instance is not healthy.
+func unwell(in *spec.Instance) string {
+	switch {
+	case in.Phase == spec.PhaseFailed && in.Reason != "" && in.LastExit != nil:
+		return fmt.Sprintf("has failed: %s; %s", in.LastExit, in.Reason)
+	case in.Phase == spec.PhaseFailed && in.Reason != "":
+		return "has failed: " + in.Reason
+	case in.Phase == spec.PhaseFailed && in.LastExit != nil:
+		return fmt.Sprintf("has failed: %s", in.LastExit)
+	case in.Phase == spec.PhaseFailed:
+		return "has failed"
+	case in.Phase == spec.PhaseBackoff && in.LastExit != nil:
+		return fmt.Sprintf("waits for its next start, after %s", in.LastExit)
+	case in.Phase == spec.PhaseBackoff:
+		return "waits for its next start"
+	case in.Phase == spec.PhasePending && in.Reason != "":
+		return in.Reason
+	case in.Phase != spec.PhaseRunning:
+		return "is " + string(in.Phase)
+	}
+	for _, c := range in.Checks {
+		if c.State == in.Health {
+			if c.State == spec.HealthFailing {
+				return fmt.Sprintf("is not healthy: its check %q fails", c.Name)
+			}
+			return fmt.Sprintf("is not healthy yet: its check %q has not passed", c.Name)
+		}
+	}
+	return "is not healthy"
+}
+
+// held says what the shard was told to wait for, "" if for nothing.
+func (m *member) held() string {
+	if m.entry == nil {
+		return ""
+	}
+	return m.entry.Held[m.to.shard]
+}
+
+// expires reports whether the generation that is seen was told to end.
+func (m *member) expires() bool {
+	return m.in != nil && m.entry != nil && m.entry.Expire[m.to.shard].Generation == m.in.Generation && m.in.Generation != 0
+}
