@@ -141,6 +141,22 @@ func TestCanariesWaitToBePromoted(t *testing.T) {
 	}
 }
 
+func TestAHealthyCanaryThatBreaksLaterHasItsWholeDeadlineAgain(t *testing.T) {
+	canary := func(u *spec.Update) { u.Canary = 1 }
+	w := up(t, 3, canary)
+	w.release(version(2, rolled("v2", 3, canary)))
+	w.pass(time.Hour, time.Minute)
+	in := w.instance("a", "p", 0)
+	in.LastExit = &spec.Exit{Code: 1, At: w.now}
+	in.Phase, w.bad["v2"] = spec.PhaseBackoff, spec.PhaseBackoff
+	if d := w.pass(4*time.Minute, time.Minute); d.Rollout.State == spec.RolloutFailed {
+		t.Fatalf("it broke 4 minutes ago, and the rollout has failed: %s", d.Rollout.Reason)
+	}
+	if d := w.pass(2*time.Minute, time.Minute); d.Rollout.State != spec.RolloutFailed {
+		t.Fatalf("it broke 6 minutes ago, and the rollout is %s", d.Rollout.State)
+	}
+}
+
 func TestHealthyCanariesPromoteThemselvesIfTheyMay(t *testing.T) {
 	canary := func(u *spec.Update) { u.Canary, u.AutoPromote = 1, true }
 	w := up(t, 3, canary)

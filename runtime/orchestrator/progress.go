@@ -40,7 +40,7 @@ func (g *gate) failure() string {
 			continue
 		}
 		if !in.Since.IsZero() && in.Phase != spec.PhaseCompleted && !m.expires() {
-			if end := later(in.Since, g.Job.When).Add(u.HealthyDeadline.Std()); g.now.Before(end) { // a node's clock may be behind
+			if end := m.deadline(g.Job.When, u.HealthyDeadline.Std()); g.now.Before(end) {
 				g.wake(end)
 			} else {
 				return fmt.Sprintf("shard %d %s, %s after it was changed", m.to.shard, unwell(in), u.HealthyDeadline)
@@ -56,6 +56,21 @@ func (g *gate) failure() string {
 		return ""
 	}
 	return fmt.Sprintf("nothing became healthy within %s: %s", u.ProgressDeadline, g.down)
+}
+
+// deadline returns until when the shard has to be healthy: for so long after it
+// was changed, or after it broke again if it had been well by then. A node's
+// clock may be behind, but no shard was changed before its version was made.
+func (m *member) deadline(made time.Time, long time.Duration) time.Time {
+	end := later(m.in.Since, made).Add(long)
+	broke := m.in.HealthSince
+	if m.in.LastExit != nil {
+		broke = later(broke, m.in.LastExit.At)
+	}
+	if broke.After(end) {
+		return broke.Add(long)
+	}
+	return end
 }
 
 // began returns from when on something has to become healthy: from the version's
