@@ -174,6 +174,9 @@ type LaunchHook struct {
 type Expire struct {
 	Generation uint64 `json:"generation"`
 	Why        string `json:"why"`
+	// Planned is set if that is no fault of the instance: it is started again at
+	// once, and no attempt of its restart policy is used up.
+	Planned bool `json:"planned,omitempty"`
 }
 
 // Lease lets the instances of a session live until a time, and no longer. The

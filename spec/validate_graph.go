@@ -36,12 +36,7 @@ func (v *validator) dependency(p *Process, d Dependency, on *Process, names []st
 		v.add(p.Name, path+".condition", fmt.Sprintf("%q is not a condition", d.Condition), `Write "started", "healthy" or "completed".`)
 	}
 	switch d.OnFailure {
-	case "", OnFailureStop:
-	case OnFailureRestart:
-		if p.Restart.Policy == RestartNever {
-			v.add(p.Name, path+".on_failure", `policy "never" contradicts on_failure = "restart"`,
-				`Such a restart follows the restart policy. Write policy = "on-failure" (or "always"), or on_failure = "stop", which starts it again afresh.`)
-		}
+	case "", OnFailureStop, OnFailureRestart:
 	default:
 		v.add(p.Name, path+".on_failure", fmt.Sprintf("%q is nothing to do on a failure", d.OnFailure), `Write "wait", "restart" or "stop".`)
 	}

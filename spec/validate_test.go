@@ -129,15 +129,12 @@ func TestValidateNamesEachFault(t *testing.T) {
 		"far name of a near one": {func(j *Job) { j.Processes[1].DependsOn[0].Process = "shop/migrate" }, "web/depends_on.shop/migrate", `Write depends_on "migrate"`},
 		"no far name":            {func(j *Job) { j.Processes[1].DependsOn[0].Process = "store/" }, "web/depends_on.store/", "job/process"},
 		"condition":              {func(j *Job) { j.Processes[1].DependsOn[0].Condition = "ready" }, "web/depends_on.migrate.condition", "healthy"},
-		"never restarted": {func(j *Job) {
-			j.Processes[1].DependsOn[0].OnFailure, j.Processes[1].Restart = OnFailureRestart, Restart{Policy: RestartNever}
-		}, "web/depends_on.migrate.on_failure", "contradicts"},
-		"on failure":         {func(j *Job) { j.Processes[1].DependsOn[0].OnFailure = "reboot" }, "web/depends_on.migrate.on_failure", "restart"},
-		"limits of nothing":  {func(j *Job) { j.Processes[1].Resources = &Resources{} }, "web/resources", "cpu, memory or pids"},
-		"no processor":       {func(j *Job) { j.Processes[1].Resources = &Resources{CPU: -1} }, "web/resources.cpu", "half of one"},
-		"hardly a processor": {func(j *Job) { j.Processes[1].Resources = &Resources{CPU: 0.001} }, "web/resources.cpu", "half of one"},
-		"no memory":          {func(j *Job) { j.Processes[1].Resources = &Resources{Memory: 1 << 20} }, "web/resources.memory", "4MiB"},
-		"no process allowed": {func(j *Job) { j.Processes[1].Resources = &Resources{PIDs: -1} }, "web/resources.pids", "at least 1"},
+		"on failure":             {func(j *Job) { j.Processes[1].DependsOn[0].OnFailure = "reboot" }, "web/depends_on.migrate.on_failure", "restart"},
+		"limits of nothing":      {func(j *Job) { j.Processes[1].Resources = &Resources{} }, "web/resources", "cpu, memory or pids"},
+		"no processor":           {func(j *Job) { j.Processes[1].Resources = &Resources{CPU: -1} }, "web/resources.cpu", "half of one"},
+		"hardly a processor":     {func(j *Job) { j.Processes[1].Resources = &Resources{CPU: 0.001} }, "web/resources.cpu", "half of one"},
+		"no memory":              {func(j *Job) { j.Processes[1].Resources = &Resources{Memory: 1 << 20} }, "web/resources.memory", "4MiB"},
+		"no process allowed":     {func(j *Job) { j.Processes[1].Resources = &Resources{PIDs: -1} }, "web/resources.pids", "at least 1"},
 		"too large": {func(j *Job) {
 			j.Processes[0].Env = map[string]Template{"A": Template(strings.Repeat("x", MaxJobBytes))}
 		}, "/", "KiB"},

@@ -307,7 +307,7 @@ func (g *gate) take(m *member, need need) {
 	t := turn{epoch: g.Job.Order(m.to.process, m.to.shard).Epoch, expire: m.carried()}
 	switch need {
 	case needExpire:
-		t.expire = spec.Expire{Generation: m.in.Generation, Why: brief(g.ails(m))}
+		t.expire = spec.Expire{Generation: m.in.Generation, Why: brief(g.ails(m)), Planned: m.in.Ailing == ""}
 	case needReplace:
 		g.left--
 	}

@@ -105,6 +105,23 @@ func TestShardsAreChangedInTurnsOnceTheOthersAreHealthyForLongEnough(t *testing.
 	}
 }
 
+func TestYoungShardsAreChangedInTurnsToo(t *testing.T) {
+	w := newWorld()
+	w.now = dawn
+	w.release(version(1, rolled("v1", 3, nil)))
+	w.settle(t, nil, func() {})
+	w.now = w.now.Add(time.Second) // healthy, and not for long
+	long := func(u *spec.Update) { u.MinHealthy = spec.Duration(time.Minute) }
+	w.release(version(2, rolled("v2", 3, long)))
+	for _, want := range []string{"v2 v1 v1", "v2 v2 v1", "v2 v2 v2"} {
+		w.pass(0, time.Second)
+		if got := w.commands(); got != want {
+			t.Fatalf("%s after the release: %s, want %s", w.now.Sub(w.Job.When), got, want)
+		}
+		w.now = w.now.Add(time.Minute)
+	}
+}
+
 func TestWhoWaitsForItsTurnSaysWhy(t *testing.T) {
 	w := up(t, 2, nil)
 	w.release(version(2, rolled("v2", 2, nil)))
@@ -370,7 +387,10 @@ func (w *world) boundedDecision(t *rapid.T) {
 		for _, o := range w.Observed {
 			for _, in := range o.Instances {
 				at, healthy := in.HealthyAt()
-				out[in.ID.Shard] = out[in.ID.Shard] || (healthy && in.ID.Shard < p.Shards && w.now.Sub(at) >= p.Update.MinHealthy.Std() && w.told(&in))
+				// What is to be changed yet is up as soon as it is healthy.
+				wanted := in.Hash == spec.ReplaceHash(&p) && in.Epoch == w.Job.Order("p", in.ID.Shard).Epoch
+				steady := !wanted || w.now.Sub(at) >= p.Update.MinHealthy.Std()
+				out[in.ID.Shard] = out[in.ID.Shard] || (healthy && in.ID.Shard < p.Shards && steady && w.told(&in))
 			}
 		}
 		return out

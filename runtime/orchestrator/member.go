@@ -36,8 +36,10 @@ func (g *gate) why(m *member) string {
 		if !healthy {
 			return unwell(in)
 		}
+		// Only what is as it is wanted has to prove itself: a shard that still is to
+		// be changed is up, and counts as one that would be disturbed.
 		steady := at.Add(g.bounds().MinHealthy.Std())
-		if !at.IsZero() && g.now.Before(steady) {
+		if need, _ := g.need(m); (need == needNothing || need == needLive) && !at.IsZero() && g.now.Before(steady) {
 			g.wake(steady)
 			return fmt.Sprintf("has to be healthy for %s", g.bounds().MinHealthy)
 		}

@@ -222,6 +222,10 @@ func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 		s.retime(in, old, now)
 		// One record holds both the launch and what it led to, so that a
 		// successor ends no other generation.
+		if l.Expire.Planned {
+			s.step(in, evReplace, now, note{kind: spec.EventUpdated, severity: spec.Info, message: in.blame + ": it is started again", launch: true})
+			return
+		}
 		s.step(in, evExpire, now, note{kind: spec.EventUpdated, severity: spec.Info, message: in.blame + ": it ends, and its restart policy follows", launch: true})
 		return
 	}

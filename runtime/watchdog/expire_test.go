@@ -244,3 +244,24 @@ func TestSinceIsWhenAnotherProcessWasAskedFor(t *testing.T) {
 		}
 	})
 }
+
+// It is restarted as often as it is planned, and whatever its policy is.
+func TestPlannedExpiryUsesUpNoAttempt(t *testing.T) {
+	for _, policy := range []spec.RestartPolicy{spec.RestartAlways, spec.RestartNever} {
+		inWorld(t, func(w *world) {
+			w.fake.onSignal = leaves(w)
+			l := job("a")
+			l.Restart.Policy, l.Restart.Attempts = policy, 1
+			w.set(l)
+			for generation := range uint64(5) {
+				w.wants(l.ID, spec.PhaseRunning, generation+1)
+				planned := expiring(l, generation+1)
+				planned.Expire.Planned = true
+				w.set(planned)
+			}
+			if v := w.wants(l.ID, spec.PhaseRunning, 6); v.Restarts != 0 {
+				t.Errorf("%s: %d restarts count", policy, v.Restarts)
+			}
+		})
+	}
+}
