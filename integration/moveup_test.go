@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,7 +49,7 @@ func TestAMachineMovesUpToConsulAndItsProcessesGoOn(t *testing.T) {
 	saved := filepath.Join(n.dir, "state.snapshot")
 	n.must("snapshot", "save", saved)
 
-	n.write("agent.hcl", fmt.Sprintf("node = \"n1\"\nconsul { address = %q }\npeers { listen = \"127.0.0.1:0\" }\n", c.Address()))
+	n.write("agent.hcl", fmt.Sprintf("node = \"n1\"\nconsul {\n  address = %q\n  prefix  = \"teams/a\"\n}\npeers { listen = \"127.0.0.1:0\" }\n", c.Address()))
 	n.must("upgrade")
 	eventually(t, 20*time.Second, "the agent has seen that the new store is empty", func() error {
 		s, err := n.tryStatus()
@@ -88,5 +89,18 @@ func TestAMachineMovesUpToConsulAndItsProcessesGoOn(t *testing.T) {
 	}
 	if r := n.run("plan", filepath.Join(n.dir, "job.hcl")); r.code != 0 {
 		t.Errorf("there is something to do: %s", r.stdout)
+	}
+	// All of it is below the prefix.
+	var keys []string
+	if err := c.Call(t.Context(), http.MethodGet, "/v1/kv/?keys", nil, &keys); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys {
+		if !strings.HasPrefix(key, "teams/a/meshrun/v1/") {
+			t.Errorf("the key %s is in somebody else's place", key)
+		}
+	}
+	if len(keys) == 0 {
+		t.Error("Consul has no keys")
 	}
 }

@@ -53,6 +53,7 @@ type consulBlock struct {
 	Address    string `hcl:"address,optional"`
 	Token      string `hcl:"token,optional"`
 	Datacenter string `hcl:"datacenter,optional"`
+	Prefix     string `hcl:"prefix,optional"`
 	CAFile     string `hcl:"ca_file,optional"`
 	CertFile   string `hcl:"cert_file,optional"`
 	KeyFile    string `hcl:"key_file,optional"`
@@ -81,7 +82,7 @@ func agentCommand(term *terminal) *cobra.Command {
 			"With -consul, or a consul block in its configuration file, it is one of several nodes that share what is\n" +
 			"wanted: Consul holds their state and their locks.\n\n" +
 			"A configuration file is HCL: node, data_dir, jobs (a list), log_level, labels (a map), weight, capacity, and\n" +
-			"consul { address, token, datacenter, ca_file, cert_file, key_file, fence } and\n" +
+			"consul { address, token, datacenter, prefix, ca_file, cert_file, key_file, fence } and\n" +
 			"peers { listen, ca_file, cert_file, key_file }.",
 		Example: "  meshrun agent -jobs /etc/meshrun/jobs\n  meshrun agent -consul 127.0.0.1:8500\n  meshrun agent -config /etc/meshrun/agent.hcl",
 		Args:    arguments(0, 0, ""),
@@ -174,7 +175,7 @@ func (c *runAgent) cluster(file *consulBlock) (*agent.Cluster, error) {
 		return &agent.Cluster{Address: c.consul}, nil
 	}
 	cluster := &agent.Cluster{
-		Address: firstOf(c.consul, file.Address), Token: file.Token, Datacenter: file.Datacenter,
+		Address: firstOf(c.consul, file.Address), Token: file.Token, Datacenter: file.Datacenter, Prefix: file.Prefix,
 		CAFile: file.CAFile, CertFile: file.CertFile, KeyFile: file.KeyFile,
 	}
 	if file.Fence != "" {

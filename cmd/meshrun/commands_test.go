@@ -494,8 +494,8 @@ func TestAnAgentJoinsAClusterOnlyIfItIsTold(t *testing.T) {
 	if cluster, _, err := resolve("", ""); err != nil || cluster != nil {
 		t.Errorf("alone: %+v, %v", cluster, err)
 	}
-	cluster, _, err := resolve("consul {\n  address = \"10.0.0.1:8500\"\n  token = \"t\"\n  ca_file = \"ca.pem\"\n  fence = \"8s\"\n}\n", "")
-	want := agent.Cluster{Address: "10.0.0.1:8500", Token: "t", CAFile: filepath.Join(filepath.Dir(config), "ca.pem"), Fence: 8 * time.Second}
+	cluster, _, err := resolve("consul {\n  address = \"10.0.0.1:8500\"\n  token = \"t\"\n  ca_file = \"ca.pem\"\n  prefix = \"teams/a\"\n  fence = \"8s\"\n}\n", "")
+	want := agent.Cluster{Address: "10.0.0.1:8500", Token: "t", CAFile: filepath.Join(filepath.Dir(config), "ca.pem"), Prefix: "teams/a", Fence: 8 * time.Second}
 	if err != nil || cluster == nil || *cluster != want {
 		t.Errorf("%+v, %v", cluster, err)
 	}

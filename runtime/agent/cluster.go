@@ -3,8 +3,10 @@ package agent
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/synergymesh/meshrun/runtime/api"
@@ -28,6 +30,9 @@ type Cluster struct {
 	Address    string // host:port, or a URL with http, https or unix
 	Token      string
 	Datacenter string
+	// Prefix stands before every key, as a path: "teams/payments"; empty for none.
+	// Clusters with different ones know nothing of each other's state.
+	Prefix string
 	// CAFile, CertFile and KeyFile are for TLS.
 	CAFile, CertFile, KeyFile string
 	// Fence is 0 for DefaultFence.
@@ -129,9 +134,16 @@ func (a *agent) openStore(ctx context.Context) (repaired string, err error) {
 // openCluster opens the store on Consul. That Consul is away is no error.
 func (a *agent) openCluster(ctx context.Context) error {
 	c := a.cfg.Cluster
+	prefix := strings.TrimSuffix(c.Prefix, "/")
+	if err := state.CheckPrefix(prefix); err != nil {
+		return fmt.Errorf("use prefix of consul block: %w: write a path such as \"teams/payments\"", err)
+	}
+	if prefix != "" {
+		prefix += "/"
+	}
 	store, err := consul.Open(ctx, consul.Options{
 		Logger: a.logger, Address: c.Address, Token: c.Token, Datacenter: c.Datacenter,
-		CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
+		Prefix: prefix, CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
 	})
 	if err != nil {
 		return err
