@@ -46,14 +46,8 @@ func goalsOf(p *spec.Plan, before []spec.Instance) []goal {
 		for _, c := range j.Changes {
 			replaced[c.Process] = replaced[c.Process] || c.Effect == spec.EffectReplace
 		}
-		ends := map[string]bool{}
-		if j.Wanted != nil {
-			for n := range j.Wanted.Job.Processes {
-				ends[j.Wanted.Job.Processes[n].Name] = j.Wanted.Job.Processes[n].Ends()
-			}
-		}
 		for _, i := range j.Instances {
-			g := goal{id: i.ID, before: byID[i.ID], version: j.To, ends: ends[i.ID.Process]}
+			g := goal{id: i.ID, before: byID[i.ID], version: j.To, ends: slices.Contains(j.Ends, i.ID.Process)}
 			switch i.Action {
 			case spec.ActionStop:
 				g.gone = true
