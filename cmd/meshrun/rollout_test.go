@@ -195,6 +195,8 @@ func TestAnOrderAboutARolloutSaysWhatHappensNow(t *testing.T) {
 		{"promote", rolls(5, spec.RolloutRunning, 1, 1, "x"), "web/app: promoted; the other 19 shards follow, with 1 of 20 updated now\n"},
 		{"promote", rolls(5, spec.RolloutRunning, 19, 19, "x"), "web/app: promoted; the other shard follows, with 19 of 20 updated now\n"},
 		{"promote", rolls(5, spec.RolloutDone, 20, 20, ""), "web/app: nothing waits to be promoted: all 20 shards are as wanted\n"},
+		{"promote", rolls(5, spec.RolloutPaused, 1, 1, "it is paused, until: meshrun resume web/app"), "web/app: promoted; it is paused: the other 19 shards follow after `meshrun resume web/app`\n"},
+		{"promote", rolls(5, spec.RolloutFailed, 20, 19, "shard 7 has failed (exit 3)"), "web/app: nothing waits to be promoted: all shards are updated, and it has failed: shard 7 has failed (exit 3)\n"},
 		{"promote", none, "web: nothing waits to be promoted\n"},
 	} {
 		b := rollout(c.status)
@@ -210,6 +212,18 @@ func TestAnOrderAboutARolloutSaysWhatHappensNow(t *testing.T) {
 		if len(asked) != 1 || asked[0] != (api.Order{Op: spec.Op(c.command), Target: "web"}) {
 			t.Errorf("%s: asked %+v", c.command, asked)
 		}
+	}
+}
+
+func TestWhatHasFailedIsNotPromoted(t *testing.T) {
+	b := rollout(rolls(4, spec.RolloutFailed, 1, 0, "shard 0 has failed (exit 3)"))
+	b.PlanFunc = func(context.Context, api.PlanRequest) (spec.Plan, error) {
+		t.Error("it is ordered nonetheless")
+		return emptyPlan(), nil
+	}
+	stdout, stderr, code := meshrun(t, b, "promote", "web/app")
+	if code != 1 || stdout != "" || !strings.Contains(stderr, "web/app is not promoted: version 4 has failed: shard 0 has failed (exit 3)") || !strings.Contains(stderr, "meshrun revert web") {
+		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
 	}
 }
 
