@@ -54,6 +54,7 @@ func TestHowARolloutEnds(t *testing.T) {
 		s.Why = why
 		return s
 	}
+	bad := "version 4 has failed, and version 3 takes its place as version 5: app: shard 2 is down (exit 3: no)"
 	for name, c := range map[string]struct {
 		status   api.RolloutStatus
 		reverted string
@@ -64,6 +65,9 @@ func TestHowARolloutEnds(t *testing.T) {
 		"it has not begun":              {rolls(3, spec.RolloutDone, 20, 20, ""), "", "", false},
 		"it is done":                    {rolls(4, spec.RolloutDone, 20, 20, ""), "", errFollowed.Error(), false},
 		"it has failed":                 {rolls(4, spec.RolloutFailed, 1, 0, "shard 0 has failed (exit 3)"), "", "meshrun revert web", false},
+		"its failed shard is named":     {rolls(4, spec.RolloutFailed, 1, 0, "shard 0 has failed (exit 3)"), "", "`meshrun logs web/app/0` and `meshrun events -since 5m web`", false},
+		"the reverted shard is named":   {orders("revert", rolls(5, spec.RolloutDone, 20, 20, "")), bad, "`meshrun logs web/app/2` and `meshrun events -since 5m web`", false},
+		"no shard is to blame":          {orders("revert", rolls(5, spec.RolloutDone, 20, 20, "")), "it was bad", "`meshrun logs web` and `meshrun events -since 5m web`", false},
 		"its canaries wait":             {rolls(4, spec.RolloutWaiting, 1, 1, "wait for: meshrun promote web/app"), "", "meshrun promote", true},
 		"somebody paused it":            {orders("pause", rolls(5, spec.RolloutPaused, 1, 1, "until: meshrun resume web/app")), "", "meshrun resume", true},
 		"somebody promoted it":          {orders("promote", rolls(5, spec.RolloutRunning, 1, 1, "x")), "", "", false},
