@@ -129,6 +129,7 @@ func TestOrdersAreDoneAtOnce(t *testing.T) {
 	for line, want := range map[string]api.PlanRequest{
 		"restart web/app/1 db": {Orders: []api.Order{{Op: spec.OpRestart, Target: "web/app/1"}, {Op: spec.OpRestart, Target: "db"}}},
 		"stop web/app":         {Orders: []api.Order{{Op: spec.OpStop, Target: "web/app"}}},
+		"stop -yes web/app":    {Orders: []api.Order{{Op: spec.OpStop, Target: "web/app"}}},
 		"stop -purge web":      {Remove: []string{"web"}},
 		"scale web/app 5":      {Orders: []api.Order{{Op: spec.OpScale, Target: "web/app", Count: 5}}},
 		"rollback -yes web":    {Rollbacks: []api.Rollback{{Job: "web"}}},

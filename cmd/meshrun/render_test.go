@@ -36,6 +36,7 @@ func bigPlan() *spec.Plan {
 	}
 	add("api", 0, 3, spec.ActionRestart, "env.PORT changed")
 	add("cron", 0, 0, spec.ActionWait, "waits for api")
+	update.Instances = append(update.Instances, spec.InstancePlan{ID: id("cron", 1), Node: "a", Action: spec.ActionWait, Reason: "waits for api; goes on as it is until then"})
 	add("old", 0, 7, spec.ActionStop, "removed")
 	add("work", 0, 1, spec.ActionRestart, "command changed")
 	add("work", 2, 2, spec.ActionRefuse, "no such user: bob")

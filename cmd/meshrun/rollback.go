@@ -68,6 +68,13 @@ func revertCommand(term *terminal) *cobra.Command {
 
 // Run plans, asks and applies.
 func (c *rollback) Run(ctx context.Context) error {
+	command := "rollback"
+	if c.good {
+		command = "revert"
+	}
+	if err := wholeJob(command, c.job); err != nil {
+		return err
+	}
 	back := api.Rollback{Job: c.job, Good: c.good}
 	if c.version != "" {
 		n, err := strconv.ParseUint(c.version, 10, 64)
