@@ -205,6 +205,13 @@ func TestStatusShowsWhatIsAskedFor(t *testing.T) {
 	if stdout, _, code = meshrun(t, node(), "status", "web/down"); code != 0 || !strings.Contains(stdout, "stopped") {
 		t.Errorf("web/down: exit %d\n%s", code, stdout)
 	}
+	stdout, _, code = meshrun(t, node(), "status", "web/api/1", "web/down")
+	if code != 0 || !strings.Contains(stdout, "api/1") || strings.Contains(stdout, "api/2") || !strings.Contains(stdout, "stopped") {
+		t.Errorf("web/api/1 and web/down: exit %d\n%s", code, stdout)
+	}
+	if _, stderr, code := meshrun(t, node(), "status", "web", "nope"); code != 1 || !strings.Contains(stderr, "there is no nope") {
+		t.Errorf("one of two is not there: exit %d, %s", code, stderr)
+	}
 	for _, none := range []string{"nope", "web/nope", "web/down/3"} {
 		if _, stderr, code := meshrun(t, node(), "status", none); code != 1 || !strings.Contains(stderr, "there is no "+none) {
 			t.Errorf("%s: exit %d, %s", none, code, stderr)
