@@ -219,6 +219,23 @@ func TestStatusShowsWhatIsAskedFor(t *testing.T) {
 	}
 }
 
+func TestStatusWaitsForAnAgentThatIsBeingStartedAgain(t *testing.T) {
+	b, asked := node(), 0
+	info := b.InfoFunc
+	b.InfoFunc = func(ctx context.Context) (api.Info, error) {
+		if asked++; asked < 3 {
+			return api.Info{}, fmt.Errorf("it is ending: %w", api.ErrUnavailable)
+		}
+		return info(ctx)
+	}
+	if stdout, stderr, code := meshrun(t, b, "status", "web"); code != 0 || !strings.Contains(stdout, "node ") {
+		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
+	}
+	if _, stderr, code := meshrun(t, nil, "status"); code != 1 || !strings.Contains(stderr, "start one with `meshrun agent`") {
+		t.Errorf("with no agent: exit %d\n%s", code, stderr)
+	}
+}
+
 func TestWatchingShowsEveryChangeAndEndsQuietly(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	b := node()

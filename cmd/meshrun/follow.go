@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -161,6 +162,8 @@ const maxAbsence = 30 * time.Second
 type absence struct {
 	since time.Time
 	pause time.Duration
+	// most is how long is waited; 0 for maxAbsence.
+	most time.Duration
 	// revive, if it is set, starts a new agent if none has answered for
 	// reviveAfter; then the waiting has no end.
 	revive func(context.Context) error
@@ -194,7 +197,7 @@ func (a *absence) wait(ctx context.Context, err error) error {
 		if err := a.revive(ctx); err != nil {
 			return err
 		}
-	case a.revive == nil && gone > maxAbsence:
+	case a.revive == nil && gone > cmp.Or(a.most, maxAbsence):
 		return err
 	}
 	a.pause = min(2*a.pause, time.Second)

@@ -72,11 +72,7 @@ func (c *status) Run(ctx context.Context) error {
 	if c.watch {
 		return c.follow(ctx, client)
 	}
-	instances, _, err := client.Instances(ctx, 0)
-	if err != nil {
-		return err
-	}
-	view, err := c.view(ctx, client, instances)
+	view, err := c.once(ctx, client)
 	if err != nil {
 		return err
 	}
@@ -84,6 +80,29 @@ func (c *status) Run(ctx context.Context) error {
 		return c.term.json(view)
 	}
 	return c.term.print(renderStatus(view, c.options()))
+}
+
+// mostRestart is longer than a watchdog needs to start an agent again that was
+// killed.
+const mostRestart = 2 * time.Second
+
+// once looks at what there is now. An agent that is just being started again is
+// waited for.
+func (c *status) once(ctx context.Context, client *api.Client) (*statusView, error) {
+	away := absence{since: time.Now(), pause: 10 * time.Millisecond, most: mostRestart}
+	for {
+		instances, _, err := client.Instances(ctx, 0)
+		var view *statusView
+		if err == nil {
+			view, err = c.view(ctx, client, instances)
+		}
+		if !passing(err) {
+			return view, err
+		}
+		if err := away.wait(ctx, err); err != nil {
+			return nil, err
+		}
+	}
 }
 
 func (c *status) options() statusOptions {
@@ -131,24 +150,6 @@ func (c *status) view(ctx context.Context, client *api.Client, instances []spec.
 		}
 	}
 	return v, nil
-}
-
-// wanted reports whether the target is among the wanted processes.
-func wanted(jobs []spec.JobVersion, target api.Target) bool {
-	for _, j := range jobs {
-		if j.Job.Name != target.Job {
-			continue
-		}
-		if target.Process == "" {
-			return true
-		}
-		for _, p := range j.Job.Processes {
-			if p.Name == target.Process && target.Shard < p.Instances() {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // follow shows every change. On a terminal it draws over the last picture, and

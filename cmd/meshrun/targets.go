@@ -37,3 +37,21 @@ func (ts targets) part(id spec.InstanceID) bool {
 func (ts targets) shard(id spec.InstanceID) bool {
 	return slices.ContainsFunc(ts, func(t api.Target) bool { return t.Job == id.Job && t.Process == id.Process && t.Shard >= 0 })
 }
+
+// wanted reports whether the target is among the wanted processes.
+func wanted(jobs []spec.JobVersion, target api.Target) bool {
+	for _, j := range jobs {
+		if j.Job.Name != target.Job {
+			continue
+		}
+		if target.Process == "" {
+			return true
+		}
+		for _, p := range j.Job.Processes {
+			if p.Name == target.Process && target.Shard < p.Instances() {
+				return true
+			}
+		}
+	}
+	return false
+}
