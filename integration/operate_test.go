@@ -108,6 +108,12 @@ func TestARollbackGoesBackOverOrdersToAnotherDefinition(t *testing.T) {
 	if last := versions[len(versions)-1]; last.Why != "rollback to version 1" || last.Checksum != versions[0].Checksum {
 		t.Errorf("the last version is %d: %s", last.Version, last.Why)
 	}
+	n.must("stop", "-purge", "web")
+	for job, says := range map[string]string{"web": "`meshrun rollback web VERSION`", "nope": "there never was a job"} {
+		if r := n.run("rollback", "-yes", job); r.code != 1 || !strings.Contains(r.stderr, says) {
+			t.Errorf("%s: exit %d\n%s", job, r.code, r.stderr)
+		}
+	}
 }
 
 func TestSignalReachesTheProcess(t *testing.T) {

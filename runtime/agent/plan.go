@@ -189,10 +189,6 @@ func (b *backend) rollback(ctx context.Context, s *plan.Snapshot, r api.Rollback
 // otherwise: an order makes a version, too, and to go back over that alone would
 // change nothing.
 func (b *backend) earlier(ctx context.Context, s *plan.Snapshot, job string) (uint64, error) {
-	current, ok := s.Jobs[job]
-	if !ok {
-		return 0, api.Errorf(api.ErrNotFound, "there is no job %q: `meshrun history %s` lists its versions, and `meshrun rollback %s VERSION` brings one back", job, job, job)
-	}
 	entries, _, err := b.storeFor(ctx).List(ctx, state.HistoryPrefix+job+"/")
 	if err != nil {
 		return 0, fmt.Errorf("read versions of job %s: %w", job, err)
@@ -200,6 +196,13 @@ func (b *backend) earlier(ctx context.Context, s *plan.Snapshot, job string) (ui
 	versions, err := state.DecodeAll[spec.JobVersion](entries)
 	if err != nil {
 		return 0, err
+	}
+	current, ok := s.Jobs[job]
+	switch {
+	case !ok && len(versions) == 0:
+		return 0, api.Errorf(api.ErrNotFound, "there never was a job %q", job)
+	case !ok:
+		return 0, api.Errorf(api.ErrNotFound, "job %q was removed: `meshrun history %s` lists its versions, and `meshrun rollback %s VERSION` brings one back", job, job, job)
 	}
 	var last uint64
 	for i := range versions {
