@@ -253,3 +253,25 @@ job "vault" {
 		t.Errorf("the secret is shown: …%s…", shown.String()[max(0, i-200):i+len(secret)])
 	}
 }
+
+func TestAnApplyThatWaitsFollowsABatchProcessToItsEnd(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	for code, want := range map[int]int{0: 0, 5: 1} {
+		job := n.write("batch.hcl", fmt.Sprintf(`job "batch%[1]d" {
+  process "once" {
+    command = ["sh", "-c", "sleep 1; exit %[1]d"]
+    restart { policy = "never" }
+  }
+}
+`, code))
+		r := n.run("apply", "-yes", "-wait", job)
+		i, err := n.instance(fmt.Sprintf("batch%d/once/0", code))
+		if err != nil || i.Phase.Alive() || i.LastExit == nil || i.LastExit.Code != code {
+			t.Errorf("exit %d: apply returned with it %s, %v (%v)", code, i.Phase, i.LastExit, err)
+		}
+		if r.code != want {
+			t.Errorf("exit %d: apply returned %d\n%s%s", code, r.code, r.stdout, r.stderr)
+		}
+	}
+}

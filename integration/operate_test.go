@@ -88,6 +88,34 @@ func TestHistoryTellsWhoDidWhatAndRollbackGoesBack(t *testing.T) {
 	})
 }
 
+func TestARollbackGoesBackOverOrdersToAnotherDefinition(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.apply(sleeper("env = { V = \"1\" }"))
+	if r := n.run("rollback", "-yes", "web"); r.code != 1 || !strings.Contains(r.stderr, "no earlier version") {
+		t.Errorf("with one version: exit %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	n.apply(sleeper("env = { V = \"2\" }"))
+	n.must("restart", "-wait", "web/app")
+	n.must("stop", "-wait", "web/other")
+	if out := n.must("rollback", "-yes", "web"); !strings.Contains(out, "env.V") || !strings.Contains(out, "version 4 → 5") {
+		t.Errorf("it changes\n%s", out)
+	}
+	var versions []spec.JobVersion
+	if err := json.Unmarshal([]byte(n.must("history", "-json", "web")), &versions); err != nil {
+		t.Fatal(err)
+	}
+	if last := versions[len(versions)-1]; last.Why != "rollback to version 1" || last.Checksum != versions[0].Checksum {
+		t.Errorf("the last version is %d: %s", last.Version, last.Why)
+	}
+	n.must("stop", "-purge", "web")
+	for job, says := range map[string]string{"web": "`meshrun rollback web VERSION`", "nope": "there never was a job"} {
+		if r := n.run("rollback", "-yes", job); r.code != 1 || !strings.Contains(r.stderr, says) {
+			t.Errorf("%s: exit %d\n%s", job, r.code, r.stderr)
+		}
+	}
+}
+
 func TestSignalReachesTheProcess(t *testing.T) {
 	n := newNode(t)
 	n.start()

@@ -98,6 +98,9 @@ type JobPlan struct {
 	Instances []InstancePlan `json:"instances,omitempty"`
 	// Steps is set if update blocks bound how fast that happens.
 	Steps bool `json:"steps,omitempty"`
+	// Ends names the processes of the version after that run to their end
+	// (Process.Ends): they are as wanted once they have completed.
+	Ends []string `json:"ends,omitempty"`
 }
 
 // InstancePlan is what an apply would do to one instance, and why.

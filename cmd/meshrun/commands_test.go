@@ -129,6 +129,7 @@ func TestOrdersAreDoneAtOnce(t *testing.T) {
 	for line, want := range map[string]api.PlanRequest{
 		"restart web/app/1 db": {Orders: []api.Order{{Op: spec.OpRestart, Target: "web/app/1"}, {Op: spec.OpRestart, Target: "db"}}},
 		"stop web/app":         {Orders: []api.Order{{Op: spec.OpStop, Target: "web/app"}}},
+		"stop -yes web/app":    {Orders: []api.Order{{Op: spec.OpStop, Target: "web/app"}}},
 		"stop -purge web":      {Remove: []string{"web"}},
 		"scale web/app 5":      {Orders: []api.Order{{Op: spec.OpScale, Target: "web/app", Count: 5}}},
 		"rollback -yes web":    {Rollbacks: []api.Rollback{{Job: "web"}}},
@@ -204,10 +205,34 @@ func TestStatusShowsWhatIsAskedFor(t *testing.T) {
 	if stdout, _, code = meshrun(t, node(), "status", "web/down"); code != 0 || !strings.Contains(stdout, "stopped") {
 		t.Errorf("web/down: exit %d\n%s", code, stdout)
 	}
+	stdout, _, code = meshrun(t, node(), "status", "web/api/1", "web/down")
+	if code != 0 || !strings.Contains(stdout, "api/1") || strings.Contains(stdout, "api/2") || !strings.Contains(stdout, "stopped") {
+		t.Errorf("web/api/1 and web/down: exit %d\n%s", code, stdout)
+	}
+	if _, stderr, code := meshrun(t, node(), "status", "web", "nope"); code != 1 || !strings.Contains(stderr, "there is no nope") {
+		t.Errorf("one of two is not there: exit %d, %s", code, stderr)
+	}
 	for _, none := range []string{"nope", "web/nope", "web/down/3"} {
 		if _, stderr, code := meshrun(t, node(), "status", none); code != 1 || !strings.Contains(stderr, "there is no "+none) {
 			t.Errorf("%s: exit %d, %s", none, code, stderr)
 		}
+	}
+}
+
+func TestStatusWaitsForAnAgentThatIsBeingStartedAgain(t *testing.T) {
+	b, asked := node(), 0
+	info := b.InfoFunc
+	b.InfoFunc = func(ctx context.Context) (api.Info, error) {
+		if asked++; asked < 3 {
+			return api.Info{}, fmt.Errorf("it is ending: %w", api.ErrUnavailable)
+		}
+		return info(ctx)
+	}
+	if stdout, stderr, code := meshrun(t, b, "status", "web"); code != 0 || !strings.Contains(stdout, "node ") {
+		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
+	}
+	if _, stderr, code := meshrun(t, nil, "status"); code != 1 || !strings.Contains(stderr, "start one with `meshrun agent`") {
+		t.Errorf("with no agent: exit %d\n%s", code, stderr)
 	}
 }
 
@@ -328,32 +353,6 @@ func TestFollowingLogsGoesOnWithTheNextAgent(t *testing.T) {
 	want("c", "d")
 	cancel()
 	<-ended
-}
-
-func TestEventsReadWell(t *testing.T) {
-	instance := seen("app", 1, spec.PhaseFailed)
-	var asked api.EventQuery
-	b := &apitest.Backend{EventsFunc: func(_ context.Context, q api.EventQuery, each func(spec.Event) error) error {
-		asked = q
-		for _, ev := range []spec.Event{
-			{ID: "1", Time: testNow().Add(-time.Hour), Type: spec.EventJobApplied, Severity: spec.Info, Job: "web", Who: "alice", Message: "version 2, 1 to start"},
-			{ID: "2", Time: testNow(), Type: spec.EventExhausted, Severity: spec.Critical, Who: "watchdog", Message: "3 restarts\nused up", Instance: &instance},
-		} {
-			if err := each(ev); err != nil {
-				return err
-			}
-		}
-		return nil
-	}}
-	stdout, stderr, code := meshrun(t, b, "events", "-type", "job.,instance.exhausted", "web")
-	if code != 0 || !reflect.DeepEqual(asked, api.EventQuery{Job: "web", Types: []spec.EventType{"job.", "instance.exhausted"}}) {
-		t.Errorf("exit %d, asked %+v: %s", code, asked, stderr)
-	}
-	golden(t, "events", stdout)
-	stdout, _, _ = meshrun(t, b, "events", "-json")
-	if strings.Count(stdout, "\n") != 2 {
-		t.Errorf("-json:\n%s", stdout)
-	}
 }
 
 func TestFilesAreCheckedAndFormattedWithoutAnAgent(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"unicode/utf8"
 
@@ -15,7 +16,8 @@ import (
 type events struct {
 	place
 	term         *terminal
-	job, since   string
+	target       string // "" for all
+	since        string
 	types        []string
 	follow, json bool
 }
@@ -23,15 +25,17 @@ type events struct {
 func eventsCommand(term *terminal) *cobra.Command {
 	c := &events{term: term, place: place{term: term}}
 	cmd := &cobra.Command{
-		Use:   "events [OPTIONS] [JOB]",
+		Use:   "events [OPTIONS] [JOB[/PROCESS[/SHARD]]]",
 		Short: "Show what happened and what was decided",
+		Long: "events shows what instances did and what was decided about their jobs, the oldest first. With a process\n" +
+			"or a shard, only what its instances did: what is decided is decided about the job.",
 		Example: "  meshrun events -since 1h\n  meshrun events -f -type instance.exited,instance.exhausted\n" +
 			"  meshrun events -type job. shop        # every decision about one job",
 		Args:              arguments(0, 1, ""),
-		ValidArgsFunction: completeTargets(&c.place, jobsOnly),
+		ValidArgsFunction: completeTargets(&c.place, firstWordOnly),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				c.job = args[0]
+				c.target = args[0]
 			}
 			return c.Run(cmd.Context())
 		},
@@ -51,7 +55,13 @@ func (c *events) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	query := api.EventQuery{Since: since, Job: c.job, Follow: c.follow}
+	target := api.Target{Shard: -1}
+	if c.target != "" {
+		if target, err = api.ParseTarget(c.target); err != nil {
+			return err
+		}
+	}
+	query := api.EventQuery{Since: since, Job: target.Job, Follow: c.follow}
 	for _, t := range c.types {
 		query.Types = append(query.Types, spec.EventType(t))
 	}
@@ -60,9 +70,23 @@ func (c *events) Run(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
+	if c.target != "" {
+		if err := everThere(ctx, client, target); err != nil {
+			return err
+		}
+	}
 	print := func(ev spec.Event) error { return c.term.print(c.line(&ev)) }
 	if c.json {
 		print = func(ev spec.Event) error { return c.term.jsonLine(ev) }
+	}
+	if target.Process != "" {
+		show := print
+		print = func(ev spec.Event) error {
+			if ev.Instance == nil || !target.Matches(ev.Instance.ID) {
+				return nil
+			}
+			return show(ev)
+		}
 	}
 	if !c.follow {
 		return c.term.warnPartial(client.Events(ctx, query, print))
@@ -72,6 +96,34 @@ func (c *events) Run(ctx context.Context) error {
 		return nil // Ctrl-C is how following ends
 	}
 	return err
+}
+
+// errFound ends a search.
+var errFound = errors.New("found")
+
+// everThere returns an error that says so if the target is in no version of its
+// job, and nothing ever happened to it either.
+func everThere(ctx context.Context, client *api.Client, target api.Target) error {
+	versions, unknown := client.History(ctx, target.Job)
+	if unknown != nil && !errors.Is(unknown, api.ErrNotFound) {
+		return nil // what instances did can be told nonetheless
+	}
+	if unknown == nil && wanted(versions, target) {
+		return nil
+	}
+	err := client.Events(ctx, api.EventQuery{Job: target.Job}, func(ev spec.Event) error {
+		if target.Process == "" || (ev.Instance != nil && target.Matches(ev.Instance.ID)) {
+			return errFound
+		}
+		return nil
+	})
+	switch {
+	case err != nil: // found, or for who asks for the events to tell
+		return nil
+	case unknown != nil:
+		return unknown
+	}
+	return api.Errorf(api.ErrNotFound, "there never was a %s: `meshrun status %s` shows what there is", target, target.Job)
 }
 
 // followEvents follows events across restarts of the agent.

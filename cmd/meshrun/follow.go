@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,14 +47,8 @@ func goalsOf(p *spec.Plan, before []spec.Instance) []goal {
 		for _, c := range j.Changes {
 			replaced[c.Process] = replaced[c.Process] || c.Effect == spec.EffectReplace
 		}
-		ends := map[string]bool{}
-		if j.Wanted != nil {
-			for n := range j.Wanted.Job.Processes {
-				ends[j.Wanted.Job.Processes[n].Name] = j.Wanted.Job.Processes[n].Ends()
-			}
-		}
 		for _, i := range j.Instances {
-			g := goal{id: i.ID, before: byID[i.ID], version: j.To, ends: ends[i.ID.Process]}
+			g := goal{id: i.ID, before: byID[i.ID], version: j.To, ends: slices.Contains(j.Ends, i.ID.Process)}
 			switch i.Action {
 			case spec.ActionStop:
 				g.gone = true
@@ -167,6 +162,8 @@ const maxAbsence = 30 * time.Second
 type absence struct {
 	since time.Time
 	pause time.Duration
+	// most is how long is waited; 0 for maxAbsence.
+	most time.Duration
 	// revive, if it is set, starts a new agent if none has answered for
 	// reviveAfter; then the waiting has no end.
 	revive func(context.Context) error
@@ -200,7 +197,7 @@ func (a *absence) wait(ctx context.Context, err error) error {
 		if err := a.revive(ctx); err != nil {
 			return err
 		}
-	case a.revive == nil && gone > maxAbsence:
+	case a.revive == nil && gone > cmp.Or(a.most, maxAbsence):
 		return err
 	}
 	a.pause = min(2*a.pause, time.Second)

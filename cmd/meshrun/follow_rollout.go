@@ -186,11 +186,11 @@ func rolloutEnd(s *api.RolloutStatus, version uint64, reverted string) error {
 	case s.Version > version && reverted == "" && isApply(s.Why):
 		return fmt.Errorf("%s version %d is rolled out no further: version %d (%s, by %s) has taken its place", s.Job, version, s.Version, s.Why, s.Who)
 	case state == spec.RolloutDone && reverted != "":
-		return fmt.Errorf("%s: %s; that is rolled out now: `meshrun logs %s` tells what went wrong", s.Job, reverted, s.Job)
+		return fmt.Errorf("%s: %s; that is rolled out now: %s tell what went wrong", s.Job, reverted, lookAt(s.Job, reverted))
 	case state == spec.RolloutDone:
 		return errFollowed
 	case state == spec.RolloutFailed && reverted != "":
-		return fmt.Errorf("%s: %s; and that has failed, too (%s): apply a version that works", s.Job, reverted, s.Rollout.Reason)
+		return fmt.Errorf("%s: %s; and that has failed, too (%s): look at %s, then apply a version that works", s.Job, reverted, s.Rollout.Reason, lookAt(s.Job, s.Rollout.Reason))
 	case state == spec.RolloutFailed && s.Reverting == 0:
 		return fmt.Errorf("%s version %d has failed: %s; %s", s.Job, s.Version, s.Rollout.Reason, rolloutHint(s))
 	case state == spec.RolloutWaiting || state == spec.RolloutPaused:

@@ -28,9 +28,7 @@ func TestOnlyANewProcessIsARestart(t *testing.T) {
 	}
 	restart := plan(spec.ActionRestart, 0, spec.EffectReplace)
 	batch := plan(spec.ActionRestart, 0, spec.EffectReplace)
-	app := spec.DefaultProcess("app")
-	app.Restart.Policy = spec.RestartNever
-	batch.Jobs[0].Wanted.Job.Processes = []spec.Process{app}
+	batch.Jobs[0].Ends = []string{"app"}
 	for name, c := range map[string]struct {
 		plan              *spec.Plan
 		now               []spec.Instance

@@ -39,6 +39,9 @@ func historyCommand(term *terminal) *cobra.Command {
 
 // Run prints the versions, the oldest first.
 func (c *history) Run(ctx context.Context) error {
+	if err := wholeJob("history", c.job); err != nil {
+		return err
+	}
 	client, err := c.client()
 	if err != nil {
 		return err

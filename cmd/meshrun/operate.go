@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/synergymesh/meshrun/runtime/api"
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -22,6 +24,12 @@ type operate struct {
 // maxRetries is how often an order that somebody else's change has overtaken
 // is planned again: unlike a plan that a person has read, it means the same.
 const maxRetries = 5
+
+// neverAsks lets a command that does not ask take the -yes of those that do.
+func neverAsks(cmd *cobra.Command) {
+	cmd.Flags().Bool("yes", false, "nothing: it does not ask")
+	cmd.Flags().Lookup("yes").Hidden = true
+}
 
 // run plans the request and applies it.
 func (o *operate) run(ctx context.Context, req api.PlanRequest) error {

@@ -69,6 +69,11 @@ func (c *steer) Run(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
+	if c.op == spec.OpPromote {
+		if err := promotable(ctx, client, req); err != nil {
+			return err
+		}
+	}
 	p, result, err := submit(ctx, client, req)
 	if err != nil {
 		return err
@@ -115,6 +120,31 @@ func (c *steer) say(ctx context.Context, client *api.Client, req api.PlanRequest
 	return nil
 }
 
+// promotable refuses to promote what has failed: the other shards would follow
+// into the same.
+func promotable(ctx context.Context, client *api.Client, req api.PlanRequest) error {
+	for _, o := range req.Orders {
+		target, err := api.ParseTarget(o.Target)
+		if err != nil {
+			return err
+		}
+		s, err := begun(ctx, client, target.Job)
+		if errors.Is(err, api.ErrNotFound) {
+			continue // the order itself is told so
+		}
+		if err != nil {
+			return err
+		}
+		for i := range s.Progress {
+			p := &s.Progress[i]
+			if (target.Process == "" || target.Process == p.Process) && p.State == spec.RolloutFailed && p.Updated < p.Wanted {
+				return fmt.Errorf("%s/%s is not promoted: version %d has failed: %s; %s", s.Job, p.Process, s.Version, oneLine(p.Waits), rolloutHint(&s))
+			}
+		}
+	}
+	return nil
+}
+
 // begun returns the status of a job once it tells of its processes, which it
 // does as soon as the present version has been placed.
 func begun(ctx context.Context, client *api.Client, job string) (api.RolloutStatus, error) {
@@ -150,6 +180,10 @@ func steered(op spec.Op, job string, p *spec.Progress) string {
 		return fmt.Sprintf("nothing is being rolled out: %s as wanted", isAre(p.Wanted))
 	case op == spec.OpPause:
 		return fmt.Sprintf("paused, with %s; go on with `meshrun resume %s/%s`, go back with `meshrun revert %s`", counts(p), job, p.Process, job)
+	case op == spec.OpPromote && p.State == spec.RolloutPaused && left > 0:
+		return fmt.Sprintf("promoted; it is paused: the other %s after `meshrun resume %s/%s`", follows(left), job, p.Process)
+	case op == spec.OpPromote && p.State == spec.RolloutFailed && left == 0:
+		return "nothing waits to be promoted: all shards are updated, and it has failed: " + oneLine(p.Waits)
 	case p.State == spec.RolloutWaiting || p.State == spec.RolloutFailed || p.State == spec.RolloutPaused:
 		return oneLine(p.Waits)
 	case op == spec.OpPromote && left > 0:

@@ -169,6 +169,7 @@ func cut(text string) string {
 type instanceGroup struct {
 	job, process, node, reason string
 	action                     spec.InstanceAction
+	runs                       bool // one that waits goes on as it is until then
 	shards                     []int
 }
 
@@ -180,6 +181,7 @@ func groupInstances(plans []spec.InstancePlan, nodes bool) []instanceGroup {
 			continue
 		}
 		g := instanceGroup{job: p.ID.Job, process: p.ID.Process, reason: oneLine(p.Reason), action: p.Action}
+		g.runs = p.Action == spec.ActionWait && p.Node != ""
 		if nodes {
 			g.node = p.Node
 		}
@@ -187,7 +189,7 @@ func groupInstances(plans []spec.InstancePlan, nodes bool) []instanceGroup {
 			g.node = p.From + " → " + p.Node
 		}
 		at := slices.IndexFunc(groups, func(o instanceGroup) bool {
-			return o.process == g.process && o.job == g.job && o.node == g.node && o.reason == g.reason && o.action == g.action
+			return o.process == g.process && o.job == g.job && o.node == g.node && o.reason == g.reason && o.action == g.action && o.runs == g.runs
 		})
 		if at < 0 {
 			at = len(groups)
@@ -239,6 +241,9 @@ func renderInstances(b *strings.Builder, plans []spec.InstancePlan, s style, nod
 	t := table{indent: "  "}
 	for _, g := range groupInstances(plans, nodes) {
 		mark, paint := actionMark(g.action, s)
+		if g.runs {
+			mark, paint = "·", s.dim // nothing is added
+		}
 		row := []cell{
 			{text: mark, paint: paint, right: true},
 			{text: actionVerb(g.action), paint: paint},

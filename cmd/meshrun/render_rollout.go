@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -117,18 +118,32 @@ func rolloutHint(r *api.RolloutStatus) string {
 	if r.State() != spec.RolloutFailed || r.Reverting != 0 {
 		return "" // one that is paused or waits says so in its line
 	}
-	target := r.Job
+	why := ""
 	for i := range r.Progress {
-		if r.Progress[i].State == spec.RolloutFailed {
-			target += "/" + r.Progress[i].Process
+		if p := &r.Progress[i]; p.State == spec.RolloutFailed {
+			why = p.Process + ": " + p.Waits
 			break
 		}
 	}
-	text := fmt.Sprintf("look at `meshrun logs %s`, then mend it and apply again", target)
+	text := fmt.Sprintf("look at %s, then mend it and apply again", lookAt(r.Job, why))
 	if r.Version > 1 {
 		text += fmt.Sprintf(", or go back with `meshrun revert %s`", r.Job)
 	}
 	return text
+}
+
+// blamed finds the shard in why a rollout has failed, which may stand at the end
+// of a sentence: "app: shard 2 has failed (exit 3)".
+var blamed = regexp.MustCompile(`(\S+): shard (\d+) `)
+
+// lookAt names the commands that tell what went wrong in a rollout. The output of
+// the shard that failed may say nothing: one that was killed, or never started.
+func lookAt(job, why string) string {
+	target := job
+	if found := blamed.FindStringSubmatch(why); found != nil {
+		target += "/" + found[1] + "/" + found[2]
+	}
+	return fmt.Sprintf("`meshrun logs %s` and `meshrun events -since 5m %s`", target, job)
 }
 
 // renderRollout returns the lines about a job's rollout that isn't done, as

@@ -18,9 +18,8 @@ type statusOptions struct {
 	now   time.Time
 	// all shows every shard of processes with many.
 	all bool
-	// target is what is shown, if known is set.
-	target api.Target
-	known  bool
+	// targets are what is shown.
+	targets targets
 	// nodes shows which node each instance is on; renderStatus sets it.
 	nodes bool
 }
@@ -114,11 +113,12 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	slices.SortStableFunc(rows, func(a, b statusRow) int {
 		return cmp.Or(strings.Compare(a.process, b.process), cmp.Compare(a.first, b.first))
 	})
+	named := len(o.targets) > 0
 	columns := statusColumns{
 		ports:    slices.ContainsFunc(rows, func(r statusRow) bool { return r.ports != "" }),
-		services: o.known && slices.ContainsFunc(rows, func(r statusRow) bool { return r.services != "" }),
+		services: named && slices.ContainsFunc(rows, func(r statusRow) bool { return r.services != "" }),
 		health:   slices.ContainsFunc(rows, func(r statusRow) bool { return r.health != "" }),
-		limits:   o.known && slices.ContainsFunc(rows, func(r statusRow) bool { return r.limits != "" }),
+		limits:   named && slices.ContainsFunc(rows, func(r statusRow) bool { return r.limits != "" }),
 		nodes:    o.nodes,
 	}
 	titles := statusRow{name: "INSTANCE", node: "NODE", shown: "PHASE", pid: "PID", up: "UP", health: "HEALTH", restart: "RESTARTS", ports: "PORTS", services: "SERVICES", limits: "LIMITS"}.cells(style{}, columns)
@@ -132,9 +132,8 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	if len(rows) > 0 {
 		b.WriteString(t.String())
 	}
-	if o.known && o.target.Process != "" {
-		b.WriteString(checksText(instances, o))
-	}
+	instances = slices.DeleteFunc(instances, func(i spec.Instance) bool { return !o.targets.part(i.ID) })
+	b.WriteString(checksText(instances, o))
 }
 
 // renderSchedules says of each process that runs at times when it does next, and
@@ -142,7 +141,7 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 func renderSchedules(b *strings.Builder, job *spec.JobVersion, runs []spec.Run, o statusOptions) {
 	for i := range job.Job.Processes {
 		p := &job.Job.Processes[i]
-		if p.Schedule == nil || (o.known && o.target.Process != "" && o.target.Process != p.Name) {
+		if p.Schedule == nil || !o.targets.process(job.Job.Name, p.Name) {
 			continue
 		}
 		text := scheduleText(p, runs, o.now)
@@ -256,7 +255,7 @@ func statusRows(instances []spec.Instance, o statusOptions) []statusRow {
 	var rows []statusRow
 	for _, list := range byProcess {
 		slices.SortFunc(list, func(a, b spec.Instance) int { return a.ID.Shard - b.ID.Shard })
-		if o.all || len(list) < manyShards || (o.known && o.target.Shard >= 0) {
+		if o.all || len(list) < manyShards || o.targets.shard(list[0].ID) {
 			for i := range list {
 				rows = append(rows, instanceRow(&list[i], o.now))
 			}
@@ -353,7 +352,7 @@ func absentRows(job *spec.JobVersion, instances []spec.Instance, o statusOptions
 		byNote := map[string][]int{}
 		for shard := range p.Instances() {
 			id := spec.InstanceID{Job: job.Job.Name, Process: p.Name, Shard: shard}
-			if seen[id] || (o.known && !o.target.Matches(id)) {
+			if seen[id] || !o.targets.match(id) {
 				continue
 			}
 			note := "not started yet"

@@ -36,6 +36,7 @@ func bigPlan() *spec.Plan {
 	}
 	add("api", 0, 3, spec.ActionRestart, "env.PORT changed")
 	add("cron", 0, 0, spec.ActionWait, "waits for api")
+	update.Instances = append(update.Instances, spec.InstancePlan{ID: id("cron", 1), Node: "a", Action: spec.ActionWait, Reason: "waits for api; goes on as it is until then"})
 	add("old", 0, 7, spec.ActionStop, "removed")
 	add("work", 0, 1, spec.ActionRestart, "command changed")
 	add("work", 2, 2, spec.ActionRefuse, "no such user: bob")
@@ -150,7 +151,7 @@ func TestAStatusOfAJobShowsItsServices(t *testing.T) {
 		i := &v.Instances[n]
 		i.Services = i.Endpoints([]spec.Service{{Name: "admin"}, {Name: "shop", Port: "http", Tags: []string{"v2"}}})
 	}
-	golden(t, "status-services", renderStatus(v, statusOptions{now: testNow(), known: true, target: api.Target{Job: "web", Process: "api", Shard: -1}}))
+	golden(t, "status-services", renderStatus(v, statusOptions{now: testNow(), targets: targets{{Job: "web", Process: "api", Shard: -1}}}))
 }
 
 func TestAStatusShowsHealth(t *testing.T) {
@@ -168,7 +169,7 @@ func TestAStatusShowsHealth(t *testing.T) {
 	fresh.Health, fresh.Checks = spec.HealthUnknown, []spec.CheckResult{{Name: "page", State: spec.HealthUnknown}}
 	golden(t, "status-health", renderStatus(v, statusOptions{now: testNow()}))
 	v.Instances = v.Instances[:4] // of api
-	golden(t, "status-checks", renderStatus(v, statusOptions{now: testNow(), known: true, target: api.Target{Job: "web", Process: "api", Shard: -1}}))
+	golden(t, "status-checks", renderStatus(v, statusOptions{now: testNow(), targets: targets{{Job: "web", Process: "api", Shard: -1}}}))
 }
 
 func TestAStatusOfAJobShowsItsLimits(t *testing.T) {
@@ -177,7 +178,7 @@ func TestAStatusOfAJobShowsItsLimits(t *testing.T) {
 	processes[0].Resources = &spec.Resources{CPU: 0.5, Memory: 256 << 20, PIDs: 100}
 	processes[4].Resources = &spec.Resources{Memory: 1 << 30}
 	v.Instances[1].LastExit = &spec.Exit{Signal: "SIGKILL", OOM: true, At: testNow()}
-	golden(t, "status-limits", renderStatus(v, statusOptions{now: testNow(), known: true, target: api.Target{Job: "web", Shard: -1}}))
+	golden(t, "status-limits", renderStatus(v, statusOptions{now: testNow(), targets: targets{{Job: "web", Shard: -1}}}))
 }
 
 // bigCluster has one of everything.

@@ -27,6 +27,7 @@ func restartCommand(term *terminal) *cobra.Command {
 	}
 	c.place.remote(cmd)
 	c.waitFlags(cmd)
+	neverAsks(cmd)
 	return cmd
 }
 

@@ -16,7 +16,7 @@ type rollback struct {
 	applying
 	term *terminal
 	job  string
-	// version is a number, or empty for the version before the current one.
+	// version is a number, or empty for the last one that is another definition.
 	version string
 	// good is set for the last version that was rolled out completely.
 	good bool
@@ -27,10 +27,10 @@ func rollbackCommand(term *terminal) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rollback [OPTIONS] JOB [VERSION]",
 		Short: "Bring an earlier version of a job back",
-		Long: "rollback plans an earlier version of a job (without VERSION, the one before), shows the plan, asks, and\n" +
-			"applies it as a new version. `meshrun history JOB` lists the versions.",
+		Long: "rollback plans an earlier version of a job (without VERSION, the last one that defined it otherwise than\n" +
+			"now), shows the plan, asks, and applies it as a new version. `meshrun history JOB` lists the versions.",
 		Example:           "  meshrun rollback shop 3",
-		Args:              arguments(1, 2, "the job, and the version if it isn't the one before"),
+		Args:              arguments(1, 2, "the job, and the version if it isn't the last other one"),
 		ValidArgsFunction: completeTargets(&c.place, jobsOnly),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c.job = args[0]
@@ -68,6 +68,13 @@ func revertCommand(term *terminal) *cobra.Command {
 
 // Run plans, asks and applies.
 func (c *rollback) Run(ctx context.Context) error {
+	command := "rollback"
+	if c.good {
+		command = "revert"
+	}
+	if err := wholeJob(command, c.job); err != nil {
+		return err
+	}
 	back := api.Rollback{Job: c.job, Good: c.good}
 	if c.version != "" {
 		n, err := strconv.ParseUint(c.version, 10, 64)

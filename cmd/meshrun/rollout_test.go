@@ -54,6 +54,7 @@ func TestHowARolloutEnds(t *testing.T) {
 		s.Why = why
 		return s
 	}
+	bad := "version 4 has failed, and version 3 takes its place as version 5: app: shard 2 is down (exit 3: no)"
 	for name, c := range map[string]struct {
 		status   api.RolloutStatus
 		reverted string
@@ -64,6 +65,9 @@ func TestHowARolloutEnds(t *testing.T) {
 		"it has not begun":              {rolls(3, spec.RolloutDone, 20, 20, ""), "", "", false},
 		"it is done":                    {rolls(4, spec.RolloutDone, 20, 20, ""), "", errFollowed.Error(), false},
 		"it has failed":                 {rolls(4, spec.RolloutFailed, 1, 0, "shard 0 has failed (exit 3)"), "", "meshrun revert web", false},
+		"its failed shard is named":     {rolls(4, spec.RolloutFailed, 1, 0, "shard 0 has failed (exit 3)"), "", "`meshrun logs web/app/0` and `meshrun events -since 5m web`", false},
+		"the reverted shard is named":   {orders("revert", rolls(5, spec.RolloutDone, 20, 20, "")), bad, "`meshrun logs web/app/2` and `meshrun events -since 5m web`", false},
+		"no shard is to blame":          {orders("revert", rolls(5, spec.RolloutDone, 20, 20, "")), "it was bad", "`meshrun logs web` and `meshrun events -since 5m web`", false},
 		"its canaries wait":             {rolls(4, spec.RolloutWaiting, 1, 1, "wait for: meshrun promote web/app"), "", "meshrun promote", true},
 		"somebody paused it":            {orders("pause", rolls(5, spec.RolloutPaused, 1, 1, "until: meshrun resume web/app")), "", "meshrun resume", true},
 		"somebody promoted it":          {orders("promote", rolls(5, spec.RolloutRunning, 1, 1, "x")), "", "", false},
@@ -195,6 +199,8 @@ func TestAnOrderAboutARolloutSaysWhatHappensNow(t *testing.T) {
 		{"promote", rolls(5, spec.RolloutRunning, 1, 1, "x"), "web/app: promoted; the other 19 shards follow, with 1 of 20 updated now\n"},
 		{"promote", rolls(5, spec.RolloutRunning, 19, 19, "x"), "web/app: promoted; the other shard follows, with 19 of 20 updated now\n"},
 		{"promote", rolls(5, spec.RolloutDone, 20, 20, ""), "web/app: nothing waits to be promoted: all 20 shards are as wanted\n"},
+		{"promote", rolls(5, spec.RolloutPaused, 1, 1, "it is paused, until: meshrun resume web/app"), "web/app: promoted; it is paused: the other 19 shards follow after `meshrun resume web/app`\n"},
+		{"promote", rolls(5, spec.RolloutFailed, 20, 19, "shard 7 has failed (exit 3)"), "web/app: nothing waits to be promoted: all shards are updated, and it has failed: shard 7 has failed (exit 3)\n"},
 		{"promote", none, "web: nothing waits to be promoted\n"},
 	} {
 		b := rollout(c.status)
@@ -210,6 +216,18 @@ func TestAnOrderAboutARolloutSaysWhatHappensNow(t *testing.T) {
 		if len(asked) != 1 || asked[0] != (api.Order{Op: spec.Op(c.command), Target: "web"}) {
 			t.Errorf("%s: asked %+v", c.command, asked)
 		}
+	}
+}
+
+func TestWhatHasFailedIsNotPromoted(t *testing.T) {
+	b := rollout(rolls(4, spec.RolloutFailed, 1, 0, "shard 0 has failed (exit 3)"))
+	b.PlanFunc = func(context.Context, api.PlanRequest) (spec.Plan, error) {
+		t.Error("it is ordered nonetheless")
+		return emptyPlan(), nil
+	}
+	stdout, stderr, code := meshrun(t, b, "promote", "web/app")
+	if code != 1 || stdout != "" || !strings.Contains(stderr, "web/app is not promoted: version 4 has failed: shard 0 has failed (exit 3)") || !strings.Contains(stderr, "meshrun revert web") {
+		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
 	}
 }
 

@@ -44,6 +44,10 @@ func runCommand(term *terminal) *cobra.Command {
 	}
 	c.place.remote(cmd)
 	c.waitFlags(cmd)
+	cmd.Flags().Lookup("wait").Usage = "follow the run to its end"
+	cmd.Flags().Lookup("timeout").Usage = "the longest that -wait may take (default: as long as the run does; 5m without a schedule)"
+	cmd.Flags().Lookup("json").Usage = "print what was ordered as JSON"
+	neverAsks(cmd)
 	return cmd
 }
 
@@ -189,9 +193,26 @@ func (c *runsList) Run(ctx context.Context) error {
 		return c.term.json(runs)
 	}
 	if len(runs) == 0 {
-		return c.term.print("No run yet. `meshrun status " + target.Job + "` shows when the next one is due.\n")
+		return c.none(ctx, client, target)
 	}
 	return c.term.print(renderRuns(runs, c.term.outStyle, c.term.now()))
+}
+
+// none says why there are no runs of a target.
+func (c *runsList) none(ctx context.Context, client *api.Client, target api.Target) error {
+	job, err := client.Job(ctx, target.Job)
+	if err != nil {
+		return err
+	}
+	if !wanted([]spec.JobVersion{job}, target) {
+		return api.Errorf(api.ErrNotFound, "there is no %s: `meshrun status %s` shows what there is", target, target.Job)
+	}
+	for i := range job.Job.Processes {
+		if p := &job.Job.Processes[i]; p.Schedule != nil && (target.Process == "" || target.Process == p.Name) {
+			return c.term.print(fmt.Sprintf("No run yet. `meshrun status %s` shows when the next one is due.\n", target.Job))
+		}
+	}
+	return c.term.print(fmt.Sprintf("%s has no schedule, so there are no runs: `meshrun status %s` shows what runs, or how it ended.\n", target, target))
 }
 
 func renderRuns(runs []spec.Run, s style, now time.Time) string {
@@ -209,7 +230,7 @@ func renderRuns(runs []spec.Run, s style, now time.Time) string {
 		if r.Exit != nil && r.Exit.Signal == "" && !r.Exit.Unknown && r.Exit.Error == "" {
 			exit = strconv.Itoa(r.Exit.Code)
 		}
-		t.add(cell{text: r.Process}, cell{text: r.ID}, cell{text: clock(r.Tick, now)}, cell{text: r.Node},
+		t.add(cell{text: r.Process}, cell{text: r.ID}, cell{text: r.Tick.In(now.Location()).Format("2006-01-02 15:04:05 MST")}, cell{text: r.Node},
 			cell{text: string(r.State), paint: runPaint(r.State, s)}, cell{text: took, right: true}, cell{text: exit, right: true},
 			cell{text: oneLine(r.Why()), paint: s.dim})
 	}

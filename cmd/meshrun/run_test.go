@@ -62,3 +62,32 @@ func TestRunsListsHowRunsEnded(t *testing.T) {
 	}
 	golden(t, "runs", stdout)
 }
+
+func TestRunsOfWhatHasNoScheduleAreNeverDue(t *testing.T) {
+	b := running()
+	b.JobFunc = func(context.Context, string) (spec.JobVersion, error) {
+		nightly := spec.DefaultProcess("nightly")
+		nightly.Schedule = &spec.Schedule{Cron: "0 3 * * *"}
+		return spec.JobVersion{Job: spec.Job{Name: "web", Processes: []spec.Process{spec.DefaultProcess("app"), nightly}}}, nil
+	}
+	for target, c := range map[string]struct {
+		says string
+		code int
+	}{
+		"web":         {"when the next one is due", 0},
+		"web/nightly": {"when the next one is due", 0},
+		"web/app":     {"web/app has no schedule, so there are no runs", 0},
+		"web/nope":    {"there is no web/nope", 1},
+	} {
+		stdout, stderr, code := meshrun(t, b, "runs", target)
+		if code != c.code || !strings.Contains(stdout+stderr, c.says) {
+			t.Errorf("%s: exit %d\n%s%s", target, code, stdout, stderr)
+		}
+	}
+}
+
+func TestHelpOfRunIsAboutItsRun(t *testing.T) {
+	if stdout, _, code := meshrun(t, nil, "run", "-help"); code != 0 || !strings.Contains(stdout, "follow the run to its end") || strings.Contains(stdout, "rollout") {
+		t.Errorf("exit %d\n%s", code, stdout)
+	}
+}

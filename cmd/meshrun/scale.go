@@ -35,6 +35,7 @@ func scaleCommand(term *terminal) *cobra.Command {
 	}
 	c.place.remote(cmd)
 	c.waitFlags(cmd)
+	neverAsks(cmd)
 	return cmd
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,21 +19,25 @@ import (
 type status struct {
 	place
 	term             *terminal
-	target           string
+	targets          targets
 	json, watch, all bool
 }
 
 func statusCommand(term *terminal) *cobra.Command {
 	c := &status{term: term, place: place{term: term}}
 	cmd := &cobra.Command{
-		Use:               "status [OPTIONS] [JOB[/PROCESS[/SHARD]]]",
+		Use:               "status [OPTIONS] [JOB[/PROCESS[/SHARD]]]…",
 		Short:             "Show what runs, since when, and what is wrong",
 		Example:           "  meshrun status\n  meshrun status -watch shop/web",
-		Args:              arguments(0, 1, ""),
-		ValidArgsFunction: completeTargets(&c.place, firstWordOnly),
+		Args:              arguments(0, -1, ""),
+		ValidArgsFunction: completeTargets(&c.place, everyWord),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				c.target = args[0]
+			for _, text := range args {
+				target, err := api.ParseTarget(text)
+				if err != nil {
+					return err
+				}
+				c.targets = append(c.targets, target)
 			}
 			return c.Run(cmd.Context())
 		},
@@ -59,41 +64,53 @@ type statusView struct {
 
 // Run shows the status once, or until the context ends.
 func (c *status) Run(ctx context.Context) error {
-	target := api.Target{Shard: -1}
-	if c.target != "" {
-		var err error
-		if target, err = api.ParseTarget(c.target); err != nil {
-			return err
-		}
-	}
 	client, err := c.client()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
 	if c.watch {
-		return c.follow(ctx, client, target)
+		return c.follow(ctx, client)
 	}
-	instances, _, err := client.Instances(ctx, 0)
-	if err != nil {
-		return err
-	}
-	view, err := c.view(ctx, client, target, instances)
+	view, err := c.once(ctx, client)
 	if err != nil {
 		return err
 	}
 	if c.json {
 		return c.term.json(view)
 	}
-	return c.term.print(renderStatus(view, c.options(target)))
+	return c.term.print(renderStatus(view, c.options()))
 }
 
-func (c *status) options(target api.Target) statusOptions {
-	return statusOptions{style: c.term.outStyle, now: c.term.now(), all: c.all, target: target, known: c.target != ""}
+// mostRestart is longer than a watchdog needs to start an agent again that was
+// killed.
+const mostRestart = 2 * time.Second
+
+// once looks at what there is now. An agent that is just being started again is
+// waited for.
+func (c *status) once(ctx context.Context, client *api.Client) (*statusView, error) {
+	away := absence{since: time.Now(), pause: 10 * time.Millisecond, most: mostRestart}
+	for {
+		instances, _, err := client.Instances(ctx, 0)
+		var view *statusView
+		if err == nil {
+			view, err = c.view(ctx, client, instances)
+		}
+		if !passing(err) {
+			return view, err
+		}
+		if err := away.wait(ctx, err); err != nil {
+			return nil, err
+		}
+	}
 }
 
-// view gathers what is shown of the target.
-func (c *status) view(ctx context.Context, client *api.Client, target api.Target, instances []spec.Instance) (*statusView, error) {
+func (c *status) options() statusOptions {
+	return statusOptions{style: c.term.outStyle, now: c.term.now(), all: c.all, targets: c.targets}
+}
+
+// view gathers what is shown of the targets.
+func (c *status) view(ctx context.Context, client *api.Client, instances []spec.Instance) (*statusView, error) {
 	info, err := client.Info(ctx)
 	if err != nil {
 		return nil, err
@@ -110,12 +127,12 @@ func (c *status) view(ctx context.Context, client *api.Client, target api.Target
 	}
 	v := &statusView{Agent: info, Jobs: []spec.JobVersion{}, Instances: []spec.Instance{}, JobsUnknown: unknown}
 	for _, j := range jobs {
-		if c.target == "" || j.Job.Name == target.Job {
+		if c.targets.job(j.Job.Name) {
 			v.Jobs = append(v.Jobs, j)
 		}
 	}
 	for _, i := range instances {
-		if c.target == "" || target.Matches(i.ID) {
+		if c.targets.match(i.ID) {
 			v.Instances = append(v.Instances, i)
 		}
 	}
@@ -127,39 +144,23 @@ func (c *status) view(ctx context.Context, client *api.Client, target api.Target
 	if err := v.readRuns(ctx, client); err != nil {
 		return nil, err
 	}
-	if c.target != "" && len(v.Instances) == 0 && !wanted(v.Jobs, target) {
-		return nil, api.Errorf(api.ErrNotFound, "there is no %s: `meshrun status` shows what there is", c.target)
+	for _, t := range c.targets {
+		if !wanted(v.Jobs, t) && !slices.ContainsFunc(v.Instances, func(i spec.Instance) bool { return t.Matches(i.ID) }) {
+			return nil, api.Errorf(api.ErrNotFound, "there is no %s: `meshrun status` shows what there is", t)
+		}
 	}
 	return v, nil
 }
 
-// wanted reports whether the target is among the wanted processes.
-func wanted(jobs []spec.JobVersion, target api.Target) bool {
-	for _, j := range jobs {
-		if j.Job.Name != target.Job {
-			continue
-		}
-		if target.Process == "" {
-			return true
-		}
-		for _, p := range j.Job.Processes {
-			if p.Name == target.Process && target.Shard < p.Instances() {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // follow shows every change. On a terminal it draws over the last picture, and
 // the ages go on by a clock of its own, without asking the agent.
-func (c *status) follow(ctx context.Context, client *api.Client, target api.Target) error {
+func (c *status) follow(ctx context.Context, client *api.Client) error {
 	views, failed := make(chan *statusView), make(chan error, 1)
 	feeding, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		failed <- c.feed(feeding, client, target, views)
+		failed <- c.feed(feeding, client, views)
 	}()
 	defer func() { cancel(); <-ended }()
 	screen := newScreen(c.term)
@@ -190,7 +191,7 @@ func (c *status) follow(ctx context.Context, client *api.Client, target api.Targ
 		case <-ticks:
 		}
 		if view != nil && !c.json {
-			if err := screen.draw(renderStatus(view, c.options(target))); err != nil {
+			if err := screen.draw(renderStatus(view, c.options())); err != nil {
 				return err
 			}
 		}
@@ -199,9 +200,9 @@ func (c *status) follow(ctx context.Context, client *api.Client, target api.Targ
 
 // feed sends a view whenever the instances, or a rollout that isn't done, have
 // changed.
-func (c *status) feed(ctx context.Context, client *api.Client, target api.Target, views chan<- *statusView) error {
+func (c *status) feed(ctx context.Context, client *api.Client, views chan<- *statusView) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	f := &statusFeed{status: c, client: client, target: target, views: views, lists: make(chan []spec.Instance), moved: make(chan struct{}, 1)}
+	f := &statusFeed{status: c, client: client, views: views, lists: make(chan []spec.Instance), moved: make(chan struct{}, 1)}
 	away := &absence{begun: func() { f.send(ctx, nil) }}
 	f.tasks.Go(func() {
 		err := watchInstances(ctx, client, away, func(list []spec.Instance) bool {
@@ -224,7 +225,6 @@ func (c *status) feed(ctx context.Context, client *api.Client, target api.Target
 type statusFeed struct {
 	*status
 	client *api.Client
-	target api.Target
 	views  chan<- *statusView
 
 	lists chan []spec.Instance
@@ -251,7 +251,7 @@ func (f *statusFeed) run(ctx context.Context) error {
 		if !begun {
 			continue
 		}
-		view, err := f.view(ctx, f.client, f.target, instances)
+		view, err := f.view(ctx, f.client, instances)
 		if passing(err) || errors.Is(err, api.ErrNotFound) {
 			// Between two agents, or before the target exists, the last
 			// picture stays; the next change draws a new one.

@@ -34,6 +34,7 @@ func stopCommand(term *terminal) *cobra.Command {
 	}
 	c.place.remote(cmd)
 	c.waitFlags(cmd)
+	neverAsks(cmd)
 	cmd.Flags().BoolVar(&c.purge, "purge", false, "remove the job, and not only stop it")
 	return cmd
 }

@@ -128,6 +128,16 @@ func byteCount(n uint64) string {
 	}
 }
 
+// wholeJob returns an error that says what to write if a command that is about
+// whole jobs was given a part of one.
+func wholeJob(command, target string) error {
+	job, _, part := strings.Cut(target, "/")
+	if !part {
+		return nil
+	}
+	return &usageError{err: fmt.Errorf("%s is about a whole job: write `meshrun %s %s`", command, command, job), command: "meshrun " + command}
+}
+
 // portsText returns "http 8080, admin 9090".
 func portsText(ports map[string]int) string {
 	names := make([]string, 0, len(ports))

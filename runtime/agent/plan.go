@@ -166,11 +166,10 @@ func (b *backend) rollback(ctx context.Context, s *plan.Snapshot, r api.Rollback
 		what = "revert"
 	}
 	if version == 0 {
-		current, ok := s.Jobs[r.Job]
-		if !ok || current.Value.Version < 2 {
-			return plan.Wanted{}, api.Errorf(api.ErrNotFound, "job %q has no earlier version", r.Job)
+		var err error
+		if version, err = b.earlier(ctx, s, r.Job); err != nil {
+			return plan.Wanted{}, err
 		}
-		version = current.Value.Version - 1
 	}
 	entry, err := b.storeFor(ctx).Get(ctx, state.HistoryKey(r.Job, version))
 	if errors.Is(err, state.ErrNotFound) {
@@ -184,6 +183,37 @@ func (b *backend) rollback(ctx context.Context, s *plan.Snapshot, r api.Rollback
 		return plan.Wanted{}, err
 	}
 	return plan.Wanted{Job: r.Job, Apply: &v.Job, Source: v.Source, Why: fmt.Sprintf("%s to version %d", what, version)}, nil
+}
+
+// earlier returns the last version before the current one that defines the job
+// otherwise: an order makes a version, too, and to go back over that alone would
+// change nothing.
+func (b *backend) earlier(ctx context.Context, s *plan.Snapshot, job string) (uint64, error) {
+	entries, _, err := b.storeFor(ctx).List(ctx, state.HistoryPrefix+job+"/")
+	if err != nil {
+		return 0, fmt.Errorf("read versions of job %s: %w", job, err)
+	}
+	versions, err := state.DecodeAll[spec.JobVersion](entries)
+	if err != nil {
+		return 0, err
+	}
+	current, ok := s.Jobs[job]
+	switch {
+	case !ok && len(versions) == 0:
+		return 0, api.Errorf(api.ErrNotFound, "there never was a job %q", job)
+	case !ok:
+		return 0, api.Errorf(api.ErrNotFound, "job %q was removed: `meshrun history %s` lists its versions, and `meshrun rollback %s VERSION` brings one back", job, job, job)
+	}
+	var last uint64
+	for i := range versions {
+		if v := &versions[i]; v.Version < current.Value.Version && v.Checksum != current.Value.Checksum {
+			last = max(last, v.Version)
+		}
+	}
+	if last == 0 {
+		return 0, api.Errorf(api.ErrNotFound, "job %q has no earlier version that is another one: `meshrun history %s` lists them", job, job)
+	}
+	return last, nil
 }
 
 // Apply does what a plan of this agent says.

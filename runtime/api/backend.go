@@ -123,7 +123,8 @@ type Order struct {
 // Rollback names an earlier version of a job.
 type Rollback struct {
 	Job string `json:"job"`
-	// Version is the version to bring back; 0 is the one before the current.
+	// Version is the version to bring back; 0 is the last one before
+	// the current that defines the job otherwise.
 	Version uint64 `json:"version,omitempty"`
 	// Good, with a Version of 0, brings back the last version that was rolled out
 	// completely, if any is known.

@@ -128,8 +128,22 @@ func (j *part) compute(s *Snapshot) spec.JobPlan {
 	}
 	job.Changes = jobChanges(j.current, j.next)
 	job.Steps = j.next != nil && slices.ContainsFunc(j.next.Job.Processes, func(p spec.Process) bool { return p.Update != nil })
+	if j.next != nil {
+		job.Ends = batch(j.next.Job.Processes)
+	}
 	job.Instances = instances(s, j)
 	return job
+}
+
+// batch names the processes that run to their end.
+func batch(processes []spec.Process) []string {
+	var names []string
+	for i := range processes {
+		if processes[i].Ends() {
+			names = append(names, processes[i].Name)
+		}
+	}
+	return names
 }
 
 // jobChanges returns what differs, with the file that the job comes from.

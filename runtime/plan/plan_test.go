@@ -351,3 +351,15 @@ func TestWhatCannotStartIsSaidSo(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 }
+
+func TestAPlanNamesWhatRunsToItsEnd(t *testing.T) {
+	once := process("once", 1)
+	once.Restart.Policy = spec.RestartNever
+	p, err := plan.Compute(plan.Snapshot{}, []plan.Wanted{{Job: "j", Apply: job("j", process("web", 1), once)}}, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := p.Jobs[0].Ends; !slices.Equal(got, []string{"once"}) {
+		t.Errorf("it names %q", got)
+	}
+}
