@@ -132,7 +132,17 @@ func TestValidateNamesEachFault(t *testing.T) {
 		"never restarted": {func(j *Job) {
 			j.Processes[1].DependsOn[0].OnFailure, j.Processes[1].Restart = OnFailureRestart, Restart{Policy: RestartNever}
 		}, "web/depends_on.migrate.on_failure", "contradicts"},
-		"on failure":         {func(j *Job) { j.Processes[1].DependsOn[0].OnFailure = "reboot" }, "web/depends_on.migrate.on_failure", "restart"},
+		"on failure": {func(j *Job) { j.Processes[1].DependsOn[0].OnFailure = "reboot" }, "web/depends_on.migrate.on_failure", "restart"},
+		"restart of nothing": {func(j *Job) {
+			g := DefaultGuard(GuardAbsent)
+			g.Action = GuardRestart
+			j.Processes[1].Guards = []Guard{g}
+		}, "web/guard.absent.action", `exhausted = "retry"`},
+		"bound of nothing": {func(j *Job) {
+			g := DefaultGuard(GuardAbsent)
+			g.Above = "3"
+			j.Processes[1].Guards = []Guard{g}
+		}, "web/guard.absent.above", "Remove above"},
 		"limits of nothing":  {func(j *Job) { j.Processes[1].Resources = &Resources{} }, "web/resources", "cpu, memory or pids"},
 		"no processor":       {func(j *Job) { j.Processes[1].Resources = &Resources{CPU: -1} }, "web/resources.cpu", "half of one"},
 		"hardly a processor": {func(j *Job) { j.Processes[1].Resources = &Resources{CPU: 0.001} }, "web/resources.cpu", "half of one"},
