@@ -3,6 +3,8 @@ package schema
 import (
 	"strconv"
 
+	"github.com/zclconf/go-cty/cty"
+
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -14,7 +16,7 @@ var guardBlock = &Block{
 		{Name: "above", Kind: KindAmount, Doc: "The bound: a percentage of one core (`95%`) for `cpu`, a size (`512MiB`) for `memory`, a number for `zombie` (Default: 0); `absent` has none."},
 		{Name: "for", Kind: KindDuration, Default: "0s", Doc: "How long it must last before the guard acts."},
 		{Name: "interval", Kind: KindDuration, Default: "5s", Doc: "Time between two looks."},
-		{Name: "action", Kind: KindEnum, Values: []string{"alert", "restart"}, Default: "alert", Doc: "What it does: tell of it, or also restart the instance, by its restart policy and when a rollout would let it."},
+		{Name: "action", Kind: KindEnum, Values: []string{"alert", "restart"}, Default: "alert", Doc: "What it does: tell of it, or also restart the instance, by its restart policy and when a rollout would let it; `absent` can only `alert`, as nothing runs then that could be restarted."},
 	},
 	Example: `job "web" {
   process "server" {
@@ -31,12 +33,18 @@ var guardBlock = &Block{
 
 func decodeGuard(r *reader, kind string) spec.Guard {
 	v := spec.DefaultGuard(spec.GuardKind(kind))
-	if v.Name == spec.GuardZombie {
+	switch v.Name {
+	case spec.GuardZombie:
 		var most int
 		if r.integer("above", &most); most > 0 {
 			v.Above = strconv.Itoa(most)
 		}
-	} else {
+	case spec.GuardAbsent:
+		// Whatever is written is refused with the job: there is no unit to ask for.
+		if g, _ := r.scalar("above", cty.DynamicPseudoType); g != nil {
+			v.Above = g.text()
+		}
+	default:
 		r.amount("above", &v.Above)
 	}
 	r.duration("for", &v.For)

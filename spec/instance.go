@@ -233,6 +233,9 @@ type Instance struct {
 	// Ailing says why this generation should be restarted, as a check or a guard
 	// finds; the orchestrator says when.
 	Ailing string `json:"ailing,omitempty"`
+	// Alerts say in words what each guard that is over its bound found when it
+	// came to be. They last until the guard is content again.
+	Alerts []string `json:"alerts,omitempty"`
 	// Services are what a catalog lists of the instance.
 	Services []Endpoint `json:"services,omitempty"`
 	Critical bool       `json:"critical,omitempty"`

@@ -260,7 +260,7 @@ const (
 	GuardCPU    GuardKind = "cpu"    // percent of one core, by the whole group
 	GuardMemory GuardKind = "memory" // resident size of the whole group
 	GuardZombie GuardKind = "zombie" // ended children that are not reaped
-	GuardAbsent GuardKind = "absent" // it should run, and no process is there
+	GuardAbsent GuardKind = "absent" // it should run, and no process is there; it can only alert
 )
 
 // Guard acts when a process uses too much of something, or isn't what it

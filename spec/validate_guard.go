@@ -62,6 +62,9 @@ func (v *validator) guards(p *Process) {
 		switch {
 		case g.Action != GuardAlert && g.Action != GuardRestart:
 			v.add(p.Name, path+".action", fmt.Sprintf("%q is not an action", g.Action), `Write "alert" or "restart".`)
+		case g.Action == GuardRestart && g.Name == GuardAbsent:
+			v.add(p.Name, path+".action", `A guard "absent" cannot restart: nothing runs then that could be`,
+				`Write action = "alert". What brings the process back is its restart policy; exhausted = "retry" makes it go on trying.`)
 		case g.Action == GuardRestart && p.Restart.Policy == RestartNever:
 			v.add(p.Name, path+".action", `action = "restart" contradicts the restart policy "never"`,
 				`The process would be ended and stay down. Write action = "alert", or another policy in restart.`)
@@ -71,9 +74,13 @@ func (v *validator) guards(p *Process) {
 
 func (v *validator) guardBound(p *Process, g *Guard, path string) {
 	summary := fmt.Sprintf("%q is not a bound of a guard %q", g.Above, g.Name)
-	if g.Above == "" {
+	switch {
+	case g.Name == GuardAbsent:
+		summary = `The guard "absent" takes no bound`
+		path += ".above"
+	case g.Above == "":
 		summary = fmt.Sprintf("The guard %q has no bound", g.Name)
-	} else {
+	default:
 		path += ".above"
 	}
 	detail := map[GuardKind]string{

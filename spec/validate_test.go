@@ -135,6 +135,16 @@ func TestValidateNamesEachFault(t *testing.T) {
 		"hardly a processor":     {func(j *Job) { j.Processes[1].Resources = &Resources{CPU: 0.001} }, "web/resources.cpu", "half of one"},
 		"no memory":              {func(j *Job) { j.Processes[1].Resources = &Resources{Memory: 1 << 20} }, "web/resources.memory", "4MiB"},
 		"no process allowed":     {func(j *Job) { j.Processes[1].Resources = &Resources{PIDs: -1} }, "web/resources.pids", "at least 1"},
+		"restart of nothing": {func(j *Job) {
+			g := DefaultGuard(GuardAbsent)
+			g.Action = GuardRestart
+			j.Processes[1].Guards = []Guard{g}
+		}, "web/guard.absent.action", `exhausted = "retry"`},
+		"bound of nothing": {func(j *Job) {
+			g := DefaultGuard(GuardAbsent)
+			g.Above = "3"
+			j.Processes[1].Guards = []Guard{g}
+		}, "web/guard.absent.above", "Remove above"},
 		"too large": {func(j *Job) {
 			j.Processes[0].Env = map[string]Template{"A": Template(strings.Repeat("x", MaxJobBytes))}
 		}, "/", "KiB"},

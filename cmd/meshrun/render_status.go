@@ -270,12 +270,25 @@ func instanceRow(i *spec.Instance, now time.Time) statusRow {
 	r := statusRow{
 		process: i.ID.Process, first: i.ID.Shard, name: i.ID.Process + "/" + strconv.Itoa(i.ID.Shard), node: i.Node,
 		phase: i.Phase, health: i.Health, restart: strconv.Itoa(i.Restarts), ports: portsText(i.Ports),
-		services: servicesText(i.Services), what: what(i, now),
+		services: servicesText(i.Services), what: whatWithAlerts(i, now),
 	}
 	if i.Phase.Alive() && i.PID > 0 {
 		r.pid, r.up = strconv.Itoa(i.PID), ago(now.Sub(i.Started))
 	}
 	return r
+}
+
+// whatWithAlerts tells what there is to know about an instance beside its phase,
+// what its guards alert of first.
+func whatWithAlerts(i *spec.Instance, now time.Time) string {
+	parts := make([]string, 0, len(i.Alerts)+1)
+	for _, alert := range i.Alerts {
+		parts = append(parts, oneLine(alert))
+	}
+	if text := what(i, now); text != "" {
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, "; ")
 }
 
 // alikeRows makes one row of all shards that are alike and have nothing to
@@ -289,7 +302,7 @@ func alikeRows(list []spec.Instance, now time.Time) []statusRow {
 	alike := map[kind][]*spec.Instance{}
 	var rows []statusRow
 	for i := range list {
-		if what(&list[i], now) == "" && list[i].Restarts == 0 {
+		if whatWithAlerts(&list[i], now) == "" && list[i].Restarts == 0 {
 			of := kind{list[i].Phase, list[i].Health, list[i].Node}
 			alike[of] = append(alike[of], &list[i])
 		} else {

@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 
@@ -24,6 +25,11 @@ func (p *process) services() []spec.Service {
 		return nil
 	}
 	return p.Process.Services
+}
+
+// guardedBy reports whether the process, nil for none, has such a guard.
+func (p *process) guardedBy(g spec.Guard) bool {
+	return p != nil && slices.Contains(p.Process.Guards, g)
 }
 
 // assignments holds the node's assignments decoded: each once per change.

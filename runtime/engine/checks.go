@@ -247,11 +247,7 @@ func failing(f *health.Finding) string {
 
 // alarm shows and tells what a guard says.
 func (c *checks) alarm(a guard.Alarm) {
-	why := ""
-	if a.Over && a.Guard.Action == spec.GuardRestart {
-		why = fmt.Sprintf("its guard %q: %s", a.Guard.Name, a.Text)
-	}
-	inst := c.engine.view.alarm(a.Target.ID, a.Target.Life, a.Guard.Name, why)
+	inst := c.engine.view.alarm(a.Target.ID, alarm{guard: *a.Guard, life: a.Target.Life, text: a.Text}, a.Over)
 	c.engine.report.wakeUp()
 	if inst == nil {
 		return

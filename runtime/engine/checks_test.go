@@ -199,7 +199,7 @@ func TestGuardTellsOfWhatIsDownForTooLong(t *testing.T) {
 		p := proc("front", 0)
 		p.Process.Critical = true
 		p.Process.Guards = []spec.Guard{{
-			Name: spec.GuardAbsent, For: spec.Duration(time.Minute), Interval: spec.Duration(5 * time.Second), Action: spec.GuardRestart,
+			Name: spec.GuardAbsent, For: spec.Duration(time.Minute), Interval: spec.Duration(5 * time.Second), Action: spec.GuardAlert,
 		}}
 		r.assign("shop", p)
 		settled()
@@ -213,8 +213,11 @@ func TestGuardTellsOfWhatIsDownForTooLong(t *testing.T) {
 		want(t, told(), nil)
 		time.Sleep(20 * time.Second)
 		want(t, told(), []string{`critical instance.guard the guard "absent" of shop/front/0: it is down, for 1m`})
-		if inst, _ := r.reported("shop/front/0"); inst.Ailing != `its guard "absent": it is down` {
-			t.Errorf("it is ailing for %q", inst.Ailing)
+		inst, before := r.reported("shop/front/0")
+		want(t, inst.Alerts, []string{`guard "absent": it is down, for 1m`})
+		time.Sleep(time.Hour)
+		if _, after := r.reported("shop/front/0"); after != before {
+			t.Error("an alert that lasts was reported again")
 		}
 		r.dog.mu.Lock()
 		up := down
@@ -224,10 +227,62 @@ func TestGuardTellsOfWhatIsDownForTooLong(t *testing.T) {
 		r.dog.mu.Unlock()
 		time.Sleep(20 * time.Second)
 		want(t, told(), []string{`info instance.guard the guard "absent" of shop/front/0 is content again`})
-		if inst, _ := r.reported("shop/front/0"); inst.Ailing != "" {
-			t.Errorf("it is still ailing for %q", inst.Ailing)
+		inst, before = r.reported("shop/front/0")
+		want(t, inst.Alerts, nil)
+		time.Sleep(time.Hour)
+		if _, after := r.reported("shop/front/0"); after != before {
+			t.Error("an instance that is up was reported again")
 		}
 	})
+}
+
+func TestAlertLastsAsLongAsWhatItIsAbout(t *testing.T) {
+	front := id("shop/front/0")
+	memory := spec.Guard{Name: spec.GuardMemory, Above: "512MiB", For: spec.Duration(time.Minute), Action: spec.GuardAlert}
+	restart, absent := memory, spec.Guard{Name: spec.GuardAbsent, Action: spec.GuardAlert}
+	restart.Action = spec.GuardRestart
+	const big, down = `guard "memory": memory is 600 MiB, which is above 512MiB, for 1m`, `guard "absent": it is down`
+	guarded := func(guards ...spec.Guard) map[spec.InstanceID]*process {
+		return map[spec.InstanceID]*process{front: {AssignedProcess: spec.AssignedProcess{Process: spec.Process{Guards: guards}}}}
+	}
+	for name, test := range map[string]struct {
+		guard  spec.Guard
+		then   func(v *view, a alarm)
+		alerts []string
+		ailing string
+	}{
+		"it lasts":             {memory, func(*view, alarm) {}, []string{big}, ""},
+		"it asks for more":     {restart, func(*view, alarm) {}, []string{big}, `its guard "memory": memory is 600 MiB`},
+		"it is over":           {memory, func(v *view, a alarm) { v.alarm(front, a, false) }, nil, ""},
+		"another generation":   {restart, func(v *view, _ alarm) { v.apply(generation(front, 2)) }, nil, ""},
+		"another action":       {restart, func(v *view, _ alarm) { v.setProcesses(guarded(memory)) }, nil, ""},
+		"there and back again": {memory, func(v *view, _ alarm) { v.setProcesses(guarded()); v.setProcesses(guarded(memory)) }, nil, ""},
+		"down, and again":      {absent, func(v *view, _ alarm) { v.apply(generation(front, 2)) }, []string{down}, ""},
+		"down, and up at last": {absent, func(v *view, a alarm) { v.apply(generation(front, 2)); v.alarm(front, a, false) }, nil, ""},
+		"gone": {absent, func(v *view, _ alarm) {
+			v.apply(&spec.Event{Type: spec.EventRemoved, Instance: &spec.Instance{ID: front}})
+			v.apply(generation(front, 1))
+		}, nil, ""},
+	} {
+		v := newView("n1", func(spec.InstanceID) bool { return false })
+		v.setProcesses(guarded(test.guard))
+		v.apply(generation(front, 1))
+		a := alarm{guard: test.guard, life: spec.Life{Generation: 1}, text: "memory is 600 MiB"}
+		if a.guard.Name == spec.GuardAbsent {
+			a.text = "it is down"
+		}
+		v.alarm(front, a, true)
+		test.then(v, a)
+		got := v.observed("shop").Instances[0]
+		if !slices.Equal(got.Alerts, test.alerts) || got.Ailing != test.ailing {
+			t.Errorf("%s: it alerts of %q and is ailing for %q, want %q and %q", name, got.Alerts, got.Ailing, test.alerts, test.ailing)
+		}
+	}
+}
+
+// generation tells that an instance is in a generation.
+func generation(id spec.InstanceID, n uint64) *spec.Event {
+	return &spec.Event{Type: spec.EventStarted, Instance: &spec.Instance{ID: id, Phase: spec.PhaseBackoff, Generation: n}}
 }
 
 func TestOutputOfAGenerationBeginsWithTheEndOfTheOneBefore(t *testing.T) {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -12,10 +13,19 @@ import (
 // nothing about any other generation than its own.
 type finding struct {
 	health *health.Finding // nil before the first
-	life   spec.Life       // of alarms
-	// alarms are those of guards that want a restart, in words.
-	alarms map[spec.GuardKind]string
+	alarms map[spec.GuardKind]alarm
 }
+
+// alarm is that of a guard which is over its bound.
+type alarm struct {
+	guard spec.Guard
+	life  spec.Life // in which it came
+	text  string    // what was found
+}
+
+// of reports whether the alarm tells of a generation: that an instance is down
+// for long lasts from one to the next.
+func (a alarm) of(life spec.Life) bool { return a.life == life || a.guard.Name == spec.GuardAbsent }
 
 // examine puts what is found into an instance. The caller holds v.mu.
 func (v *view) examine(inst *spec.Instance) {
@@ -28,13 +38,15 @@ func (v *view) examine(inst *spec.Instance) {
 			inst.Health, inst.HealthSince = spec.HealthUnknown, inst.Started
 		}
 	}
-	if f.life != inst.Life() {
-		return
-	}
 	for _, kind := range slices.Sorted(maps.Keys(f.alarms)) {
-		if inst.Ailing == "" {
-			inst.Ailing = f.alarms[kind]
+		a := f.alarms[kind]
+		if !a.of(inst.Life()) || !v.processes[inst.ID].guardedBy(a.guard) {
+			continue
 		}
+		if a.guard.Action == spec.GuardRestart && inst.Ailing == "" {
+			inst.Ailing = fmt.Sprintf("its guard %q: %s", kind, a.text)
+		}
+		inst.Alerts = append(inst.Alerts, fmt.Sprintf("guard %q: %s%s", kind, a.text, bound(&a.guard)))
 	}
 }
 
@@ -74,27 +86,40 @@ func (v *view) healthOf(id spec.InstanceID) *health.Finding {
 	return v.findings[id].health
 }
 
-// alarm takes over why a guard wants a generation restarted, "" if it doesn't,
-// and returns the instance with it; nil as find does.
-func (v *view) alarm(id spec.InstanceID, life spec.Life, kind spec.GuardKind, why string) *spec.Instance {
+// alarm takes over that a guard is over its bound, or no more, and returns the
+// instance with it; nil as find does.
+func (v *view) alarm(id spec.InstanceID, a alarm, over bool) *spec.Instance {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.shown(id, life) == nil {
+	inst, ok := v.jobs[id.Job][id]
+	if !ok || !a.of(inst.Life()) {
 		return nil
 	}
 	f := v.findings[id]
-	next := map[spec.GuardKind]string{}
-	if f.life == life {
-		maps.Copy(next, f.alarms)
+	if f.alarms == nil {
+		f.alarms = map[spec.GuardKind]alarm{}
 	}
-	if next[kind] = why; why == "" {
-		delete(next, kind)
+	if f.alarms[a.guard.Name] = a; !over {
+		delete(f.alarms, a.guard.Name)
 	}
-	f.life, f.alarms = life, next
 	v.findings[id] = f
 	v.dirty[id.Job] = true
 	v.bump()
-	return v.shown(id, life)
+	return v.shown(id, inst.Life())
+}
+
+// hush forgets the alarms of guards that are no longer what they were, and
+// reports whether there were any. The caller holds v.mu.
+func (v *view) hush() (any bool) {
+	for id, f := range v.findings {
+		for kind, a := range f.alarms {
+			if !v.processes[id].guardedBy(a.guard) {
+				delete(f.alarms, kind)
+				v.dirty[id.Job], any = true, true
+			}
+		}
+	}
+	return any
 }
 
 // recall takes over what an earlier agent found out about instances of which

@@ -55,7 +55,7 @@ func (v *view) setProcesses(next map[spec.InstanceID]*process) {
 		}
 	}
 	v.processes, v.settled = next, true
-	if changed {
+	if v.hush() || changed {
 		v.bump()
 	}
 }

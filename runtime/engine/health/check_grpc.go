@@ -2,7 +2,10 @@ package health
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -60,13 +63,35 @@ func (c *grpcCheck) check(ctx context.Context) Result {
 	}
 	answer, err := healthpb.NewHealthClient(c.conn).Check(ctx, &healthpb.HealthCheckRequest{Service: c.health.Service})
 	if err != nil {
-		s := status.Convert(err)
-		return Result{Err: fmt.Errorf("%s: %s", s.Code(), s.Message())}
+		return Result{Err: fault(ctx, status.Convert(err))}
 	}
 	if answer.Status != healthpb.HealthCheckResponse_SERVING {
 		return Result{Err: fmt.Errorf("the server says %s", answer.Status)}
 	}
 	return Result{Output: answer.Status.String()}
+}
+
+// fault says on one line why there is no answer: what a server says, or else the
+// innermost cause, without what the client wraps around it.
+func fault(ctx context.Context, s *status.Status) error {
+	text := strings.ToValidUTF8(strings.Join(strings.Fields(s.Message()), " "), "\uFFFD")
+	text, balanced := strings.CutPrefix(text, "latest balancer error: ")
+	text, dialed := strings.CutPrefix(text, "connection error: desc = ")
+	switch {
+	case balanced || dialed:
+		if plain, err := strconv.Unquote(text); err == nil {
+			text = plain
+		}
+		text = text[strings.LastIndex(": "+text, ": "):]
+	case ctx.Err() != nil:
+		return explain(ctx, s.Err())
+	default:
+		text = s.Code().String() + ": " + text
+	}
+	if letters := []rune(text); len(letters) > maxShown {
+		text = string(letters[:maxShown-1]) + "…"
+	}
+	return errors.New(text)
 }
 
 func (c *grpcCheck) close() {
