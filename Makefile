@@ -9,7 +9,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.1
 FUZZTIME    ?= 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint unit fuzz fuzz-short bench compiler consul cluster cluster-short cluster-test screenshots hosts browser clean FORCE
+.PHONY: help build run test lint unit fuzz fuzz-short bench compiler consul cluster cluster-short cluster-test screenshots rolls hosts browser clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,10 @@ fuzz: ## run every fuzz target for FUZZTIME (60s)
 
 bench: build compiler ## the figures: start, recovery, memory, idle, edit, logs
 	$(GO) run ./integration/bench
+
+rolls: build ## roll redis, nginx and a Python service under load, and count what fails
+	@command -v redis-server >/dev/null && command -v nginx >/dev/null && command -v wrk >/dev/null || $(call get,redis-server nginx-light wrk,real programs are rolled)
+	@$(GO) run ./integration/rolls
 
 # Consul is a module of its own, so that what it needs is no part of meshrun.
 # The one in PATH does as well, unless there is ours.
