@@ -110,16 +110,16 @@ func (v *view) alarm(id spec.InstanceID, a alarm, over bool) *spec.Instance {
 
 // hush forgets the alarms of guards that are no longer what they were, and
 // reports whether there were any. The caller holds v.mu.
-func (v *view) hush() (any bool) {
+func (v *view) hush() (some bool) {
 	for id, f := range v.findings {
 		for kind, a := range f.alarms {
 			if !v.processes[id].guardedBy(a.guard) {
 				delete(f.alarms, kind)
-				v.dirty[id.Job], any = true, true
+				v.dirty[id.Job], some = true, true
 			}
 		}
 	}
-	return any
+	return some
 }
 
 // recall takes over what an earlier agent found out about instances of which
