@@ -87,6 +87,9 @@ type Exit struct {
 	// OOM is set if the kernel killed the process because its memory was used up,
 	// or a process for which it stood (a shell's exit code 137).
 	OOM bool `json:"oom,omitempty"`
+	// Cause says why meshrun ended the process, if it did: a check, a guard, a
+	// timeout, a dependency.
+	Cause string `json:"cause,omitempty"`
 	// Error says why the process could not be started at all.
 	Error string    `json:"error,omitempty"`
 	At    time.Time `json:"at"`

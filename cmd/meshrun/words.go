@@ -66,7 +66,11 @@ func what(i *spec.Instance, now time.Time) string {
 	case spec.PhaseRunning:
 		say(failingText(i))
 		say(i.Status)
-		if exit != "" && i.Restarts > 0 && now.Sub(i.LastExit.At) < time.Hour {
+		switch {
+		case exit == "" || now.Sub(i.LastExit.At) >= time.Hour:
+		case i.LastExit.Cause != "":
+			say("restarted " + ago(now.Sub(i.LastExit.At)) + " ago: " + i.LastExit.Cause)
+		case i.Restarts > 0:
 			say("restarted " + ago(now.Sub(i.LastExit.At)) + " ago after " + exit)
 		}
 	case spec.PhaseCompleted:

@@ -259,8 +259,12 @@ func TestPlannedExpiryUsesUpNoAttempt(t *testing.T) {
 				planned.Expire.Planned = true
 				w.set(planned)
 			}
-			if v := w.wants(l.ID, spec.PhaseRunning, 6); v.Restarts != 0 {
+			v := w.wants(l.ID, spec.PhaseRunning, 6)
+			if v.Restarts != 0 {
 				t.Errorf("%s: %d restarts count", policy, v.Restarts)
+			}
+			if v.LastExit == nil || v.LastExit.Cause != "check http fails" {
+				t.Errorf("%s: nobody knows why it was ended: %+v", policy, v.LastExit)
 			}
 		})
 	}

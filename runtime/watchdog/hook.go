@@ -182,7 +182,7 @@ func (s *supervisor) hookEnded(in *instance, exit spec.Exit, locked bool, now ti
 // over handles the end of a generation but for its after_stop hook, which is
 // forked in its turn. Nothing is cleaned up if nothing ran.
 func (s *supervisor) over(in *instance, exit spec.Exit, locked bool, now time.Time, n note) {
-	exit.At = now.UTC()
+	exit.At, exit.Cause = now.UTC(), in.blame
 	in.view.LastExit, in.locked = &exit, locked
 	if !in.phase.alive() || in.cleanup() == nil {
 		s.judge(in, now, n)

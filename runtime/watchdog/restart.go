@@ -79,6 +79,9 @@ func decide(p spec.Restart, h history, end ending, now time.Time, seed uint64) d
 }
 
 func usedUp(p spec.Restart) string {
+	if p.Attempts == 1 {
+		return fmt.Sprintf("the one restart within %s is used up", p.Window)
+	}
 	return fmt.Sprintf("%d restarts within %s are used up", p.Attempts, p.Window)
 }
 
