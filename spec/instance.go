@@ -239,6 +239,9 @@ type Instance struct {
 	// Alerts say in words what each guard that is over its bound found when it
 	// came to be. They last until the guard is content again.
 	Alerts []string `json:"alerts,omitempty"`
+	// Refused is the version that the instance shall have and that this node cannot
+	// launch, for which Reason says why; 0 if there is none.
+	Refused uint64 `json:"refused,omitempty"`
 	// Services are what a catalog lists of the instance.
 	Services []Endpoint `json:"services,omitempty"`
 	Critical bool       `json:"critical,omitempty"`

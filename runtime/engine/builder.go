@@ -41,7 +41,9 @@ func (b *builder) wanted(jobs map[string]*assigned, running []spec.Instance) []W
 		for _, p := range job.processes {
 			for _, shard := range p.Shards {
 				id := spec.InstanceID{Job: name, Process: p.Process.Name, Shard: shard}
-				out = append(out, b.shard(p, id))
+				w := b.shard(p, id)
+				w.Version = p.Version
+				out = append(out, w)
 			}
 		}
 		if job.broken && !job.known {

@@ -24,6 +24,8 @@ type Wanted struct {
 	Why string
 	// Failed tells that Why is a fault and not something to wait for.
 	Failed bool
+	// Version is the one that the shard is assigned with.
+	Version uint64
 	// Stop tells that the shard must not go on running either.
 	Stop bool
 }
@@ -49,6 +51,8 @@ type Actions struct {
 type Pending struct {
 	Reason string
 	Failed bool
+	// Version is the one that cannot be.
+	Version uint64
 }
 
 // Empty reports whether there is nothing to tell the watchdog.
@@ -95,7 +99,7 @@ func Converge(assigned []Wanted, running []spec.Instance, declared map[spec.Inst
 		switch {
 		case w.ID.Job == ReservedJob:
 		case w.Launch == nil:
-			a.Pending[w.ID] = Pending{Reason: w.Why, Failed: w.Failed}
+			a.Pending[w.ID] = Pending{Reason: w.Why, Failed: w.Failed, Version: w.Version}
 			if w.Stop && !d.Removed && (known || runs[w.ID] != nil) {
 				a.Remove = append(a.Remove, w.ID)
 			}

@@ -207,6 +207,11 @@ func TestALaunchThatCannotBeMadeStopsNoOther(t *testing.T) {
 			"shop/user/0 failed make launch of shop/user/0: look up user: unknown user nobody-here",
 			"shop/web/0 running",
 		})
+		for _, in := range r.Instances() {
+			if refused := in.ID.Process != "web"; (in.Refused == user.Version) != refused {
+				t.Errorf("version %d of %s is refused: %v", in.Refused, in.ID, refused)
+			}
+		}
 		time.Sleep(5 * faultRetry)
 		want(t, len(events), 2)
 	})

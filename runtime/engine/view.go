@@ -214,12 +214,18 @@ func (v *view) setPending(pending map[spec.InstanceID]Pending, declared []Wanted
 	}
 }
 
+// keptAsItIs begins the reason of what goes on, since what it shall be cannot.
+const keptAsItIs = "kept as it is: "
+
 // ofJob returns what is seen of a job, sorted. The caller holds v.mu.
 func (v *view) ofJob(job string) []spec.Instance {
 	out := make([]spec.Instance, 0, len(v.jobs[job])+len(v.pending[job]))
 	for id, inst := range v.jobs[job] {
 		if p, ok := v.pending[job][id]; ok && p.Reason != "" && inst.Reason == "" {
-			inst.Reason = "kept as it is: " + p.Reason
+			inst.Reason = keptAsItIs + p.Reason
+		}
+		if p, ok := v.pending[job][id]; ok && p.Failed {
+			inst.Refused = p.Version
 		}
 		v.examine(&inst)
 		inst.Services = inst.Endpoints(v.processes[id].services())
@@ -239,6 +245,9 @@ func (v *view) ofJob(job string) []spec.Instance {
 			phase = spec.PhaseFailed
 		}
 		inst := spec.Instance{ID: id, Node: v.node, Phase: phase, Reason: p.Reason}
+		if p.Failed {
+			inst.Refused = p.Version
+		}
 		inst.Services = inst.Endpoints(v.processes[id].services())
 		out = append(out, inst)
 	}

@@ -204,6 +204,27 @@ func TestAFailedRolloutStopsAndAGoodVersionMendsIt(t *testing.T) {
 	}
 }
 
+func TestAVersionThatANodeCannotLaunchFailsTheRollout(t *testing.T) {
+	w := up(t, 3, nil)
+	w.release(version(2, rolled("v2", 3, nil)))
+	w.decide()
+	in := w.instance("a", "p", 0) // goes on as version 1
+	in.Refused, in.Reason = 2, `kept as it is: user "nosuch" does not exist`
+	if d := w.decide(); d.Rollout.State != spec.RolloutRunning || d.NextWake.IsZero() {
+		t.Fatalf("it may come to be possible yet, and the rollout is %+v", d.Rollout)
+	}
+	w.now = w.now.Add(time.Minute)
+	d := w.decide()
+	if d.Rollout.State != spec.RolloutFailed || !strings.Contains(d.Rollout.Reason, "nosuch") {
+		t.Fatalf("the rollout is %+v", d.Rollout)
+	}
+	in = w.instance("a", "p", 0)
+	w.release(version(3, rolled("v3", 3, nil)))
+	if d := w.decide(); d.Rollout.State != spec.RolloutRunning {
+		t.Fatalf("what is said of version 2 fails version 3: %+v", d.Rollout)
+	}
+}
+
 func TestAFailedRolloutGoesBackIfItMay(t *testing.T) {
 	revert := func(u *spec.Update) { u.AutoRevert = true }
 	w := up(t, 3, revert)

@@ -25,6 +25,8 @@ func (g *gate) why(m *member) string {
 		return m.held()
 	case in == nil || m.entry == nil:
 		return "has not started yet"
+	case m.refused():
+		return "cannot be launched: " + in.Reason
 	case in.Epoch != m.entry.Epochs[m.to.shard] || (in.Version != m.entry.Version && in.Hash != g.hashAs(m.entry)):
 		return "is being changed" // by a restart: else it is as it was, and its turn is to be waited for
 	case in.Phase == spec.PhaseCompleted:
@@ -45,6 +47,11 @@ func (g *gate) why(m *member) string {
 		}
 		return ""
 	}
+}
+
+// refused reports whether its node cannot launch what the shard is assigned as.
+func (m *member) refused() bool {
+	return m.in != nil && m.entry != nil && m.in.Refused != 0 && m.in.Refused == m.entry.Version
 }
 
 // unwell says in which way an instance is not healthy.

@@ -14,6 +14,10 @@ import (
 // failed rollout. Such a one is not reverted in its turn.
 const WhyReverted = "revert"
 
+// refusedGrace is how long after its making a version may be one that a node
+// cannot launch: it tries again every 10 s.
+const refusedGrace = 15 * time.Second
+
 // failure says why the rollout of the process has failed, "" if it has not: a
 // shard with a definition that was never good before ended for good, or did not
 // become healthy in time.
@@ -29,6 +33,14 @@ func (g *gate) failure() string {
 	for i := range g.members {
 		m := &g.members[i]
 		in := m.in
+		if m.refused() && in.Refused == g.def.version {
+			// What a node lacks may come: a port that is freed, a user that is made.
+			if end := g.Job.When.Add(refusedGrace); g.now.Before(end) {
+				g.wake(end)
+				continue
+			}
+			return fmt.Sprintf("shard %d cannot be launched: %s", m.to.shard, in.Reason)
+		}
 		if in == nil || m.entry == nil || m.entry.Version != g.def.version || in.Version != g.def.version || g.stale(m) {
 			continue
 		}
