@@ -57,6 +57,14 @@ func TestADrainedNodesShardsAreDownForAMoment(t *testing.T) {
 	}
 	at = ledger.Now()
 	w.must(victim, "drain", "-off", victim.Name)
+	eventually(t, settleBound, "the node has shards again", func() error {
+		for _, at := range w.snapshot() {
+			if at.node == victim.Name {
+				return nil
+			}
+		}
+		return errEmpty
+	})
 	w.settle()
 	w.handedOver(at, "the draining ends: none is down for longer than")
 
