@@ -218,7 +218,6 @@ func TestAVersionThatANodeCannotLaunchFailsTheRollout(t *testing.T) {
 	if d.Rollout.State != spec.RolloutFailed || !strings.Contains(d.Rollout.Reason, "nosuch") {
 		t.Fatalf("the rollout is %+v", d.Rollout)
 	}
-	in = w.instance("a", "p", 0)
 	w.release(version(3, rolled("v3", 3, nil)))
 	if d := w.decide(); d.Rollout.State != spec.RolloutRunning {
 		t.Fatalf("what is said of version 2 fails version 3: %+v", d.Rollout)
