@@ -8,10 +8,10 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// stepper is a job of four shards that change one at a time, after a canary.
-func stepper(command, update string) string {
-	return fmt.Sprintf("job \"web\" {\n  process \"app\" {\n    command = [\"sh\", \"-c\", %q]\n    shards  = 4\n"+
-		"    restart { policy = \"never\" }\n    update {\n      min_healthy = \"200ms\"\n%s\n    }\n  }\n}\n", command, update)
+// stepper is a job of shards that change one at a time.
+func stepper(shards int, command, update string) string {
+	return fmt.Sprintf("job \"web\" {\n  process \"app\" {\n    command = [\"sh\", \"-c\", %q]\n    shards  = %d\n"+
+		"    restart { policy = \"never\" }\n    update {\n      min_healthy = \"200ms\"\n%s\n    }\n  }\n}\n", command, shards, update)
 }
 
 // pidsOf returns the pids of the shards of web/app.
@@ -39,11 +39,11 @@ func (n *node) changed(before map[string]int) int {
 func TestARolloutWaitsForItsPromotionAndIsPromotedPausedAndReverted(t *testing.T) {
 	n := newNode(t)
 	n.start()
-	file := n.write("job.hcl", stepper("echo one; exec sleep 1000", "canary = 1"))
+	file := n.write("job.hcl", stepper(4, "echo one; exec sleep 1000", "canary = 1"))
 	n.must("apply", "-yes", "-wait", file)
 	before := n.pidsOf()
 
-	file = n.write("job.hcl", stepper("echo two; exec sleep 1000", "canary = 1"))
+	file = n.write("job.hcl", stepper(4, "echo two; exec sleep 1000", "canary = 1"))
 	r := n.run("apply", "-yes", "-wait", file)
 	if r.code != 3 || !strings.Contains(r.stderr, "meshrun promote web/app") {
 		t.Fatalf("apply -wait with canaries: exit %d\n%s%s", r.code, r.stdout, r.stderr)
@@ -73,18 +73,18 @@ func TestABadVersionIsTakenBackAndTheOthersNeverNotice(t *testing.T) {
 	n := newNode(t)
 	n.start()
 	good := "exec sleep 1000"
-	n.must("apply", "-yes", "-wait", n.write("job.hcl", stepper(good, "auto_revert = true")))
+	n.must("apply", "-yes", "-wait", n.write("job.hcl", stepper(20, good, "canary = 1\nauto_revert = true")))
 	before := n.pidsOf()
-	r := n.run("apply", "-yes", "-wait", n.write("job.hcl", stepper("exit 3", "auto_revert = true")))
+	r := n.run("apply", "-yes", "-wait", n.write("job.hcl", stepper(20, "exit 3", "canary = 1\nauto_revert = true")))
 	if r.code != 1 || !strings.Contains(r.stderr, "exit 3") || !strings.Contains(r.stderr, "version 1 takes its place as version 3") {
 		t.Errorf("apply -wait of a bad version: exit %d\n%s", r.code, r.stderr)
 	}
 	if got := n.changed(before); got != 1 {
-		t.Errorf("%d shards are other processes, one was to try it", got)
+		t.Errorf("%d of 20 shards are other processes, one was to try it", got)
 	}
 
 	// Without auto_revert it stops where it is, until somebody takes it back.
-	r = n.run("apply", "-yes", "-wait", n.write("job.hcl", stepper("exit 4", "")))
+	r = n.run("apply", "-yes", "-wait", n.write("job.hcl", stepper(20, "exit 4", "canary = 1")))
 	if r.code != 1 || !strings.Contains(r.stderr, "meshrun revert web") {
 		t.Errorf("apply -wait of a bad version: exit %d\n%s", r.code, r.stderr)
 	}
