@@ -1,6 +1,8 @@
 package watchdog
 
 import (
+	"fmt"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +23,11 @@ func TestOnlyWhatIsTheInstanceIsKilled(t *testing.T) {
 	if in.Lease != l.Lease || in.Lease == "" {
 		t.Fatalf("it is said to live under %q, want %q", in.Lease, l.Lease)
 	}
+	// While it executes the next program, nobody can read its environment.
+	d.await("it has become what it is to be", func() bool {
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", in.PID))
+		return err == nil && string(name) == "sleep\n" && readMarks(in.PID)[envInstance] != ""
+	})
 	if err := unix.Kill(d.cmd.Process.Pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
