@@ -111,10 +111,10 @@ func (d *desk) revert(ctx context.Context, checks []state.Op, job *spec.JobVersi
 		Message: fmt.Sprintf("version %d has failed, and version %d takes its place as version %d: %s", job.Version, good.Version, next.Version, decision.Why),
 	}
 	ops := append(checks[:1:1], withEvent(state.Op{Kind: state.OpCAS, Key: state.JobKey(name), Index: index, Value: value}, event)...)
-	history := state.Op{Kind: state.OpSet, Key: state.HistoryKey(name, next.Version), Value: value}
-	if together := append(ops, history); state.TxnSize(together) <= state.MaxTxnBytes {
+	history := state.HistoryOps(name, next.Version, value)
+	if together := append(ops, history...); state.TxnSize(together) <= state.MaxTxnBytes {
 		ops = together
-	} else if _, err := d.store.Txn(ctx, append(checks[:2:2], history)...); err != nil { // it may be there before the version is
+	} else if _, err := d.store.Txn(ctx, append(checks[:2:2], history...)...); err != nil { // it may be there before the version is
 		return fmt.Errorf("revert to version %d: %w", decision.Revert, err)
 	}
 	if _, err := d.store.Txn(ctx, ops...); err != nil {

@@ -9,9 +9,6 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// HistoryKeep is how many versions of a job history keeps.
-const HistoryKeep = 50
-
 // Ops returns the transactions, to be done in order, that apply a plan whose
 // Wanted are whole (not redacted): for each job that changes, its new version
 // on condition that job and placement are as they were when the plan was made,
@@ -72,11 +69,7 @@ func jobOps(j spec.JobPlan, who string, now time.Time) (history, ops []state.Op,
 	if err != nil {
 		return nil, nil, fmt.Errorf("apply plan: %w", err)
 	}
-	history = []state.Op{{Kind: state.OpSet, Key: state.HistoryKey(j.Job, j.To), Value: value}}
-	if j.To > HistoryKeep {
-		history = append(history, state.Op{Kind: state.OpDelete, Key: state.HistoryKey(j.Job, j.To-HistoryKeep)})
-	}
-	return history, append(placed, state.Op{Kind: state.OpCAS, Key: key, Index: j.Base, Value: value}, told), nil
+	return state.HistoryOps(j.Job, j.To, value), append(placed, state.Op{Kind: state.OpCAS, Key: key, Index: j.Base, Value: value}, told), nil
 }
 
 // eventType returns what a version's Why is told as.

@@ -197,7 +197,7 @@ func TestAStalePlanChangesNothing(t *testing.T) {
 func TestHistoryKeepsTheLastVersionsAndNumbersGoOn(t *testing.T) {
 	store := local.OpenMemory(local.Options{})
 	defer store.Close()
-	for i := range plan.HistoryKeep + 5 {
+	for i := range state.HistoryKeep + 5 {
 		p := process("p", 1)
 		p.Env = map[string]spec.Template{"N": spec.Template(fmt.Sprint(i))}
 		if _, err := commit(t, store, plan.Wanted{Job: "a", Apply: job("a", p)}); err != nil {
@@ -208,15 +208,15 @@ func TestHistoryKeepsTheLastVersionsAndNumbersGoOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	entries, _, err := store.List(t.Context(), state.HistoryPrefix+"a/")
-	if err != nil || len(entries) != plan.HistoryKeep {
+	if err != nil || len(entries) != state.HistoryKeep {
 		t.Fatalf("history holds %d versions, %v", len(entries), err)
 	}
 	p, err := commit(t, store, plan.Wanted{Job: "a", Apply: job("a", process("p", 1))})
-	if err != nil || p.Jobs[0].To != plan.HistoryKeep+6 {
+	if err != nil || p.Jobs[0].To != state.HistoryKeep+6 {
 		t.Fatalf("made anew, it has version %d, %v", p.Jobs[0].To, err)
 	}
 	events, err := state.Events(t.Context(), store)
-	if err != nil || len(events) != plan.HistoryKeep+7 || events[len(events)-2].Type != spec.EventJobRemoved {
+	if err != nil || len(events) != state.HistoryKeep+7 || events[len(events)-2].Type != spec.EventJobRemoved {
 		t.Fatalf("%d events, %v", len(events), err)
 	}
 }

@@ -15,6 +15,19 @@ const MaxKeyBytes = 512
 // ErrInvalid: an operation, a key or a session's configuration makes no sense.
 var ErrInvalid = errors.New("invalid")
 
+// HistoryKeep is how many versions of a job history keeps.
+const HistoryKeep = 50
+
+// HistoryOps returns what keeps a new version of a job in history, and drops the
+// one that is too old by then. Whoever makes a version does it.
+func HistoryOps(job string, version uint64, value []byte) []Op {
+	ops := []Op{{Kind: OpSet, Key: HistoryKey(job, version), Value: value}}
+	if version > HistoryKeep {
+		ops = append(ops, Op{Kind: OpDelete, Key: HistoryKey(job, version-HistoryKeep)})
+	}
+	return ops
+}
+
 // opOverhead is what one operation weighs in a transaction beside its key, its
 // value and its session: names, quotes and braces of its JSON, with the longest
 // verb and the largest index.
