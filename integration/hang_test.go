@@ -20,11 +20,7 @@ func TestAWatchdogThatIsStoppedIsReplaced(t *testing.T) {
 	n := newNode(t)
 	n.start()
 	n.apply(sleeper("shards = 3"))
-	pids := map[string]int{}
-	for i := range 3 {
-		id := fmt.Sprintf("web/app/%d", i)
-		pids[id] = n.waitPhase(id, spec.PhaseRunning).PID
-	}
+	pids := n.waitShards("web/app", 3)
 	before := n.status().Agent
 	if err := syscall.Kill(before.WatchdogPID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -109,11 +105,7 @@ func TestAnAgentThatIsStoppedHasASuccessorAndNothingElseNotices(t *testing.T) {
 	n := newNode(t)
 	n.start()
 	n.apply(sleeper("shards = 3"))
-	pids := map[string]int{}
-	for i := range 3 {
-		id := fmt.Sprintf("web/app/%d", i)
-		pids[id] = n.waitPhase(id, spec.PhaseRunning).PID
-	}
+	pids := n.waitShards("web/app", 3)
 	before := n.status().Agent
 	if err := syscall.Kill(before.PID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)

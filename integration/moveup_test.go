@@ -39,11 +39,7 @@ func TestAMachineMovesUpToConsulAndItsProcessesGoOn(t *testing.T) {
   }
 }
 `)
-	plain := map[string]int{}
-	for i := range 3 {
-		id := fmt.Sprintf("web/app/%d", i)
-		plain[id] = n.waitPhase(id, spec.PhaseRunning).PID
-	}
+	plain := n.waitShards("web/app", 3)
 	only := n.waitPhase("web/only/0", spec.PhaseRunning).PID
 	agent := n.status().Agent.PID
 	saved := filepath.Join(n.dir, "state.snapshot")

@@ -14,11 +14,7 @@ func TestAnOperatorRestartsStopsAndScales(t *testing.T) {
 	n := newNode(t)
 	n.start()
 	n.apply(sleeper("shards = 3"))
-	pids := map[string]int{}
-	for i := range 3 {
-		id := fmt.Sprintf("web/app/%d", i)
-		pids[id] = n.waitPhase(id, spec.PhaseRunning).PID
-	}
+	pids := n.waitShards("web/app", 3)
 
 	n.must("restart", "web/app/1")
 	eventually(t, 10*time.Second, "shard 1 is a new process", func() error {

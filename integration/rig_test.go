@@ -224,6 +224,18 @@ func (n *node) instance(id string) (spec.Instance, error) {
 	return spec.Instance{}, fmt.Errorf("no instance %s", id)
 }
 
+// waitShards waits until the first shards of a process run, and returns the pid
+// of each.
+func (n *node) waitShards(process string, shards int) map[string]int {
+	n.t.Helper()
+	pids := map[string]int{}
+	for i := range shards {
+		id := fmt.Sprintf("%s/%d", process, i)
+		pids[id] = n.waitPhase(id, spec.PhaseRunning).PID
+	}
+	return pids
+}
+
 // waitPhase waits until an instance is in a phase, and returns it.
 func (n *node) waitPhase(id string, phase spec.Phase) spec.Instance {
 	n.t.Helper()

@@ -28,11 +28,7 @@ func TestNothingStopsWhenAPartOfMeshrunIsKilled(t *testing.T) {
 	n := newNode(t)
 	n.start()
 	n.apply(sleeper("shards = 5"))
-	pids := map[string]int{}
-	for i := range 5 {
-		id := fmt.Sprintf("web/app/%d", i)
-		pids[id] = n.waitPhase(id, spec.PhaseRunning).PID
-	}
+	pids := n.waitShards("web/app", 5)
 	for _, victim := range []string{"agent", "watchdog", "watchdog", "agent"} {
 		s := n.status()
 		pid := map[string]int{"agent": s.Agent.PID, "watchdog": s.Agent.WatchdogPID}[victim]
