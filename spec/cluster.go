@@ -85,8 +85,11 @@ type Node struct {
 	// Weight is the node's share of the shards relative to the others'; 0
 	// means 1.
 	Weight float64 `json:"weight,omitempty"`
-	// Capacity is the most instances that the node is given; 0 means no bound.
-	Capacity int `json:"capacity,omitempty"`
+	// Capacity is the most instances that the node is given, CPU and Memory the
+	// most cores and bytes that their resources may come to; 0 means no bound.
+	Capacity int     `json:"capacity,omitempty"`
+	CPU      float64 `json:"cpu,omitempty"`
+	Memory   Size    `json:"memory,omitempty"`
 	// Version is meshrun's own on that node.
 	Version string `json:"version,omitempty"`
 	// Since is when the session was made that holds the record.
@@ -196,6 +199,9 @@ type Placement struct {
 	Version uint64 `json:"version"` // of the job
 	// Processes maps process → node → shards.
 	Processes map[string]map[string]ShardSet `json:"processes"`
+	// Resources are what each shard of a process takes of its node, of those
+	// processes that say so.
+	Resources map[string]Resources `json:"resources,omitempty"`
 	// Unplaced lists the shards that no node can take, and why.
 	Unplaced []Unplaced `json:"unplaced,omitempty"`
 }

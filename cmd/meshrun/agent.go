@@ -17,6 +17,7 @@ import (
 
 	"github.com/synergymesh/meshrun/runtime/agent"
 	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/spec"
 )
 
 // runAgent is `meshrun agent`.
@@ -43,6 +44,8 @@ type agentFile struct {
 	Labels   map[string]string `hcl:"labels,optional"`
 	Weight   float64           `hcl:"weight,optional"`
 	Capacity int               `hcl:"capacity,optional"`
+	CPU      float64           `hcl:"cpu,optional"`
+	Memory   string            `hcl:"memory,optional"`
 	Consul   *consulBlock      `hcl:"consul,block"`
 	Peers    *peersBlock       `hcl:"peers,block"`
 }
@@ -81,7 +84,8 @@ func agentCommand(term *terminal) *cobra.Command {
 			"they run goes on whichever of them dies. With -jobs it applies a directory whenever a file in it is saved.\n\n" +
 			"With -consul, or a consul block in its configuration file, it is one of several nodes that share what is\n" +
 			"wanted: Consul holds their state and their locks.\n\n" +
-			"A configuration file is HCL: node, data_dir, jobs (a list), log_level, labels (a map), weight, capacity, and\n" +
+			"A configuration file is HCL: node, data_dir, jobs (a list), log_level, labels (a map), weight, capacity (most\n" +
+			"instances), cpu and memory (most that the resources of all instances may come to), and\n" +
 			"consul { address, token, datacenter, prefix, ca_file, cert_file, key_file, fence } and\n" +
 			"peers { listen, ca_file, cert_file, key_file }.",
 		Example: "  meshrun agent -jobs /etc/meshrun/jobs\n  meshrun agent -consul 127.0.0.1:8500\n  meshrun agent -config /etc/meshrun/agent.hcl",
@@ -140,12 +144,16 @@ func (c *runAgent) resolve() (agent.Config, error) {
 		cfg.Jobs = file.Jobs
 	}
 	cfg.Node, cfg.Labels, cfg.Weight = firstOf(c.node, file.Node), maps.Clone(file.Labels), file.Weight
-	cfg.Capacity = file.Capacity
-	if cfg.Capacity < 0 {
-		return cfg, fmt.Errorf("read configuration %s: capacity is %d: it must not be negative", c.config, cfg.Capacity)
+	cfg.Capacity, cfg.CPU = file.Capacity, file.CPU
+	if file.Memory != "" {
+		if cfg.Memory, err = spec.ParseSize(file.Memory); err != nil {
+			return cfg, fmt.Errorf("read configuration %s: memory: %w", c.config, err)
+		}
 	}
-	if cfg.Weight < 0 {
-		return cfg, fmt.Errorf("read configuration %s: weight is %v: it must not be negative", c.config, cfg.Weight)
+	for what, value := range map[string]float64{"capacity": float64(cfg.Capacity), "weight": cfg.Weight, "cpu": cfg.CPU} {
+		if value < 0 {
+			return cfg, fmt.Errorf("read configuration %s: %s is %v: it must not be negative", c.config, what, value)
+		}
 	}
 	if cfg.Cluster, err = c.cluster(file.Consul); err != nil {
 		return cfg, err

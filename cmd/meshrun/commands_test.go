@@ -168,6 +168,8 @@ func TestAnAgentJoinsAClusterOnlyIfItIsTold(t *testing.T) {
 		"consul { fence = \"soon\" }\n": "duration",
 		"consul { adress = \"x\" }\n":   "adress",
 		"weight = -1\n":                 "negative",
+		"cpu = -1\n":                    "negative",
+		"memory = \"8\"\n":              "256MiB",
 	} {
 		if _, _, err := resolve(text, ""); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", text, err, want)

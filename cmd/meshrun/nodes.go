@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,7 +29,8 @@ func nodesCommand(term *terminal) *cobra.Command {
 		Short: "List the nodes: state, instances, roles",
 		Long: "nodes lists the nodes of the cluster. A node is draining if it gives its shards to others, and gone if it is\n" +
 			"not there and something is still known of it. Its roles are: primary (its scheduler decides), control (how\n" +
-			"many of the control shards it owns), exclusive (how many exclusive shards' locks it holds).",
+			"many of the control shards it owns), exclusive (how many exclusive shards' locks it holds). What the resources\n" +
+			"of its shards come to is shown where a node's configuration bounds it (cpu, memory).",
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.Run(cmd.Context()) },
 	}
@@ -62,7 +64,11 @@ func renderNodes(list []api.NodeStatus, s style, now time.Time) string {
 	}
 	aged := any(func(n *api.NodeStatus) bool { return !n.Since.IsZero() })
 	labelled := any(func(n *api.NodeStatus) bool { return len(n.Labels) > 0 })
+	bounded := any(func(n *api.NodeStatus) bool { return n.CPU > 0 || n.Memory > 0 })
 	titles := []string{"NODE", "STATE", "ADDRESS", "VERSION", "INSTANCES"}
+	if bounded {
+		titles = append(titles, "CPU", "MEMORY")
+	}
 	if aged {
 		titles = append(titles, "SESSION")
 	}
@@ -77,6 +83,10 @@ func renderNodes(list []api.NodeStatus, s style, now time.Time) string {
 		cells := []cell{
 			{text: n.Name}, {text: string(n.State), paint: nodePaint(n.State, s)}, {text: dash(n.Address)}, {text: dash(n.Version)},
 			{text: strconv.Itoa(n.Instances), right: true},
+		}
+		if bounded {
+			cells = append(cells, cell{text: ofBound(cores(n.Reserved.CPU), n.CPU > 0, cores(n.CPU)), right: true},
+				cell{text: ofBound(n.Reserved.Memory.String(), n.Memory > 0, n.Memory.String()), right: true})
 		}
 		if aged {
 			age := "-"
@@ -93,6 +103,16 @@ func renderNodes(list []api.NodeStatus, s style, now time.Time) string {
 	}
 	return t.String()
 }
+
+// ofBound tells what is taken of how much there is, "3GiB of 8GiB".
+func ofBound(taken string, bounded bool, bound string) string {
+	if !bounded {
+		return taken
+	}
+	return taken + " of " + bound
+}
+
+func cores(n float64) string { return strconv.FormatFloat(math.Round(n*1000)/1000, 'f', -1, 64) }
 
 func nodePaint(state api.NodeState, s style) func(string) string {
 	switch state {

@@ -204,6 +204,9 @@ func TestTheClusterReadsWell(t *testing.T) {
 	c := bigCluster()
 	golden(t, "nodes", renderNodes(c.Nodes, style{}, testNow()))
 	one := []api.NodeStatus{{Node: spec.Node{Name: "alpha"}, State: api.NodeReady}}
+	c.Nodes[0].Reserved, c.Nodes[1].Reserved = spec.Resources{CPU: 1.1 + 2.2, Memory: 3 << 30}, spec.Resources{Memory: 256 << 20}
+	c.Nodes[0].Memory, c.Nodes[0].CPU, c.Nodes[1].Memory = 8<<30, 4, 1<<30
+	golden(t, "nodes-bounded", renderNodes(c.Nodes, style{}, testNow()))
 	golden(t, "nodes-one", renderNodes(one, style{}, testNow()))
 	golden(t, "leader", renderLeader(leaderView{c.Primary, c.ControlShards}, style{}))
 	golden(t, "engines", renderEngines([]api.EngineStatus{

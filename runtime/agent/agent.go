@@ -43,8 +43,11 @@ type Config struct {
 	Labels map[string]string
 	// Weight is the node's share of the shards relative to the others'; 0 means 1.
 	Weight float64
-	// Capacity is the most instances that the node is given; 0 means no bound.
+	// Capacity is the most instances that the node is given, CPU and Memory the
+	// most that their resources may come to; 0 means no bound.
 	Capacity int
+	CPU      float64
+	Memory   spec.Size
 	// Cluster says how Consul is reached; nil for one machine, with the
 	// embedded store.
 	Cluster *Cluster

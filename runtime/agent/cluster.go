@@ -168,7 +168,8 @@ func (a *agent) grace() time.Duration {
 func (a *agent) memberConfig(address string) memberConfig {
 	cfg := memberConfig{
 		store: a.store, dir: a.cfg.DataDir,
-		node:  spec.Node{Name: a.cfg.Node, Address: address, Labels: a.cfg.Labels, Weight: a.cfg.Weight, Capacity: a.cfg.Capacity, Version: a.cfg.Version},
+		node: spec.Node{Name: a.cfg.Node, Address: address, Version: a.cfg.Version, Labels: a.cfg.Labels, Weight: a.cfg.Weight,
+			Capacity: a.cfg.Capacity, CPU: a.cfg.CPU, Memory: a.cfg.Memory},
 		lease: a.enforcer.grant, changed: a.refresh, moved: a.engine.Retry,
 		problem: func(text string) { a.backend.problem("membership", text) },
 		bootID:  bootID(), clock: boottime, logger: a.logger.Named("membership"),

@@ -40,11 +40,15 @@ func (b *backend) Cluster(ctx context.Context) (api.Cluster, error) {
 	if err != nil {
 		return api.Cluster{}, fmt.Errorf("read what runs: %w", err)
 	}
-	return clusterOf(nodes, locks, observed)
+	placements, _, err := state.ListAs[spec.Placement](ctx, store, state.PlacementsPrefix)
+	if err != nil {
+		return api.Cluster{}, fmt.Errorf("read placements: %w", err)
+	}
+	return clusterOf(nodes, locks, observed, placements)
 }
 
 // clusterOf puts together what is known of the nodes, ordered by name.
-func clusterOf(nodes, locks []state.Entry, observed []spec.Observed) (api.Cluster, error) {
+func clusterOf(nodes, locks []state.Entry, observed []spec.Observed, placements []spec.Placement) (api.Cluster, error) {
 	byName, bySession := map[string]*api.NodeStatus{}, map[string]*api.NodeStatus{}
 	for _, e := range nodes {
 		node, err := state.Decode[spec.Node](e)
@@ -69,6 +73,14 @@ func clusterOf(nodes, locks []state.Entry, observed []spec.Observed) (api.Cluste
 		for _, i := range o.Instances {
 			if i.Phase.Alive() {
 				status.Instances++
+			}
+		}
+	}
+	for i := range placements {
+		for node, load := range scheduler.Loads(&placements[i]) {
+			if status := byName[node]; status != nil {
+				status.Reserved.CPU += float64(load.CPU) / 1000
+				status.Reserved.Memory += spec.Size(load.Memory)
 			}
 		}
 	}

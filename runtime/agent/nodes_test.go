@@ -62,12 +62,16 @@ func TestTheNodesAreToldWithWhatTheyDecide(t *testing.T) {
 			Job: "web", Node: node, Instances: []spec.Instance{web(0, spec.PhaseRunning), web(1, spec.PhaseBackoff), web(2, spec.PhaseStopping)},
 		})})
 	}
+	write(t, store, state.Op{Kind: state.OpSet, Key: state.PlacementKey("web"), Value: state.Encode(spec.Placement{
+		Job: "web", Processes: map[string]map[string]spec.ShardSet{"app": {"node-a": {0, 1, 2}, "node-z": {3}}, "free": {"node-a": {0}}},
+		Resources: map[string]spec.Resources{"app": {CPU: 0.5, Memory: 1 << 30}},
+	})})
 	got, err := storeBackend(store).Cluster(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []api.NodeStatus{
-		{Node: spec.Node{Name: "node-a", Address: "10.0.0.1:7450"}, State: api.NodeReady, Instances: 2, Primary: true, ControlShards: []int{2, 11}, Session: a},
+		{Node: spec.Node{Name: "node-a", Address: "10.0.0.1:7450"}, State: api.NodeReady, Instances: 2, Reserved: spec.Resources{CPU: 1.5, Memory: 3 << 30}, Primary: true, ControlShards: []int{2, 11}, Session: a},
 		{Node: spec.Node{Name: "node-b", Draining: true}, State: api.NodeDraining, ControlShards: []int{3}, Exclusive: []string{"web/app/0"}, Session: b},
 		{Node: spec.Node{Name: "node-c"}, State: api.NodeGone, Instances: 2},
 	}

@@ -338,7 +338,7 @@ func (r *registry) owner(ctx context.Context, name string, fresh bool) (string, 
 	if err != nil {
 		return "", fmt.Errorf("read nodes: %w", err)
 	}
-	c, err := clusterOf(nodes, locks, nil)
+	c, err := clusterOf(nodes, locks, nil, nil)
 	if err != nil {
 		return "", err
 	}

@@ -72,8 +72,10 @@ type NodeStatus struct {
 	spec.Node
 	State NodeState `json:"state"`
 	// Instances counts those with a process.
-	Instances int  `json:"instances"`
-	Primary   bool `json:"primary,omitempty"`
+	Instances int `json:"instances"`
+	// Reserved is what the resources come to of all that belongs on the node.
+	Reserved spec.Resources `json:"reserved,omitzero"`
+	Primary  bool           `json:"primary,omitempty"`
 	// ControlShards are those that the node owns.
 	ControlShards []int `json:"control_shards,omitempty"`
 	// Exclusive are the exclusive shards whose locks the node holds.

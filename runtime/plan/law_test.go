@@ -267,6 +267,9 @@ func drawJob(t *rapid.T, name string) *spec.Job {
 		p.Restart.Delay = spec.Duration(rapid.IntRange(0, 1).Draw(t, "delay")) * spec.Duration(time.Second)
 		p.Restart.Policy = rapid.SampledFrom([]spec.RestartPolicy{spec.RestartAlways, spec.RestartOnFailure}).Draw(t, "policy")
 		p.Placing = drawPlacing(t)
+		if rapid.IntRange(0, 3).Draw(t, "resources") == 0 {
+			p.Resources = &spec.Resources{Memory: rapid.SampledFrom([]spec.Size{8 << 20, 16 << 20}).Draw(t, "memory")}
+		}
 		if p.Update = drawUpdate(t, p.Shards); p.Restart.Policy != spec.RestartAlways {
 			p.Schedule = drawSchedule(t, &p)
 		}
@@ -350,6 +353,7 @@ func drawNodes(t *rapid.T) []spec.Node {
 		n := spec.Node{Name: name, Labels: map[string]string{"disk": rapid.SampledFrom([]string{"ssd", "hdd"}).Draw(t, "disk")}}
 		if bounded {
 			n.Capacity = rapid.IntRange(0, 5).Draw(t, "capacity")
+			n.Memory = rapid.SampledFrom([]spec.Size{0, 20 << 20, 50 << 20}).Draw(t, "room")
 		}
 		nodes = append(nodes, n)
 	}

@@ -64,16 +64,15 @@ func placeOne(s *Snapshot, board map[string]*spec.Placement, name string, j *par
 	} else {
 		return false
 	}
-	var taken map[string]int
+	var taken map[string]scheduler.Load
 	if bounded {
-		taken = map[string]int{}
+		var rest []*spec.Placement
 		for other, p := range board {
 			if other != name {
-				for node, n := range scheduler.Count(p) {
-					taken[node] += n
-				}
+				rest = append(rest, p)
 			}
 		}
+		taken = scheduler.Taken(rest)
 	}
 	p := scheduler.Place(version, s.Nodes, taken, previous)
 	board[name] = &p

@@ -198,9 +198,9 @@ func (d *desk) place(ctx context.Context, term *follow.Term, name string) error 
 	if d.roster.awaits(previous) {
 		return nil // its nodes may be back before long
 	}
-	var taken map[string]int
+	var taken map[string]Load
 	if Bounded(nodes) {
-		taken = d.counts(name)
+		taken = d.takenBut(name)
 	}
 	wanted := Place(job, nodes, taken, previous)
 	if previous != nil && reflect.DeepEqual(*previous, wanted) {
@@ -263,15 +263,15 @@ func (d *desk) markUnplaced() {
 	}
 }
 
-// counts returns how many shards of all jobs but one belong on each node.
-func (d *desk) counts(without string) map[string]int {
-	counts := map[string]int{}
+// takenBut returns what all jobs but one take of each node.
+func (d *desk) takenBut(job string) map[string]Load {
+	var others []*spec.Placement
 	for _, name := range d.placements.Names() {
-		if p, _, err := d.placements.Get(name); err == nil && name != without {
-			add(counts, p)
+		if p, _, err := d.placements.Get(name); err == nil && name != job {
+			others = append(others, p)
 		}
 	}
-	return counts
+	return Taken(others)
 }
 
 // tell adds the event of a decision to its transaction; a nil placement is its
@@ -306,10 +306,10 @@ func (d *desk) allNodes() ([]spec.Node, error) {
 	return nodes, nil
 }
 
-// samePlaces reports whether two placements differ in nothing but the version
-// of the job that they were made for.
+// samePlaces reports whether two placements have the same shards in the same
+// places, whatever the version and the resources they were made for.
 func samePlaces(a, b spec.Placement) bool {
-	a.Version = b.Version
+	a.Version, a.Resources = b.Version, b.Resources
 	return reflect.DeepEqual(a, b)
 }
 
@@ -318,10 +318,10 @@ func describe(previous, p *spec.Placement) string {
 	if previous != nil && samePlaces(*previous, *p) {
 		return fmt.Sprintf("every shard of version %d stays where it is", p.Version)
 	}
-	counts := Count(p)
+	loads := Loads(p)
 	var parts []string
-	for _, node := range slices.Sorted(maps.Keys(counts)) {
-		parts = append(parts, fmt.Sprintf("%d on %s", counts[node], node))
+	for _, node := range slices.Sorted(maps.Keys(loads)) {
+		parts = append(parts, fmt.Sprintf("%d on %s", loads[node].Instances, node))
 	}
 	text := "placed " + strings.Join(parts, ", ")
 	if len(parts) == 0 {

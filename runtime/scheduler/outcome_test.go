@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"pgregory.net/rapid"
@@ -24,7 +25,9 @@ func drawNode(t *rapid.T, name string, capacities bool) spec.Node {
 		delete(n.Labels, "zone")
 	}
 	if capacities && rapid.Bool().Draw(t, "bounded") {
-		n.Capacity = rapid.IntRange(1, 15).Draw(t, "capacity")
+		n.Capacity = rapid.IntRange(0, 15).Draw(t, "capacity")
+		n.CPU = rapid.SampledFrom([]float64{0, 0, 0.1, 2}).Draw(t, "cpu")
+		n.Memory = rapid.SampledFrom([]spec.Size{0, 0, 1000}).Draw(t, "memory")
 	}
 	return n
 }
@@ -38,10 +41,14 @@ func drawNodes(t *rapid.T, capacities bool) []spec.Node {
 }
 
 // drawTaken draws what other jobs have.
-func drawTaken(t *rapid.T, nodes []spec.Node) map[string]int {
-	taken := map[string]int{}
+func drawTaken(t *rapid.T, nodes []spec.Node) map[string]Load {
+	taken := map[string]Load{}
 	for _, n := range nodes {
-		taken[n.Name] = rapid.SampledFrom([]int{0, 0, 2, 20}).Draw(t, "taken")
+		taken[n.Name] = Load{
+			Instances: rapid.SampledFrom([]int{0, 0, 2, 20}).Draw(t, "taken"),
+			CPU:       rapid.SampledFrom([]int64{0, 0, 900}).Draw(t, "cpu taken"),
+			Memory:    rapid.SampledFrom([]int64{0, 0, 900}).Draw(t, "memory taken"),
+		}
 	}
 	return taken
 }
@@ -53,6 +60,12 @@ func drawJob(t *rapid.T, processes int) *spec.JobVersion {
 		p.Shards = rapid.IntRange(0, 20).Draw(t, "shards")
 		if rapid.IntRange(0, 3).Draw(t, "static") == 3 {
 			p.Ports = []spec.Port{{Name: "http", Static: rapid.SampledFrom([]int{80, 81}).Draw(t, "port")}}
+		}
+		if rapid.IntRange(0, 2).Draw(t, "resources") == 2 {
+			p.Resources = &spec.Resources{
+				CPU:    rapid.SampledFrom([]float64{0, 0.1, 0.3}).Draw(t, "cpu"),
+				Memory: rapid.SampledFrom([]spec.Size{0, 90, 300}).Draw(t, "memory"),
+			}
 		}
 		p.Placing = &spec.Placing{}
 		if rapid.IntRange(0, 3).Draw(t, "constrained") == 3 {
@@ -98,20 +111,20 @@ func eligible(p *spec.Process, nodes []spec.Node) (may []spec.Node, total float6
 type outcome struct {
 	job   *spec.JobVersion
 	nodes []spec.Node
-	taken map[string]int
+	taken map[string]Load
 	p     spec.Placement
 
 	where    map[string]string // of each shard
 	unplaced map[string]bool
-	used     map[string]int // instances of a node
+	used     map[string]Load // of a node
 	listens  map[string]string
 }
 
 // check demands the laws of one placement, and returns where each shard is.
-func check(t *rapid.T, v *spec.JobVersion, nodes []spec.Node, taken map[string]int, p spec.Placement) map[string]string {
+func check(t *rapid.T, v *spec.JobVersion, nodes []spec.Node, taken map[string]Load, p spec.Placement) map[string]string {
 	o := &outcome{job: v, nodes: nodes, taken: taken, p: p, where: places(t, p), unplaced: map[string]bool{}, used: maps.Clone(taken), listens: map[string]string{}}
 	if o.used == nil {
-		o.used = map[string]int{}
+		o.used = map[string]Load{}
 	}
 	for _, u := range p.Unplaced {
 		id := fmt.Sprintf("%s/%d", u.Process, u.Shard)
@@ -129,8 +142,11 @@ func check(t *rapid.T, v *spec.JobVersion, nodes []spec.Node, taken map[string]i
 		t.Fatalf("%d placed and %d unplaced of %d shards", len(o.where), len(o.unplaced), count)
 	}
 	for _, n := range nodes {
-		if n.Capacity > 0 && o.used[n.Name] > n.Capacity && o.used[n.Name] > taken[n.Name] {
-			t.Fatalf("%s has %d instances and room for %d", n.Name, o.used[n.Name], n.Capacity)
+		has, had := o.used[n.Name], taken[n.Name]
+		if n.Capacity > 0 && has.Instances > n.Capacity && has.Instances > had.Instances ||
+			n.CPU > 0 && float64(has.CPU) > n.CPU*1000 && has.CPU > had.CPU ||
+			n.Memory > 0 && has.Memory > int64(n.Memory) && has.Memory > had.Memory {
+			t.Fatalf("%s has %+v and is %+v", n.Name, has, n)
 		}
 	}
 	for i := range v.Job.Processes {
@@ -152,7 +168,7 @@ func (o *outcome) checkShards(t *rapid.T, proc *spec.Process) {
 		if node == "" {
 			continue
 		}
-		o.used[node]++
+		o.used[node] = sum(o.used[node], proc)
 		if !slices.ContainsFunc(may, func(n spec.Node) bool { return n.Name == node }) {
 			t.Fatalf("%s is on %s, which must not have it", id, node)
 		}
@@ -173,7 +189,20 @@ func (o *outcome) full(proc *spec.Process, n spec.Node) bool {
 			return true
 		}
 	}
-	return n.Capacity > 0 && o.used[n.Name] >= n.Capacity
+	next := sum(o.used[n.Name], proc)
+	return n.Capacity > 0 && next.Instances > n.Capacity ||
+		n.CPU > 0 && proc.Resources != nil && proc.Resources.CPU > 0 && float64(next.CPU) > n.CPU*1000 ||
+		n.Memory > 0 && proc.Resources != nil && proc.Resources.Memory > 0 && next.Memory > int64(n.Memory)
+}
+
+// sum returns a load with another shard of a process.
+func sum(l Load, proc *spec.Process) Load {
+	l.Instances++
+	if r := proc.Resources; r != nil {
+		l.CPU += int64(math.Round(r.CPU * 1000))
+		l.Memory += int64(r.Memory)
+	}
+	return l
 }
 
 // checkBalance demands that who has more than its part has it only because
@@ -189,7 +218,7 @@ func (o *outcome) checkBalance(t *rapid.T, proc *spec.Process) {
 		}
 	}
 	if len(proc.Placing.Spreads) == 0 {
-		some := slices.ContainsFunc(may, func(n spec.Node) bool { return n.Capacity > 0 || full(n) })
+		some := slices.ContainsFunc(may, func(n spec.Node) bool { return Bounded([]spec.Node{n}) || full(n) })
 		for _, n := range may {
 			if have := len(o.p.Processes[proc.Name][n.Name]); !some && have > Bound(proc.Shards, weight(n), total) {
 				t.Fatalf("%s has %d of %d shards of %s, above its bound", n.Name, have, proc.Shards, proc.Name)

@@ -26,9 +26,9 @@ const maxRounds = 8
 // one goes to the node that weighted rendezvous hashing gives it, among those
 // that may take it. A node may take a shard if it isn't draining, has the
 // labels that the process demands, has no shard yet that listens on the same
-// static port, has room left within its capacity, and is below its Bound. taken
-// counts the instances of other jobs by node; it matters only where a node has
-// a capacity.
+// static port, has room left for the instance and its resources, and is below its
+// Bound. taken is what other jobs take of the nodes; it matters only where a node
+// has a bound for that.
 //
 // A process that is spread over a label has as many shards on the nodes of one
 // value as on those of any other, give or take one, as far as there is room;
@@ -39,7 +39,7 @@ const maxRounds = 8
 // So a leaving node moves its own shards only, and a new node only what is
 // above the others' new bounds. Same input, same answer, whatever the order of
 // the nodes. What no node can take is listed as unplaced, with the reason.
-func Place(v *spec.JobVersion, nodes []spec.Node, taken map[string]int, previous *spec.Placement) spec.Placement {
+func Place(v *spec.JobVersion, nodes []spec.Node, taken map[string]Load, previous *spec.Placement) spec.Placement {
 	placed := place(v, nodes, taken, previous)
 	for range maxRounds {
 		if !Bounded(nodes) {
@@ -61,15 +61,15 @@ func Bound(shards int, weight, total float64) int {
 	return int(math.Ceil(float64(shards) * (1 + Slack) * weight / total))
 }
 
-func place(v *spec.JobVersion, nodes []spec.Node, taken map[string]int, previous *spec.Placement) spec.Placement {
+func place(v *spec.JobVersion, nodes []spec.Node, taken map[string]Load, previous *spec.Placement) spec.Placement {
 	p := &placer{
 		job:   v.Job.Name,
 		nodes: slices.SortedFunc(slices.Values(nodes), func(a, b spec.Node) int { return cmp.Compare(a.Name, b.Name) }),
-		ports: map[string]map[int]string{}, used: maps.Clone(taken), reserved: map[string]int{},
-		result: spec.Placement{Job: v.Job.Name, Version: v.Version, Processes: map[string]map[string]spec.ShardSet{}},
+		ports: map[string]map[int]string{}, used: maps.Clone(taken), reserved: map[string]Load{},
+		result: spec.Placement{Job: v.Job.Name, Version: v.Version, Processes: map[string]map[string]spec.ShardSet{}, Resources: resources(&v.Job)},
 	}
 	if p.used == nil {
-		p.used = map[string]int{}
+		p.used = map[string]Load{}
 	}
 	processes := make([]*process, 0, len(v.Job.Processes))
 	for i := range v.Job.Processes {
@@ -98,15 +98,16 @@ type placer struct {
 	nodes []spec.Node
 	// ports maps node → static port → the shard that listens there.
 	ports map[string]map[int]string
-	// used counts the instances that a node has by now, of all jobs; reserved
-	// those that processes whose turn is to come had there before.
-	used, reserved map[string]int
+	// used is what all jobs take of a node by now; reserved is what processes
+	// whose turn is to come had there before.
+	used, reserved map[string]Load
 	result         spec.Placement
 }
 
 // process is a process while its shards are being placed.
 type process struct {
 	spec *spec.Process
+	each Load // of a shard
 	// root is the tree of the nodes that may have shards of it, leaves are these.
 	root   *branch
 	leaves []*branch
@@ -121,7 +122,7 @@ type process struct {
 // prepare finds the nodes that may have shards of a process, and which of those
 // that they had before could stay.
 func (p *placer) prepare(s *spec.Process, had map[string]spec.ShardSet) *process {
-	proc := &process{spec: s, refused: map[string]int{}, done: make([]bool, max(s.Instances(), 0)), score: p.scorer(s.Name)}
+	proc := &process{spec: s, each: one(p.result.Resources[s.Name]), refused: map[string]int{}, done: make([]bool, max(s.Instances(), 0)), score: p.scorer(s.Name)}
 	for i := range p.nodes {
 		n := &p.nodes[i]
 		if reason := Refusal(s, *n); reason != "" {
@@ -135,7 +136,7 @@ func (p *placer) prepare(s *spec.Process, had map[string]spec.ShardSet) *process
 				leaf.shards = append(leaf.shards, shard)
 			}
 		}
-		p.reserved[n.Name] += len(leaf.shards)
+		p.reserved[n.Name] = p.reserved[n.Name].plus(proc.each, len(leaf.shards))
 		proc.leaves = append(proc.leaves, leaf)
 	}
 	clear(proc.done)
@@ -163,11 +164,12 @@ func Refusal(s *spec.Process, n spec.Node) string {
 // above its bound, the shards go that it has the weakest claim on.
 func (p *placer) keep(proc *process) {
 	for _, leaf := range proc.leaves {
-		p.reserved[leaf.name] -= len(leaf.shards)
-		had, room := len(leaf.shards), p.room(leaf.node, len(proc.done))
-		if leaf.room = room; leaf.node.Capacity > 0 {
-			leaf.room = min(had, room) + max(0, room-had-p.reserved[leaf.name])
-		}
+		had, all := len(leaf.shards), len(proc.done)
+		p.reserved[leaf.name] = p.reserved[leaf.name].plus(proc.each, -had)
+		bears := p.used[leaf.name]
+		stay, _ := room(leaf.node, bears, proc.each, had)
+		more, _ := room(leaf.node, bears.plus(proc.each, stay).plus(p.reserved[leaf.name], 1), proc.each, all)
+		leaf.room = min(all, stay+more)
 		if listens(proc.spec) {
 			leaf.room = min(leaf.room, 1)
 		}
@@ -192,13 +194,13 @@ func (p *placer) keep(proc *process) {
 func (p *placer) fill(proc *process) {
 	for _, leaf := range proc.leaves {
 		leaf.least = len(leaf.shards)
-		room := p.room(leaf.node, len(proc.done))
+		more, _ := room(leaf.node, p.used[leaf.name], proc.each, len(proc.done))
 		if leaf.least > 0 && listens(proc.spec) || leaf.least == 0 && p.conflict(proc, leaf.name) != "" {
-			room = 0
+			more = 0
 		} else if listens(proc.spec) {
-			room = min(room, 1)
+			more = min(more, 1)
 		}
-		leaf.room = leaf.least + room
+		leaf.room = leaf.least + more
 	}
 	proc.root.measure()
 	proc.root.divide(len(proc.done))
@@ -229,17 +231,9 @@ func (p *placer) fill(proc *process) {
 	}
 }
 
-// room returns how many more instances a node can take, at most so many.
-func (p *placer) room(n *spec.Node, most int) int {
-	if n.Capacity <= 0 {
-		return most
-	}
-	return min(most, max(0, n.Capacity-p.used[n.Name]))
-}
-
 func (p *placer) put(proc *process, shard int, node string) {
 	proc.done[shard] = true
-	p.used[node]++
+	p.used[node] = p.used[node].plus(proc.each, 1)
 	for _, port := range proc.spec.Ports {
 		if port.Static == 0 {
 			continue
@@ -276,8 +270,8 @@ func (p *placer) reason(proc *process) string {
 	for _, leaf := range proc.leaves {
 		if why := p.conflict(proc, leaf.name); why != "" {
 			counts[why]++
-		} else if p.room(leaf.node, 1) == 0 {
-			counts["full"]++
+		} else if n, short := room(leaf.node, p.used[leaf.name], proc.each, 1); n == 0 {
+			counts[short]++
 		}
 	}
 	text := ""

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -175,14 +176,35 @@ func TestACapacityCountsOtherJobsAndOthersTakeTheRest(t *testing.T) {
 	p.Shards = 10
 	v := &spec.JobVersion{Job: spec.Job{Name: "j", Processes: []spec.Process{p}}}
 	nodes := []spec.Node{{Name: "a", Capacity: 4}, {Name: "b"}}
-	placed := Place(v, nodes, map[string]int{"a": 3}, nil)
+	placed := Place(v, nodes, map[string]Load{"a": {Instances: 3}}, nil)
 	if len(placed.Processes["p"]["a"]) > 1 || len(placed.Unplaced) != 0 {
 		t.Errorf("a has room for one more, and placed is %+v", placed)
 	}
 	nodes[1].Capacity = 5
-	placed = Place(v, nodes, map[string]int{"a": 3}, &placed)
+	placed = Place(v, nodes, map[string]Load{"a": {Instances: 3}}, &placed)
 	if n := len(placed.Unplaced); n != 4 || placed.Unplaced[0].Reason != "2 of 2 nodes: full" {
 		t.Errorf("there is room for six, and placed is %+v", placed)
+	}
+}
+
+func TestResourcesTakeRoom(t *testing.T) {
+	small, big := spec.DefaultProcess("small"), spec.DefaultProcess("big")
+	small.Shards, small.Resources = 4, &spec.Resources{Memory: 100, CPU: 0.1}
+	big.Shards, big.Resources = 2, &spec.Resources{Memory: 500}
+	v := &spec.JobVersion{Job: spec.Job{Name: "j", Processes: []spec.Process{big, small}}}
+	nodes := []spec.Node{{Name: "a", Memory: 800, CPU: 0.3}, {Name: "b", Memory: 650}}
+	placed := Place(v, nodes, nil, nil)
+	loads := Loads(&placed)
+	if want := (map[string]Load{"a": {Instances: 4, CPU: 300, Memory: 800}, "b": {Instances: 2, CPU: 100, Memory: 600}}); !maps.Equal(loads, want) {
+		t.Errorf("placed %+v: %+v", placed, loads)
+	}
+	big.Resources.Memory = 550 // moves no other: a node that is full keeps what fits
+	after := Place(v, nodes, nil, &placed)
+	if n := len(after.Unplaced); n != 1 || after.Unplaced[0].Reason != "2 of 2 nodes: too little memory left" && after.Unplaced[0].Reason != "1 of 2 nodes: too little cpu left; 1 of 2 nodes: too little memory left" {
+		t.Errorf("100 bytes are too many, and placed is %+v", after)
+	}
+	if !MadeRoom(&after, &placed) || !MadeRoom(&placed, &after) {
+		t.Error("a shard less, or a smaller one, makes room")
 	}
 }
 

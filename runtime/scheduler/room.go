@@ -2,41 +2,91 @@ package scheduler
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// Bounded reports whether any node has a capacity, so that jobs compete for
-// room.
+// Load is what instances take of a node.
+type Load struct {
+	Instances int
+	CPU       int64 // thousandths of a core
+	Memory    int64 // bytes
+}
+
+// plus adds so many times another load.
+func (l Load) plus(other Load, times int) Load {
+	return Load{
+		Instances: l.Instances + other.Instances*times,
+		CPU:       l.CPU + other.CPU*int64(times),
+		Memory:    l.Memory + other.Memory*int64(times),
+	}
+}
+
+// one is the load of an instance with such resources.
+func one(r spec.Resources) Load {
+	return Load{Instances: 1, CPU: thousandths(r.CPU), Memory: int64(r.Memory)}
+}
+
+func thousandths(cores float64) int64 { return int64(math.Round(cores * 1000)) }
+
+// Bounded reports whether any node has a bound, so that jobs compete for room.
 func Bounded(nodes []spec.Node) bool {
-	return slices.ContainsFunc(nodes, func(n spec.Node) bool { return n.Capacity > 0 })
+	return slices.ContainsFunc(nodes, func(n spec.Node) bool { return n.Capacity > 0 || n.CPU > 0 || n.Memory > 0 })
 }
 
-// Count returns how many shards of a placement belong on each node.
-func Count(p *spec.Placement) map[string]int {
-	counts := map[string]int{}
-	add(counts, p)
-	return counts
+// Loads returns what a placement takes of each node.
+func Loads(p *spec.Placement) map[string]Load {
+	loads := map[string]Load{}
+	addLoads(loads, p)
+	return loads
 }
 
-func add(counts map[string]int, p *spec.Placement) {
-	for _, nodes := range p.Processes {
+// Taken returns what placements take together of each node.
+func Taken(placements []*spec.Placement) map[string]Load {
+	loads := map[string]Load{}
+	for _, p := range placements {
+		addLoads(loads, p)
+	}
+	return loads
+}
+
+func addLoads(loads map[string]Load, p *spec.Placement) {
+	for process, nodes := range p.Processes {
+		each := one(p.Resources[process])
 		for node, shards := range nodes {
-			counts[node] += len(shards)
+			loads[node] = loads[node].plus(each, len(shards))
 		}
 	}
 }
 
-// MadeRoom reports whether a placement has less on any node than the one before.
+// MadeRoom reports whether a placement takes less of any node than the one before.
 func MadeRoom(before, after *spec.Placement) bool {
-	now := Count(after)
-	for node, n := range Count(before) {
-		if now[node] < n {
+	now := Loads(after)
+	for node, was := range Loads(before) {
+		if l := now[node]; l.Instances < was.Instances || l.CPU < was.CPU || l.Memory < was.Memory {
 			return true
 		}
 	}
 	return false
+}
+
+// room returns how many more instances a node can take that has so much to bear,
+// at most so many, and what there is too little of.
+func room(n *spec.Node, bears, each Load, most int) (count int, short string) {
+	limit := func(bound, used, one int64, what string) {
+		if bound <= 0 || one <= 0 {
+			return
+		}
+		if left := max(0, bound-used) / one; left < int64(most) {
+			most, short = int(left), what
+		}
+	}
+	limit(int64(n.Capacity), int64(bears.Instances), int64(each.Instances), "full")
+	limit(thousandths(n.CPU), bears.CPU, each.CPU, "too little cpu left")
+	limit(int64(n.Memory), bears.Memory, each.Memory, "too little memory left")
+	return most, short
 }
 
 // SortTurns sorts jobs into the order in which they are placed: those that go
@@ -51,4 +101,18 @@ func SortTurns(jobs []string, goes func(job string) bool) {
 		}
 		return cmp.Compare(a, b)
 	})
+}
+
+// resources returns what the processes of a job say that a shard may use.
+func resources(job *spec.Job) map[string]spec.Resources {
+	out := map[string]spec.Resources{}
+	for i := range job.Processes {
+		if p := &job.Processes[i]; p.Resources != nil {
+			out[p.Name] = *p.Resources
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
 }

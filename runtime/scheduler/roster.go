@@ -21,7 +21,7 @@ const massGrace = 20 * time.Second
 // roll calls the roll: it compares the nodes that are there with those that
 // were told of, and returns what to remember and what to tell. placed counts
 // the shards that belong on a node, seen says of which something runs still.
-func roll(before spec.Roster, nodes []spec.Node, placed map[string]int, seen func(node string) bool) (spec.Roster, []spec.Event) {
+func roll(before spec.Roster, nodes []spec.Node, placed map[string]Load, seen func(node string) bool) (spec.Roster, []spec.Event) {
 	after := spec.Roster{Nodes: map[string]spec.NodeState{}, Since: map[string]time.Time{}}
 	var events []spec.Event
 	tell := func(kind spec.EventType, severity spec.Severity, node, message string) {
@@ -31,7 +31,7 @@ func roll(before spec.Roster, nodes []spec.Node, placed map[string]int, seen fun
 		was, known := before.Nodes[n.Name]
 		now := spec.NodeHere
 		switch {
-		case n.Draining && placed[n.Name] == 0 && !seen(n.Name):
+		case n.Draining && placed[n.Name].Instances == 0 && !seen(n.Name):
 			now = spec.NodeDrained
 		case n.Draining:
 			now = spec.NodeDraining
@@ -50,8 +50,8 @@ func roll(before spec.Roster, nodes []spec.Node, placed map[string]int, seen fun
 	for _, name := range slices.Sorted(maps.Keys(before.Nodes)) {
 		switch _, there := after.Nodes[name]; {
 		case there:
-		case placed[name] > 0:
-			tell(spec.EventNodeLeft, spec.Critical, name, fmt.Sprintf("%s is gone, with %d shards on it", name, placed[name]))
+		case placed[name].Instances > 0:
+			tell(spec.EventNodeLeft, spec.Critical, name, fmt.Sprintf("%s is gone, with %d shards on it", name, placed[name].Instances))
 		default:
 			tell(spec.EventNodeLeft, spec.Info, name, name+" has left; it had no shards")
 		}
@@ -103,7 +103,7 @@ func (d *desk) callRoll(ctx context.Context, term *follow.Term, now time.Time) (
 	if r.lost = lost; len(lost) > 0 {
 		return until, nil
 	}
-	after, events := roll(r.Roster, nodes, d.counts(""), func(node string) bool { return len(d.seen[node]) > 0 })
+	after, events := roll(r.Roster, nodes, d.takenBut(""), func(node string) bool { return len(d.seen[node]) > 0 })
 	if err := d.writeRoster(ctx, term, after, events, now); err != nil {
 		return time.Time{}, err
 	}
@@ -141,7 +141,7 @@ func (r *roster) awaits(p *spec.Placement) bool {
 	if p == nil || len(r.lost) == 0 {
 		return false
 	}
-	for node := range Count(p) {
+	for node := range Loads(p) {
 		if r.lost[node] {
 			return true
 		}
@@ -186,15 +186,15 @@ func (d *desk) writeRoster(ctx context.Context, term *follow.Term, after spec.Ro
 // forgetGone deletes what nodes that are gone had observed, once nothing
 // belongs there any more.
 func (d *desk) forgetGone(ctx context.Context, term *follow.Term) error {
-	var placed map[string]int
+	var placed map[string]Load
 	for node := range d.seen {
 		if d.nodes.Has(node) || d.roster.lost[node] {
 			continue
 		}
 		if placed == nil {
-			placed = d.counts("")
+			placed = d.takenBut("")
 		}
-		if placed[node] > 0 {
+		if placed[node].Instances > 0 {
 			continue
 		}
 		if err := d.forget(ctx, term, node); err != nil {

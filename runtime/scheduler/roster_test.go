@@ -15,7 +15,7 @@ import (
 func TestEachNodeIsToldOfOnce(t *testing.T) {
 	type row struct {
 		nodes  []spec.Node
-		placed map[string]int
+		placed map[string]Load
 		seen   string
 		want   []string
 	}
@@ -24,13 +24,13 @@ func TestEachNodeIsToldOfOnce(t *testing.T) {
 	for i, row := range []row{
 		{[]spec.Node{a, {Name: "b"}}, nil, "", []string{"node.joined a info", "node.joined b info"}},
 		{[]spec.Node{a, {Name: "b"}}, nil, "", nil},
-		{[]spec.Node{draining, {Name: "b"}}, map[string]int{"a": 1}, "a", nil},
+		{[]spec.Node{draining, {Name: "b"}}, map[string]Load{"a": {Instances: 1}}, "a", nil},
 		{[]spec.Node{draining, {Name: "b"}}, nil, "a", nil}, // its instances are still stopping
 		{[]spec.Node{draining, {Name: "b"}}, nil, "", []string{"node.drained a info"}},
 		{[]spec.Node{draining, {Name: "b"}}, nil, "", nil},
 		{[]spec.Node{a, {Name: "b"}}, nil, "", nil},
 		{[]spec.Node{draining, {Name: "b"}}, nil, "", []string{"node.drained a info"}},
-		{nil, map[string]int{"b": 3}, "", []string{"node.left a info", "node.left b critical"}},
+		{nil, map[string]Load{"b": {Instances: 3}}, "", []string{"node.left a info", "node.left b critical"}},
 		{nil, nil, "", nil},
 	} {
 		var events []spec.Event
