@@ -253,8 +253,34 @@ func (a *applying) follow(ctx context.Context, term *terminal, client *api.Clien
 	if err := f.run(ctx, cmp.Or(a.timeout, defaultTimeout)); err != nil {
 		return err
 	}
+	if text := refused(p); text != "" {
+		return fmt.Errorf("apply: all else is as wanted, but %s. What has no place is started as soon as a node has room for it", text)
+	}
 	term.say("%s", term.errStyle.green("All is as wanted."))
 	return nil
+}
+
+// refused tells of the shards of a plan that have no place, the first with the
+// reason; "" if all have one.
+func refused(p *spec.Plan) string {
+	var first *spec.InstancePlan
+	n := 0
+	for i := range p.Jobs {
+		for k := range p.Jobs[i].Instances {
+			if in := &p.Jobs[i].Instances[k]; in.Action == spec.ActionRefuse {
+				if n++; first == nil {
+					first = in
+				}
+			}
+		}
+	}
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return fmt.Sprintf("no node can take %s: %s", first.ID, first.Reason)
+	}
+	return fmt.Sprintf("no node can take %d shards, the first is %s: %s", n, first.ID, first.Reason)
 }
 
 // appliedText names the jobs of a plan that were changed, with their versions.

@@ -107,7 +107,7 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	t := table{indent: "  "}
 	rows := statusRows(instances, o)
 	if job != nil {
-		rows = append(rows, absentRows(job, instances, o)...)
+		rows = append(rows, absentRows(job, instances, v.Unplaced[name], o)...)
 		limitRows(rows, &job.Job)
 	}
 	slices.SortStableFunc(rows, func(a, b statusRow) int {
@@ -354,31 +354,34 @@ func shortSet(shards []int) string {
 }
 
 // absentRows makes rows of the shards that are wanted and not seen: stopped by
-// an order, or not assigned yet.
-func absentRows(job *spec.JobVersion, instances []spec.Instance, o statusOptions) []statusRow {
-	seen := map[spec.InstanceID]bool{}
-	for _, i := range instances {
-		seen[i.ID] = true
+// an order, without a place, or not assigned yet.
+func absentRows(job *spec.JobVersion, instances []spec.Instance, unplaced []spec.Unplaced, o statusOptions) []statusRow {
+	type group struct{ process, note string }
+	groups := map[group][]int{}
+	for _, id := range absentShards(job, instances) {
+		if o.targets.match(id) {
+			g := group{id.Process, absentNote(job, id, unplaced)}
+			groups[g] = append(groups[g], id.Shard)
+		}
 	}
 	var rows []statusRow
-	for _, p := range job.Job.Processes {
-		byNote := map[string][]int{}
-		for shard := range p.Instances() {
-			id := spec.InstanceID{Job: job.Job.Name, Process: p.Name, Shard: shard}
-			if seen[id] || !o.targets.match(id) {
-				continue
-			}
-			note := "not started yet"
-			if job.Order(p.Name, shard).Stopped {
-				note = "stopped"
-			}
-			byNote[note] = append(byNote[note], shard)
-		}
-		for note, shards := range byNote {
-			rows = append(rows, statusRow{
-				process: p.Name, first: shards[0], name: p.Name + "/" + spec.NewShardSet(shards...).String(), shown: note,
-			})
-		}
+	for g, shards := range groups {
+		rows = append(rows, statusRow{
+			process: g.process, first: shards[0], name: g.process + "/" + spec.NewShardSet(shards...).String(), shown: g.note,
+		})
 	}
 	return rows
+}
+
+// absentNote says why a shard is not there.
+func absentNote(job *spec.JobVersion, id spec.InstanceID, unplaced []spec.Unplaced) string {
+	if job.Order(id.Process, id.Shard).Stopped {
+		return "stopped"
+	}
+	for _, u := range unplaced {
+		if u.Process == id.Process && u.Shard == id.Shard {
+			return "no place: " + u.Reason
+		}
+	}
+	return "not started yet"
 }

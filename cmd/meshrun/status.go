@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -58,6 +57,8 @@ type statusView struct {
 	Rollouts []api.RolloutStatus `json:"rollouts,omitempty"`
 	// Runs are those of the jobs' scheduled processes, by job.
 	Runs map[string][]spec.Run `json:"runs,omitempty"`
+	// Unplaced are the shards that no node can take, by job.
+	Unplaced map[string][]spec.Unplaced `json:"unplaced,omitempty"`
 	// JobsUnknown is set if what is wanted could not be read.
 	JobsUnknown bool `json:"jobs_unknown,omitempty"`
 }
@@ -144,12 +145,59 @@ func (c *status) view(ctx context.Context, client *api.Client, instances []spec.
 	if err := v.readRuns(ctx, client); err != nil {
 		return nil, err
 	}
+	if err := v.readUnplaced(ctx, client); err != nil {
+		return nil, err
+	}
 	for _, t := range c.targets {
 		if !wanted(v.Jobs, t) && !slices.ContainsFunc(v.Instances, func(i spec.Instance) bool { return t.Matches(i.ID) }) {
 			return nil, api.Errorf(api.ErrNotFound, "there is no %s: `meshrun status` shows what there is", t)
 		}
 	}
 	return v, nil
+}
+
+// readUnplaced finds out which of the shards that are wanted and not seen have
+// no place, and why. Mostly there are none of those, and nothing is asked.
+func (v *statusView) readUnplaced(ctx context.Context, client *api.Client) error {
+	absent := map[string]bool{}
+	for i := range v.Jobs {
+		if job := &v.Jobs[i]; len(absentShards(job, v.Instances)) > 0 {
+			absent[job.Job.Name] = true
+		}
+	}
+	if len(absent) == 0 {
+		return nil
+	}
+	placements, err := client.Placements(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range placements {
+		if absent[p.Job] && len(p.Unplaced) > 0 {
+			if v.Unplaced == nil {
+				v.Unplaced = map[string][]spec.Unplaced{}
+			}
+			v.Unplaced[p.Job] = p.Unplaced
+		}
+	}
+	return nil
+}
+
+// absentShards returns the shards that are wanted and not seen.
+func absentShards(job *spec.JobVersion, instances []spec.Instance) []spec.InstanceID {
+	seen := map[spec.InstanceID]bool{}
+	for i := range instances {
+		seen[instances[i].ID] = true
+	}
+	var out []spec.InstanceID
+	for _, p := range job.Job.Processes {
+		for shard := range p.Instances() {
+			if id := (spec.InstanceID{Job: job.Job.Name, Process: p.Name, Shard: shard}); !seen[id] {
+				out = append(out, id)
+			}
+		}
+	}
+	return out
 }
 
 // follow shows every change. On a terminal it draws over the last picture, and
@@ -320,70 +368,4 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-time.After(d):
 		return nil
 	}
-}
-
-// screen draws text over the text before, without flicker: every line is
-// written over the old one, and what is left below is cleared.
-type screen struct {
-	term *terminal
-	live bool
-	last string
-}
-
-func newScreen(term *terminal) *screen {
-	s := &screen{term: term, live: term.live}
-	if s.live {
-		_ = term.print("\x1b[?1049h\x1b[?25l") // another page, without a cursor
-	}
-	return s
-}
-
-func (s *screen) draw(text string) error {
-	s.last = text
-	if !s.live {
-		return s.term.print(text + "\n")
-	}
-	columns, rows := s.term.size()
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	if rows > 1 && len(lines) > rows-1 {
-		hidden := len(lines) - (rows - 2)
-		lines = append(lines[:rows-2], s.term.outStyle.dim(fmt.Sprintf("… %s more", count(hidden, "line"))))
-	}
-	var b strings.Builder
-	b.WriteString("\x1b[H")
-	for _, line := range lines {
-		b.WriteString(clip(line, columns) + "\x1b[K\r\n")
-	}
-	b.WriteString("\x1b[J")
-	return s.term.print(b.String())
-}
-
-// close goes back to the page before and leaves the last picture there.
-func (s *screen) close() {
-	if s.live {
-		_ = s.term.print("\x1b[?25h\x1b[?1049l" + s.last)
-	}
-}
-
-// clip cuts a painted line to a width, 0 for any.
-func clip(line string, width int) string {
-	if width <= 0 {
-		return line
-	}
-	seen := 0
-	for i := 0; i < len(line); {
-		if n := colorSequence(line[i:]); n > 0 {
-			i += n
-			continue
-		}
-		if seen == width {
-			return line[:i] + "\x1b[0m"
-		}
-		seen++
-		i++
-		for i < len(line) && line[i]&0xc0 == 0x80 {
-			i++
-		}
-	}
-	return line
 }

@@ -24,6 +24,36 @@ func node() *apitest.Backend {
 			}
 			return v.Instances, 5, nil
 		},
+		PlacementsFunc: func(context.Context) ([]spec.Placement, error) { return nil, nil },
+	}
+}
+
+func TestStatusSaysWhyAShardHasNoPlace(t *testing.T) {
+	p := spec.DefaultProcess("app")
+	p.Shards = 4
+	v := spec.JobVersion{Version: 2, When: testNow(), Job: spec.Job{Name: "web", Processes: []spec.Process{p}}}
+	b := &apitest.Backend{
+		InfoFunc: func(context.Context) (api.Info, error) { return api.Info{Node: "alpha"}, nil },
+		JobsFunc: func(context.Context) ([]spec.JobVersion, error) { return []spec.JobVersion{v}, nil },
+		InstancesFunc: func(context.Context, uint64) ([]spec.Instance, uint64, error) {
+			return []spec.Instance{seen("app", 0, spec.PhaseRunning)}, 1, nil
+		},
+		PlacementsFunc: func(context.Context) ([]spec.Placement, error) {
+			none := spec.Unplaced{Process: "app", Shard: 2, Reason: "2 of 2 nodes: too little memory left"}
+			also := none
+			also.Shard = 3
+			return []spec.Placement{{Job: "other", Unplaced: []spec.Unplaced{none}}, {Job: "web", Unplaced: []spec.Unplaced{none, also}}}, nil
+		},
+	}
+	stdout, stderr, code := meshrun(t, b, "status")
+	for _, want := range []string{"app/1     not started yet", "app/2-3   no place: 2 of 2 nodes: too little memory left"} {
+		if code != 0 || !strings.Contains(stdout, want) {
+			t.Errorf("exit %d, want %q in\n%s%s", code, want, stdout, stderr)
+		}
+	}
+	var view statusView
+	if stdout, _, _ = meshrun(t, b, "status", "-json"); json.Unmarshal([]byte(stdout), &view) != nil || len(view.Unplaced) != 1 || len(view.Unplaced["web"]) != 2 {
+		t.Errorf("as JSON: %s", stdout)
 	}
 }
 
