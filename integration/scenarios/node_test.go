@@ -22,9 +22,11 @@ const (
 func TestALostNodesShardsRunElsewhereAndNeverTwice(t *testing.T) {
 	w := newWorld(t, 5, 16, 5)
 	victim := w.other(w.primary())
+	steps := w.stepsOf(victim)
 	before, at := w.snapshot(), ledger.Now()
 	must(t, victim.Kill())
 	w.settle()
+	steps.log(at)
 	back, gap := w.recovery(at)
 	w.report("a node is lost: all its shards run elsewhere after", back, lostTarget, lostBound)
 	t.Logf("%v", gap)
