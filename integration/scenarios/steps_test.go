@@ -2,12 +2,12 @@ package scenarios
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/synergymesh/meshrun/integration/cluster"
@@ -26,7 +26,7 @@ type steps struct {
 	was    holders           // before the loss
 	found  []step
 	stop   context.CancelFunc
-	done   sync.WaitGroup
+	done   chan struct{}
 }
 
 // step is one that was done, and when.
@@ -41,7 +41,7 @@ const lookEvery = 20 * time.Millisecond
 // stepsOf begins to look; it is to be called while the node is there still.
 func (w *world) stepsOf(h *cluster.Host) *steps {
 	w.t.Helper()
-	s := &steps{world: w, node: h.Name}
+	s := &steps{world: w, node: h.Name, done: make(chan struct{})}
 	for id, at := range w.snapshot() {
 		if id.Process == "only" && at.node == h.Name {
 			s.shards = append(s.shards, id)
@@ -52,18 +52,19 @@ func (w *world) stepsOf(h *cluster.Host) *steps {
 	must(w.t, err)
 	ctx, cancel := context.WithCancel(w.t.Context())
 	s.stop = cancel
-	s.done.Go(func() { s.look(ctx) })
+	go s.look(ctx)
 	w.t.Cleanup(s.end)
 	return s
 }
 
 func (s *steps) end() {
 	s.stop()
-	s.done.Wait()
+	<-s.done
 }
 
 // look waits for one step after the other, until the context ends.
 func (s *steps) look(ctx context.Context) {
+	defer close(s.done)
 	for _, next := range []struct {
 		what string
 		is   func(context.Context, *cluster.Consul) bool
@@ -179,6 +180,10 @@ func (s *steps) locked(n int) func(context.Context, *cluster.Consul) bool {
 // called when the shards run again.
 func (s *steps) log(lost time.Duration) {
 	s.world.t.Helper()
+	select {
+	case <-s.done:
+	case <-time.After(time.Second): // a step that never was
+	}
 	s.end()
 	var b strings.Builder
 	fmt.Fprintf(&b, "steps after %s and its %d exclusive shards were lost", s.node, len(s.shards))
@@ -215,7 +220,8 @@ type holders struct {
 }
 
 // holdersNow returns which node holds each lock, by the name that it has
-// written: it counts while the node's record is held by the session beside it.
+// written: it counts while the node's record is held by the session beside it,
+// which a shard's lock calls so, and a role's the node's membership.
 func (w *world) holdersNow(ctx context.Context) (holders, error) {
 	h := holders{nodes: map[string]string{}, sessions: map[string]string{}}
 	api, err := w.Consul(ctx)
@@ -234,11 +240,11 @@ func (w *world) holdersNow(ctx context.Context) (holders, error) {
 		return h, err
 	}
 	for _, e := range locks {
-		var holder struct{ Node, Session string }
+		var holder struct{ Node, Member, Session string }
 		if err := json.Unmarshal(e.Value, &holder); err != nil {
 			return h, fmt.Errorf("read %s: %w", e.Key, err)
 		}
-		if holder.Session != "" && h.sessions[holder.Node] == holder.Session {
+		if by := cmp.Or(holder.Member, holder.Session); by != "" && h.sessions[holder.Node] == by {
 			h.nodes[strings.TrimPrefix(e.Key, root)] = holder.Node
 		}
 	}

@@ -186,7 +186,7 @@ func (a *agent) open(ctx context.Context) error {
 		Prepare:    watchdog.Prepare,
 	})
 	a.orchestrator = orchestrator.New(a.store, a.cfg.Node, a.sessionNow, a.logger)
-	a.registry = newRegistry(a.cfg.Node, a.store, a.sessionNow, a.orchestrator, a.logger)
+	a.registry = newRegistry(a.cfg.Node, a.store, a.orchestrator, a.logger)
 	a.backend = &backend{
 		node: a.cfg.Node, version: a.cfg.Version, dataDir: a.cfg.DataDir, started: time.Now(),
 		store: a.store, scoped: a.scoped, watchdog: a.client, engine: a.engine, seen: a.engine.WaitInstances, engines: a.registry, sealer: seal, logger: a.logger,
