@@ -27,8 +27,13 @@ const (
 	renewTimeout = time.Second
 	turnTimeout  = 2 * time.Second
 	leaseTimeout = time.Second
-	// fenceSlack is how much longer than the fence nobody else gets a lock: what
-	// the watchdog kills at the fence's end takes a moment to be gone.
+	// fenceSlack is how much longer than the fence nobody else gets a lock.
+	// Consul's delay runs from the session's end, before which the last renewal
+	// was sent, so that the slack is for all that can make the end of a shard
+	// later than the fence: the kill itself, some 10 ms on a busy machine; the
+	// second one, enforceAfter later, where the watchdog is stopped; a machine
+	// that its hypervisor stops for a moment, to move it. It is paid once, and
+	// less would leave the last two no room.
 	fenceSlack = time.Second
 	// leaveTimeout bounds giving the node's locks back.
 	leaveTimeout = 5 * time.Second
