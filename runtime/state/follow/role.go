@@ -235,9 +235,9 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // Lost reports whether an error means that a lock is lost: the check of one
-// failed, or the node's session is gone.
+// failed, or the node's session has gone.
 func Lost(err error) bool {
-	if errors.Is(err, ErrDeposed) || errors.Is(err, state.ErrSessionNotFound) {
+	if errors.Is(err, ErrDeposed) {
 		return true
 	}
 	var txn *state.TxnError
