@@ -11,6 +11,9 @@ import (
 
 // Targets, as issue and README promise them; and the bounds of the tests.
 const (
+	// noticedTarget is for what is decided as soon as gossip has lost a node, and
+	// lostTarget for what has to wait for the lock delay too.
+	noticedTarget  = 6 * time.Second
 	lostTarget     = 12 * time.Second
 	lostBound      = 40 * time.Second
 	handOverTarget = 250 * time.Millisecond
