@@ -19,9 +19,18 @@ func TestTheLossOfConsulsLeaderStopsNoPlainShard(t *testing.T) {
 		must(t, err)
 		at, lost := ledger.Now(), time.Now()
 		must(t, lose(leader))
+		led := make(chan time.Duration, 1)
+		soon := w.soon()
+		go func() {
+			_, _ = w.WaitLeader(soon) // that there is none shows below
+			led <- time.Since(lost)
+		}()
 		w.scaleBy(w.Nodes[0])
+		ordered := time.Since(lost)
+		placed := eventually(t, settleBound, "the new shard is placed", func() error { return w.placedAll(nil) })
 		w.settle()
 		w.report(what+": a new shard is placed and runs after", time.Since(lost), 5*time.Second, lostBound)
+		t.Logf("%s: another one leads after %v, the order is taken after %v, and the shard placed after %v", what, round(<-led), round(ordered), round(ordered+placed))
 		_, gap := w.recovery(at)
 		w.report(what+": no exclusive shard is down for longer than", gap.For(), 0, lostBound)
 		must(t, back(leader), leader.WaitConsul(w.soon()))

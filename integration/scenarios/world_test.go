@@ -108,28 +108,15 @@ func (w *world) must(h *cluster.Host, args ...string) string {
 	return r.Stdout
 }
 
-// holder returns the host whose node holds a lock.
-func (w *world) holder(key string) (*cluster.Host, error) {
-	api, err := w.Consul(w.t.Context())
-	if err != nil {
-		return nil, err
-	}
-	session, err := api.Holder(w.t.Context(), key)
-	if err != nil {
-		return nil, err
-	}
-	if h := w.Host(session.Node); h != nil {
-		return h, nil
-	}
-	return nil, fmt.Errorf("%s is held from %s, which is no host", key, session.Node)
-}
-
 // primary returns the node that decides where shards run.
 func (w *world) primary() *cluster.Host {
 	w.t.Helper()
 	var found *cluster.Host
-	eventually(w.t, settleBound, "there is a primary", func() (err error) {
-		found, err = w.holder("meshrun/v1/locks/scheduler")
+	eventually(w.t, settleBound, "there is a primary", func() error {
+		now, err := w.holdersNow(w.t.Context())
+		if found = w.Host(now.nodes["locks/scheduler"]); found == nil && err == nil {
+			err = errEmpty
+		}
 		return err
 	})
 	return found

@@ -181,7 +181,7 @@ func (a *agent) open(ctx context.Context) error {
 	}
 	a.engine = engine.New(engine.Config{
 		Store: a.store, Supervisor: a.client, Node: a.cfg.Node, Labels: a.cfg.Labels,
-		Session: a.sessionNow, Fenced: a.cfg.Cluster != nil, Expand: schema.Expand, Logger: a.logger,
+		Session: a.sessionNow, LockDelay: a.lockDelay(), Expand: schema.Expand, Logger: a.logger,
 		HoldOutput: func(id spec.InstanceID) (io.Closer, error) { return watchdog.HoldOutput(a.cfg.DataDir, id) },
 		Refused:    func(err error) bool { return errors.Is(err, watchdog.ErrRefused) },
 		Emit:       a.emit,
@@ -189,7 +189,7 @@ func (a *agent) open(ctx context.Context) error {
 		Prepare:    watchdog.Prepare,
 	})
 	a.orchestrator = orchestrator.New(a.store, a.cfg.Node, a.sessionNow, a.logger)
-	a.registry = newRegistry(a.cfg.Node, a.store, a.sessionNow, a.orchestrator, a.logger)
+	a.registry = newRegistry(a.cfg.Node, a.store, a.orchestrator, a.logger)
 	a.backend = &backend{
 		node: a.cfg.Node, version: a.cfg.Version, dataDir: a.cfg.DataDir, started: time.Now(),
 		store: a.store, scoped: a.scoped, watchdog: a.client, engine: a.engine, seen: a.engine.WaitInstances, engines: a.registry, sealer: seal, logger: a.logger,

@@ -164,6 +164,15 @@ func (a *agent) grace() time.Duration {
 	return watchdog.StopMargin
 }
 
+// lockDelay is how long nobody gets the locks of a node that is lost; 0 where
+// there is none to lose.
+func (a *agent) lockDelay() time.Duration {
+	if a.cfg.Cluster == nil {
+		return 0
+	}
+	return a.cfg.Cluster.fence() + fenceSlack
+}
+
 // memberConfig returns what makes this node a member.
 func (a *agent) memberConfig(address string) memberConfig {
 	cfg := memberConfig{

@@ -27,8 +27,13 @@ const (
 	renewTimeout = time.Second
 	turnTimeout  = 2 * time.Second
 	leaseTimeout = time.Second
-	// fenceSlack is how much longer than the fence nobody else gets a lock: what
-	// the watchdog kills at the fence's end takes a moment to be gone.
+	// fenceSlack is how much longer than the fence nobody else gets a lock.
+	// Consul's delay runs from the session's end, before which the last renewal
+	// was sent, so that the slack is for all that can make a shard end later than
+	// the fence. The kill itself is 20 ms late on a busy machine. Where the
+	// watchdog is stopped the agent kills, enforceAfter later; where it was killed
+	// its successor does, which takes 0.2 to 0.9 s to come up at a load of ten for
+	// each processor; and a hypervisor stops a machine for a moment to move it.
 	fenceSlack = time.Second
 	// leaveTimeout bounds giving the node's locks back.
 	leaveTimeout = 5 * time.Second

@@ -13,6 +13,7 @@ import (
 	"github.com/synergymesh/meshrun/runtime/api"
 	"github.com/synergymesh/meshrun/runtime/scheduler"
 	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/runtime/state/follow"
 	"github.com/synergymesh/meshrun/schema"
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -86,7 +87,7 @@ func clusterOf(nodes, locks []state.Entry, observed []spec.Observed, placements 
 	}
 	c := api.Cluster{Nodes: []api.NodeStatus{}, ControlShards: make([]string, state.ControlShards)}
 	for _, e := range locks {
-		if holder := bySession[e.Session]; holder != nil {
+		if holder := bySession[follow.HolderOf(e).Session]; holder != nil {
 			noteLock(&c, holder, e.Key)
 		}
 	}

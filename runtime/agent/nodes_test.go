@@ -12,6 +12,7 @@ import (
 	"github.com/synergymesh/meshrun/runtime/api"
 	"github.com/synergymesh/meshrun/runtime/scheduler"
 	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/runtime/state/follow"
 	"github.com/synergymesh/meshrun/runtime/state/local"
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -30,7 +31,7 @@ func write(t *testing.T, store state.Store, ops ...state.Op) {
 	}
 }
 
-// hold makes a session that holds locks, with values.
+// hold makes a session that holds locks, with values; those of roles name it.
 func hold(t *testing.T, store state.Store, locks map[string]any) string {
 	t.Helper()
 	session, err := store.CreateSession(t.Context(), state.SessionConfig{Behavior: state.BehaviorDelete})
@@ -38,9 +39,18 @@ func hold(t *testing.T, store state.Store, locks map[string]any) string {
 		t.Fatal(err)
 	}
 	for key, value := range locks {
+		if strings.HasPrefix(key, state.LocksPrefix) && !strings.HasPrefix(key, state.ShardLocksPrefix) {
+			write(t, store, claimed(key, session))
+			continue
+		}
 		write(t, store, state.Op{Kind: state.OpLock, Key: key, Session: session, Value: state.Encode(value)})
 	}
 	return session
+}
+
+// claimed makes a session's node the holder of a role's lock.
+func claimed(lock, session string) state.Op {
+	return state.Op{Kind: state.OpSet, Key: lock, Value: state.Encode(follow.Holder{Session: session})}
 }
 
 func storeBackend(store state.Store) *backend {

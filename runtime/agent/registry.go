@@ -32,12 +32,11 @@ const ownersFor = 5 * time.Second
 //
 //	engine ─PUT─▶ any agent ─Local─▶ owner ─▶ engines/<name>, if it changed
 type registry struct {
-	node    string
-	store   state.Store
-	session func() string
-	owns    owned
-	logger  hclog.Logger
-	wake    chan struct{} // an engine was registered here
+	node   string
+	store  state.Store
+	owns   owned
+	logger hclog.Logger
+	wake   chan struct{} // an engine was registered here
 
 	mu     sync.Mutex // guards all below
 	beats  map[string]beatOf
@@ -47,8 +46,10 @@ type registry struct {
 
 // owned tells which control shards this agent owns. The orchestrator does.
 type owned interface {
-	// Holds reports whether the lock of one is held.
+	// Holds reports whether the lock of one is held, and Check returns the
+	// operation that a write under it begins with.
 	Holds(lock string) bool
+	Check(lock string) (op state.Op, holds bool)
 	// Turned is ready when that may have changed.
 	Turned() <-chan struct{}
 }
@@ -63,9 +64,9 @@ type beatOf struct {
 
 func (b *beatOf) expires() time.Time { return b.since.Add(b.engine.TTL.Std()) }
 
-func newRegistry(node string, store state.Store, session func() string, owns owned, logger hclog.Logger) *registry {
+func newRegistry(node string, store state.Store, owns owned, logger hclog.Logger) *registry {
 	return &registry{
-		node: node, store: store, session: session, owns: owns, logger: logger.Named("registry"),
+		node: node, store: store, owns: owns, logger: logger.Named("registry"),
 		wake: make(chan struct{}, 1), beats: map[string]beatOf{},
 	}
 }
@@ -104,9 +105,10 @@ func (r *registry) mine(ctx context.Context) (bool, error) {
 }
 
 // owned reports whether this agent owns the control shard of an engine.
-func (r *registry) owned(name string) bool {
-	return r.owns.Holds(state.OrchestratorLock(orchestrator.ControlShard(name)))
-}
+func (r *registry) owned(name string) bool { return r.owns.Holds(lockOf(name)) }
+
+// lockOf returns the lock of an engine's control shard.
+func lockOf(name string) string { return state.OrchestratorLock(orchestrator.ControlShard(name)) }
 
 // look follows the engines until none of them is this agent's.
 func (r *registry) look(ctx context.Context) error {
@@ -150,12 +152,11 @@ func (r *registry) look(ctx context.Context) error {
 // step forgets engines that are due, and returns when the next one is; false
 // if none is this agent's.
 func (r *registry) step(ctx context.Context, engines *follow.View[spec.Engine], now time.Time) (next time.Duration, any bool) {
-	session := r.session()
 	mine := map[string]bool{}
 	wake := now.Add(time.Hour)
 	for _, name := range engines.Names() {
 		engine, index, err := engines.Get(name)
-		if err != nil || session == "" || !r.owned(name) {
+		if err != nil || !r.owned(name) {
 			continue
 		}
 		mine[name] = true
@@ -166,7 +167,7 @@ func (r *registry) step(ctx context.Context, engines *follow.View[spec.Engine], 
 			}
 			continue
 		}
-		if err := r.expire(ctx, session, engine, index, now); err != nil && ctx.Err() == nil {
+		if err := r.expire(ctx, engine, index, now); err != nil && ctx.Err() == nil {
 			r.logger.Warn("cannot forget an engine, trying again", "engine", name, "error", err)
 			wake = now.Add(time.Second)
 		}
@@ -199,7 +200,7 @@ func (r *registry) forget(mine map[string]bool) {
 }
 
 // expire removes an engine that has stopped beating.
-func (r *registry) expire(ctx context.Context, session string, engine *spec.Engine, index uint64, now time.Time) error {
+func (r *registry) expire(ctx context.Context, engine *spec.Engine, index uint64, now time.Time) error {
 	event, err := state.EventOp(spec.Event{
 		Time: now.UTC(), Type: spec.EventEngineExpired, Severity: spec.Warning, Node: r.node, Who: "agent",
 		Message: fmt.Sprintf("engine %s (%s) was not heard of for %s and is forgotten", engine.Name, engine.Kind, engine.TTL),
@@ -207,8 +208,8 @@ func (r *registry) expire(ctx context.Context, session string, engine *spec.Engi
 	if err != nil {
 		return err
 	}
-	_, err = r.store.Txn(ctx,
-		state.Op{Kind: state.OpCheckSession, Key: state.OrchestratorLock(orchestrator.ControlShard(engine.Name)), Session: session},
+	check, _ := r.owns.Check(lockOf(engine.Name))
+	_, err = r.store.Txn(ctx, check,
 		state.Op{Kind: state.OpDeleteCAS, Key: state.EngineKey(engine.Name), Index: index}, event)
 	return err
 }
@@ -223,7 +224,7 @@ func (r *registry) register(ctx context.Context, store state.Store, engine spec.
 	if status, ok := r.beat(engine, now); ok {
 		return status, nil
 	}
-	session := r.session()
+	check, owner := r.owns.Check(lockOf(engine.Name))
 	known, entry, err := state.GetAs[spec.Engine](ctx, store, state.EngineKey(engine.Name))
 	if err != nil && !errors.Is(err, state.ErrNotFound) {
 		return api.EngineStatus{}, fmt.Errorf("register engine %s: %w", engine.Name, err)
@@ -232,7 +233,7 @@ func (r *registry) register(ctx context.Context, store state.Store, engine spec.
 		engine.Registered = now.UTC()
 	}
 	index := entry.ModifyIndex
-	ops := []state.Op{{Kind: state.OpCheckSession, Key: state.OrchestratorLock(orchestrator.ControlShard(engine.Name)), Session: session}}
+	ops := []state.Op{check}
 	changed := !reflect.DeepEqual(known, engine)
 	if changed {
 		event, err := state.EventOp(spec.Event{
@@ -244,7 +245,7 @@ func (r *registry) register(ctx context.Context, store state.Store, engine spec.
 		}
 		ops = append(ops, state.Op{Kind: state.OpCAS, Key: state.EngineKey(engine.Name), Index: index, Value: state.Encode(engine)}, event)
 	}
-	if session == "" {
+	if !owner {
 		return api.EngineStatus{}, api.Errorf(api.ErrUnavailable, "node %s does not own engine %s now: try again", r.node, engine.Name)
 	}
 	at, err := store.Txn(ctx, ops...)

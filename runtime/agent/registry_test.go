@@ -14,6 +14,7 @@ import (
 	"github.com/synergymesh/meshrun/runtime/api"
 	"github.com/synergymesh/meshrun/runtime/orchestrator"
 	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/runtime/state/follow"
 	"github.com/synergymesh/meshrun/runtime/state/local"
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -32,7 +33,7 @@ func looking(ctx context.Context, t *testing.T, node string, store state.Store, 
 		defer close(watched)
 		owns.follow(ctx, store)
 	}()
-	r = newRegistry(node, store, func() string { return session }, owns, hclog.NewNullLogger())
+	r = newRegistry(node, store, owns, hclog.NewNullLogger())
 	done := make(chan error, 1)
 	go func() { done <- r.run(ctx) }()
 	return r, func() {
@@ -50,7 +51,7 @@ type ownership struct {
 	session string
 	turned  chan struct{}
 	mu      sync.Mutex // guards mine
-	mine    map[string]bool
+	mine    map[string]uint64
 }
 
 func (o *ownership) follow(ctx context.Context, store state.Store) {
@@ -61,9 +62,11 @@ func (o *ownership) follow(ctx context.Context, store state.Store) {
 		}
 		index = next
 		o.mu.Lock()
-		o.mine = map[string]bool{}
+		o.mine = map[string]uint64{}
 		for _, e := range locks {
-			o.mine[e.Key] = e.Session == o.session
+			if follow.HolderOf(e).Session == o.session {
+				o.mine[e.Key] = e.ModifyIndex
+			}
 		}
 		o.mu.Unlock()
 		select {
@@ -74,9 +77,15 @@ func (o *ownership) follow(ctx context.Context, store state.Store) {
 }
 
 func (o *ownership) Holds(lock string) bool {
+	_, holds := o.Check(lock)
+	return holds
+}
+
+func (o *ownership) Check(lock string) (state.Op, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.mine[lock]
+	term := follow.Term{Locks: o.mine}
+	return term.Check(lock), o.mine[lock] != 0
 }
 
 func (o *ownership) Turned() <-chan struct{} { return o.turned }
@@ -98,6 +107,7 @@ func TestAnEngineIsKnownAsLongAsItBeats(t *testing.T) {
 		session := hold(t, store, map[string]any{state.NodeKey("node-a"): spec.Node{Name: "node-a"}, lock: 1})
 		r, end := looking(t.Context(), t, "node-a", store, session)
 		defer end()
+		synctest.Wait() // it knows what it owns
 		first, err := r.register(t.Context(), store, renderer(), time.Now())
 		if err != nil || first.Node != "node-a" || first.Registered.IsZero() || first.Expires != time.Now().Add(spec.MinEngineTTL.Std()) {
 			t.Fatalf("%+v, %v", first, err)
@@ -161,7 +171,7 @@ func TestANewOwnerGivesEveryEngineOneTTL(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		write(t, store, state.Op{Kind: state.OpLock, Key: lock, Session: b})
+		write(t, store, claimed(lock, b))
 		time.Sleep(9 * time.Second)
 		synctest.Wait()
 		if registered(t, store) != 1 || len(second.own()) != 1 || !second.own()["renderer-1"].Beat.IsZero() {
@@ -228,7 +238,7 @@ func TestOnlyTheOwnerOfAnEngineWatches(t *testing.T) {
 
 func TestARecordWithoutSenseIsRefused(t *testing.T) {
 	store := openStore(t)
-	r := newRegistry("node-a", store, func() string { return "" }, &ownership{}, hclog.NewNullLogger())
+	r := newRegistry("node-a", store, &ownership{}, hclog.NewNullLogger())
 	for name, spoil := range map[string]func(*spec.Engine){
 		"no name": func(e *spec.Engine) { e.Name = "" }, "a slash": func(e *spec.Engine) { e.Name = "a/b" }, "no kind": func(e *spec.Engine) { e.Kind = "" },
 		"a short ttl": func(e *spec.Engine) { e.TTL = 1 }, "two lines": func(e *spec.Engine) { e.Address = "a\nb" },
@@ -240,7 +250,7 @@ func TestARecordWithoutSenseIsRefused(t *testing.T) {
 		}
 	}
 	if _, err := r.register(t.Context(), store, renderer(), time.Now()); !errors.Is(err, api.ErrUnavailable) {
-		t.Errorf("without a session: %v", err)
+		t.Errorf("without the lock: %v", err)
 	}
 }
 
@@ -263,7 +273,7 @@ func TestAnEngineRegistersWithAnyAgent(t *testing.T) {
 	if _, err := a.RegisterEngine(t.Context(), renderer()); !errors.Is(err, api.ErrUnavailable) {
 		t.Errorf("without an owner: %v", err)
 	}
-	n.write(state.Op{Kind: state.OpLock, Key: lock, Session: sessions["node-b"]})
+	n.write(claimed(lock, sessions["node-b"]))
 	for _, m := range []*mesh{a, b, c} {
 		status, err := m.RegisterEngine(t.Context(), renderer())
 		if err != nil || status.Node != "node-b" || status.Beat.IsZero() {
@@ -277,8 +287,7 @@ func TestAnEngineRegistersWithAnyAgent(t *testing.T) {
 		}
 	}
 	// The shard changes hands, and a remembers the old owner.
-	n.write(state.Op{Kind: state.OpUnlock, Key: lock, Session: sessions["node-b"]})
-	n.write(state.Op{Kind: state.OpLock, Key: lock, Session: sessions["node-c"]})
+	n.write(claimed(lock, sessions["node-c"]))
 	waitFor(t, "node-b to notice", func() bool { return len(b.engines.own()) == 0 })
 	if status, err := a.RegisterEngine(t.Context(), renderer()); err != nil || status.Node != "node-c" {
 		t.Errorf("after the hand-over: %+v, %v", status, err)

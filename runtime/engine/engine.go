@@ -51,14 +51,15 @@ type Config struct {
 	// shards; "" while there is none. Call Refresh when its answer changes. It
 	// must not block.
 	Session func() string
-	// Fenced is set where the session can be lost, and others may then have
-	// this node's shards: while there is none, the node goes on with what it was
+	// LockDelay is how long nobody gets the locks of a session that has ended; 0
+	// where none can be lost. Where one can, others may then have this node's
+	// shards: while there is none, the node goes on with what it was
 	// last assigned, and reports nothing. Exclusive shards live under the lease
 	// of the session that holds their lock: while nobody renews it at the
 	// watchdog, they end. Without a session, or with another one, they are
 	// started by nothing until their lock has been taken again, and what runs is
 	// left to the watchdog's fence.
-	Fenced bool
+	LockDelay time.Duration
 	// Expand fills in a template with what is known on the node.
 	Expand func(spec.Template, spec.Runtime) (string, error)
 	// HoldOutput opens an instance's pipes, so that what is in them survives
@@ -110,6 +111,9 @@ type Engine struct {
 	declared map[spec.InstanceID]Declared
 }
 
+// fenced reports whether the session can be lost.
+func (c *Config) fenced() bool { return c.LockDelay > 0 }
+
 // New returns an engine. It does no I/O.
 func New(cfg Config) *Engine {
 	if cfg.Environ == nil {
@@ -144,14 +148,15 @@ func New(cfg Config) *Engine {
 	e.report = newReporter(&e.cfg, e.view)
 	e.checks = newChecks(e)
 	e.outputs = newOutputs(cfg.HoldOutput, cfg.Logger)
-	e.build = builder{host: &e.host, ports: newPortBook(cfg.PortFree), locks: e.locks, files: e.files, fenced: cfg.Fenced, made: map[spec.InstanceID]*made{}}
+	e.build = builder{host: &e.host, ports: newPortBook(cfg.PortFree), locks: e.locks, files: e.files, fenced: cfg.fenced(), made: map[spec.InstanceID]*made{}}
 	return e
 }
 
-// Retry makes the engine try the locks again that others hold: call it when a
-// node has come or gone. It costs what the locks cost that this node holds or
+// Retry makes the engine try the locks again that others hold: call it in the
+// moment in which a node has come or gone, since the lock delay of one that is
+// lost runs from then on. It costs what the locks cost that this node holds or
 // waits for, which is nothing where there are none.
-func (e *Engine) Retry() { e.locks.retry() }
+func (e *Engine) Retry() { e.locks.retry(time.Now()) }
 
 // Refresh makes the engine look again at what it cannot watch: call it when
 // Session's answer has changed. It costs one read of all shard locks.

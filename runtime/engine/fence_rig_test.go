@@ -89,6 +89,9 @@ func (s *spyStore) counts() (gets, locks int) {
 	return gets, locks
 }
 
+// testDelay is the lock delay of every session.
+const testDelay = 5 * time.Second
+
 // fencedRig is an engine whose exclusive shards live under a lease.
 type fencedRig struct {
 	*rig
@@ -105,7 +108,7 @@ func fenced(t *testing.T, test func(*testing.T, *fencedRig)) {
 		r := &fencedRig{rig: newRig(t)}
 		r.spy = &spyStore{Store: r.store}
 		r.spy.before = r.law
-		r.cfg.Store, r.cfg.Fenced = r.spy, true
+		r.cfg.Store, r.cfg.LockDelay = r.spy, testDelay
 		r.cfg.Session = func() string {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -135,7 +138,7 @@ func (r *fencedRig) law(ops []state.Op) {
 func (r *fencedRig) create(node string) string {
 	r.t.Helper()
 	s, err := r.store.CreateSession(r.t.Context(), state.SessionConfig{
-		Node: node, LockDelay: 5 * time.Second, Behavior: state.BehaviorDelete})
+		Node: node, LockDelay: testDelay, Behavior: state.BehaviorDelete})
 	if err != nil {
 		r.t.Fatal(err)
 	}

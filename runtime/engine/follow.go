@@ -20,7 +20,7 @@ func (e *Engine) watchAssignments(ctx context.Context) {
 			continue
 		}
 		entries, index, err := e.readAssignments(ctx, after)
-		if err == nil && e.cfg.Fenced && e.cfg.Session() == "" {
+		if err == nil && e.cfg.fenced() && e.cfg.Session() == "" {
 			continue // what changes while others count this node as gone is no order
 		}
 		if err != nil {
@@ -32,7 +32,7 @@ func (e *Engine) watchAssignments(ctx context.Context) {
 		}
 		retry.reset("assignments can be read again")
 		after = index
-		if e.cfg.Fenced && len(entries) == 0 && e.assignments.mayRun() {
+		if e.cfg.fenced() && len(entries) == 0 && e.assignments.mayRun() {
 			blank, err := e.isBlank(ctx)
 			if err != nil {
 				after = 0
@@ -65,7 +65,7 @@ func (e *Engine) isBlank(ctx context.Context) (bool, error) {
 // member reports whether the node may be given orders: it has a session, or
 // needs none. Otherwise it waits until that may have changed.
 func (e *Engine) member(ctx context.Context) bool {
-	if !e.cfg.Fenced || e.cfg.Session() != "" {
+	if !e.cfg.fenced() || e.cfg.Session() != "" {
 		return true
 	}
 	select {

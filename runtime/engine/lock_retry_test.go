@@ -67,11 +67,89 @@ func TestLockDelayIsWaitedFor(t *testing.T) {
 		}
 		r.spy.counts()
 		r.assign("shop", exclusive("solo", 0))
-		time.Sleep(5*time.Second + lockRetry)
+		time.Sleep(testDelay + lockRetry)
 		synctest.Wait()
 		want(t, r.started("shop/solo/0"), 1)
 		if _, locks := r.spy.counts(); locks > 9 {
 			t.Errorf("it was tried %d times in a lock delay of 5s", locks)
+		}
+	})
+}
+
+// The shards of a node that is lost are placed within its lock delay. Who was
+// told when it went takes their locks as soon as that is over.
+func TestALockIsTakenInTheMomentInWhichItsDelayEnds(t *testing.T) {
+	fenced(t, func(t *testing.T, r *fencedRig) {
+		for _, late := range []time.Duration{0, 120 * time.Millisecond, 3 * time.Second} {
+			name := "solo" + strings.Repeat("o", int(late/(100*time.Millisecond)))
+			others := r.create("n2")
+			r.seize("shop/"+name+"/0", others)
+			if err := r.store.DestroySession(t.Context(), others); err != nil {
+				t.Fatal(err)
+			}
+			r.Retry()
+			time.Sleep(late)
+			r.spy.counts()
+			r.assign("shop", exclusive(name, 0))
+			time.Sleep(testDelay - late - time.Millisecond)
+			synctest.Wait()
+			want(t, r.started("shop/"+name+"/0"), 0)
+			time.Sleep(time.Millisecond + lockSoon)
+			synctest.Wait()
+			want(t, r.started("shop/"+name+"/0"), 1)
+			if _, locks := r.spy.counts(); locks > 10 {
+				t.Errorf("assigned %v after the loss, it was tried %d times", late, locks)
+			}
+		}
+	})
+}
+
+// A node may be lost in the delay of another one: each has its own end.
+func TestASecondLossPutsOffNoLockOfTheFirst(t *testing.T) {
+	fenced(t, func(t *testing.T, r *fencedRig) {
+		first, second := r.create("n2"), r.create("n3")
+		r.seize("shop/solo/0", first)
+		r.seize("shop/solo/1", second)
+		r.assign("shop", exclusive("solo", 0, 1))
+		settled()
+		lose := func(session string) {
+			if err := r.store.DestroySession(t.Context(), session); err != nil {
+				t.Fatal(err)
+			}
+			r.Retry()
+		}
+		lose(first)
+		time.Sleep(1700 * time.Millisecond)
+		lose(second)
+		time.Sleep(testDelay - 1700*time.Millisecond + lockSoon)
+		synctest.Wait()
+		want(t, r.started("shop/solo/0"), 1)
+		want(t, r.started("shop/solo/1"), 0)
+		time.Sleep(1700 * time.Millisecond)
+		synctest.Wait()
+		want(t, r.started("shop/solo/1"), 1)
+	})
+}
+
+// The other node may have a longer fence, or have been lost later than it seemed.
+func TestALockThatOpensLaterThanItShouldIsNotHammered(t *testing.T) {
+	fenced(t, func(t *testing.T, r *fencedRig) {
+		others, err := r.store.CreateSession(t.Context(), state.SessionConfig{Node: "n2", LockDelay: 50 * time.Second, Behavior: state.BehaviorDelete})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.seize("shop/solo/0", others)
+		if err := r.store.DestroySession(t.Context(), others); err != nil {
+			t.Fatal(err)
+		}
+		r.Retry()
+		r.spy.counts()
+		r.assign("shop", exclusive("solo", 0))
+		time.Sleep(50*time.Second + lockRetry)
+		synctest.Wait()
+		want(t, r.started("shop/solo/0"), 1)
+		if _, locks := r.spy.counts(); locks > 51+int(lockRetry/lockSoon)+5 {
+			t.Errorf("it was tried %d times in 50 s", locks)
 		}
 	})
 }

@@ -62,7 +62,7 @@ var errMoved = errors.New("the node's session has changed meanwhile")
 // orders were others too, and reading them afresh tells the agent, which gives
 // the session up (see follow.Share).
 func (l *locks) stands(ctx context.Context, session string) error {
-	if !l.fenced {
+	if l.delay == 0 {
 		return nil
 	}
 	if _, _, err := l.store.Watch(ctx, state.AssignmentsPrefix+l.node+"/", 0); err != nil {

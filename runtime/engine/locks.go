@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -17,13 +16,6 @@ import (
 const (
 	// storeTimeout ends every call of the store but a watch.
 	storeTimeout = 10 * time.Second
-	// lockFirst doubles with every try of a lock that cannot be had: up to
-	// lockRetry while nobody holds it, since nothing tells when a lock delay
-	// ends, and up to lockBusy, with jitter, while somebody does. Refresh makes
-	// it be tried again before that, at most every lockFirst.
-	lockFirst = 250 * time.Millisecond
-	lockRetry = time.Second
-	lockBusy  = 5 * time.Second
 	// lockBatch is how many locks are taken in a transaction, with room for
 	// their values.
 	lockBatch = state.MaxTxnOps / 2
@@ -42,15 +34,6 @@ type hold struct {
 	session string
 }
 
-// attempt is what came of trying a lock.
-type attempt struct {
-	tries int
-	last  time.Time // when it was tried
-	next  time.Time // when it is tried again
-	busy  bool      // somebody holds it
-	why   string
-}
-
 // locks takes and releases the locks of exclusive shards. Its goroutine is the
 // only one that talks to the store, so that a slow store delays exclusive
 // shards only.
@@ -66,7 +49,7 @@ type locks struct {
 	store   state.Store
 	session func() string
 	node    string
-	fenced  bool
+	delay   time.Duration // as Config.LockDelay
 	logger  hclog.Logger
 	changed func()                  // told after every change of what token says
 	freed   func([]spec.InstanceID) // told which locks are no longer held
@@ -77,14 +60,15 @@ type locks struct {
 	held     map[spec.InstanceID]hold
 	lost     map[spec.InstanceID]string // why; not taken again while it is in here
 	attempts map[spec.InstanceID]attempt
-	holding  string // the session that held is of
-	look     bool   // compare held with the store before anything else
-	doubt    bool   // ask the store whether held is still true
+	moved    time.Time // when a node has come or gone last
+	holding  string    // the session that held is of
+	look     bool      // compare held with the store before anything else
+	doubt    bool      // ask the store whether held is still true
 }
 
 func newLocks(cfg *Config, changed func(), freed func([]spec.InstanceID)) *locks {
 	return &locks{
-		store: cfg.Store, session: cfg.Session, node: cfg.Node, fenced: cfg.Fenced, logger: cfg.Logger.Named("locks"),
+		store: cfg.Store, session: cfg.Session, node: cfg.Node, delay: cfg.LockDelay, logger: cfg.Logger.Named("locks"),
 		changed: changed, freed: freed, wake: make(chan struct{}, 1),
 		wanted: map[spec.InstanceID]bool{}, held: map[spec.InstanceID]hold{},
 		lost: map[spec.InstanceID]string{}, attempts: map[spec.InstanceID]attempt{},
@@ -149,24 +133,9 @@ func (l *locks) asked() map[spec.InstanceID]bool {
 // be had be tried again soon.
 func (l *locks) refresh() {
 	l.mu.Lock()
-	l.look = true
-	l.mu.Unlock()
-	l.retry()
-}
-
-// retry makes the locks that could not be had be tried again soon, and those
-// that are held be confirmed, at a cost that grows with these alone.
-func (l *locks) retry() {
-	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.doubt = true
-	for id, a := range l.attempts {
-		if soon := a.last.Add(lockFirst); soon.Before(a.next) {
-			a.next = soon
-			l.attempts[id] = a
-		}
-	}
-	signal(l.wake)
+	l.look = true
+	l.soon()
 }
 
 // token returns the lock of a shard, or why there is none.
@@ -341,30 +310,4 @@ func (l *locks) untilNext(now time.Time) (wait time.Duration) {
 		}
 	}
 	return wait
-}
-
-// refuse notes that a lock could not be had, and why.
-func (l *locks) refuse(id spec.InstanceID, why string, busy bool, now time.Time) {
-	l.mu.Lock()
-	a := l.attempts[id]
-	moved := a.why != why
-	limit, jitter := lockRetry, time.Duration(0)
-	if busy {
-		limit, jitter = lockBusy, rand.N(lockBusy/5)
-	}
-	if busy != a.busy {
-		a.tries = 0
-	}
-	wait := limit
-	if a.tries < 6 { // doubled so often, it is longer than any limit
-		wait = min(lockFirst<<a.tries, limit)
-	}
-	if wait == limit {
-		wait += jitter
-	}
-	l.attempts[id] = attempt{tries: a.tries + 1, last: now, next: now.Add(wait), busy: busy, why: why}
-	l.mu.Unlock()
-	if moved {
-		l.changed()
-	}
 }

@@ -62,7 +62,7 @@ type digests struct {
 
 func newReporter(cfg *Config, v *view) *reporter {
 	return &reporter{
-		store: cfg.Store, node: cfg.Node, session: cfg.Session, fenced: cfg.Fenced, view: v, logger: cfg.Logger.Named("report"),
+		store: cfg.Store, node: cfg.Node, session: cfg.Session, fenced: cfg.fenced(), view: v, logger: cfg.Logger.Named("report"),
 		wake: make(chan struct{}, 1), seed: maphash.MakeSeed(),
 		written: map[string]digests{}, last: map[string]time.Time{}, dirty: map[string]bool{}, pause: reportEvery,
 	}

@@ -276,8 +276,12 @@ func (s *sim) watch(ctx context.Context) {
 
 // holder returns the node that holds a lock, "" if none does.
 func (s *sim) holder(lock string) string {
-	h, entry, err := state.GetAs[follow.Holder](context.Background(), s.store, lock)
-	if err != nil || entry.Session == "" {
+	h, _, err := state.GetAs[follow.Holder](context.Background(), s.store, lock)
+	if err != nil {
+		return ""
+	}
+	node, err := s.store.Get(context.Background(), state.NodeKey(h.Node))
+	if err != nil || node.Session != h.Session {
 		return ""
 	}
 	return h.Node

@@ -25,9 +25,9 @@ const (
 	EventsPrefix      = Root + "events/"      // <time-ordered id>: spec.Event
 	LocksPrefix       = Root + "locks/"
 
-	SchedulerLock           = LocksPrefix + "scheduler"
+	SchedulerLock           = LocksPrefix + "scheduler"      // names its holder, as those of the orchestrators do
 	OrchestratorLocksPrefix = LocksPrefix + "orchestrators/" // <n> of ControlShards
-	ShardLocksPrefix        = LocksPrefix + "shards/"        // <job>/<process>/<shard>
+	ShardLocksPrefix        = LocksPrefix + "shards/"        // <job>/<process>/<shard>: held by the node's session
 )
 
 // ControlShards is the number of shards into which the jobs are hashed for

@@ -14,11 +14,11 @@ import (
 const (
 	// callTimeout ends a call of the store that isn't a watch.
 	callTimeout = 10 * time.Second
-	// lockRetry is the wait before a free lock is tried again: nothing tells
-	// when a lock delay ends. After lockPatience it can be none, and slowRetry
-	// goes on for whatever it is.
+	// lockRetry is the wait before a lock is tried again that could not be taken,
+	// and how long each node waits for the one before it to take it. After
+	// lockPatience slowRetry goes on, for whatever it is.
 	lockRetry    = time.Second
-	lockPatience = state.MaxLockDelay + 10*time.Second
+	lockPatience = 30 * time.Second
 	slowRetry    = time.Minute
 	// unlockTimeout bounds the giving back of locks at the end.
 	unlockTimeout = 2 * time.Second
@@ -28,20 +28,45 @@ const (
 // hold it. It is the same function on every node.
 type Candidates func(nodes []spec.Node) map[string][]string
 
-// Holder is the value of a role's lock.
+// Holder is the value of a role's lock: the node that has it, and the session
+// by which that one is a member, which holds its record. What agents of before
+// have left names no member: a session of theirs held the lock itself.
 type Holder struct {
 	Node    string `json:"node"`
-	Session string `json:"session"`
+	Session string `json:"member"`
 }
 
-// claims takes and gives the locks of a role. A lock is written to only if it
-// was seen to be free: in Consul, a failed attempt costs every server as much
-// as a change. It is looked at when it could have become free, and only then:
+// HolderOf returns who holds a lock: one of a role only if the session still
+// holds the node's record. It is the zero value if nobody does.
+func HolderOf(e state.Entry) Holder {
+	h, err := state.Decode[Holder](e)
+	if err != nil { // what can't be read is nobody's
+		h = Holder{}
+	}
+	if e.Session != "" {
+		h.Session = e.Session
+	}
+	return h
+}
+
+// claims takes and gives the locks of a role. Such a lock is a key that names
+// its holder. It is taken and given by compare-and-set, and every write of a
+// decision checks that the key is as its holder wrote it: so there is but one
+// who can decide, whatever the others believe. That is why no lock delay is
+// needed, and no session holds the key: the next one takes it in the moment in
+// which the holder's session ends, not seconds after.
+//
+//	held    the key names a node, and the session by which that one is a member
+//	free    there is no key, or that session does not hold the node's record
+//
+// A lock is written to only if it was seen to be free: in Consul, a failed attempt
+// costs every server as much as a change. It is looked at when it could have
+// become free, and only then:
 //
 //   - when nodes/ changes, as its holder's record goes when its session does;
 //   - when it is written, while it is held by a node that shall not have it any
 //     more and is about to give it up (one more watch, until then);
-//   - each second, while it is free and can't be taken: a lock delay.
+//   - each second, while it is free and can't be taken.
 //
 // Only the role's goroutine touches it.
 type claims struct {
@@ -130,30 +155,34 @@ func (c *claims) look(ctx context.Context, now time.Time) time.Time {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	entries, index, err := c.cfg.Store.List(ctx, c.cfg.Locks)
+	var members map[string]string
+	if err == nil {
+		members, err = c.members(ctx) // after the locks: who holds one had its record before
+	}
 	if err != nil {
 		c.cfg.Logger.Warn("cannot look at the locks, trying again", "locks", c.cfg.Locks, "retry_in", lockRetry, "error", err)
 		return now.Add(lockRetry)
 	}
 	clear(c.held)
-	var give, take []string
-	taken := map[string]bool{}
+	give, take := map[string]uint64{}, map[string]uint64{}
+	for _, lock := range c.wanted() {
+		take[lock] = 0
+	}
 	contested := false
 	for _, e := range entries {
-		mine, shall := e.Session == c.session, c.wants(e.Key)
-		taken[e.Key] = e.Session != ""
+		holder, shall := HolderOf(e), c.wants(e.Key)
+		lives := e.Session != "" || holder.Session != "" && members[holder.Node] == holder.Session
 		switch {
-		case mine && shall:
+		case holder.Session == c.session && shall:
 			c.held[e.Key] = e.ModifyIndex
-		case mine:
-			give = append(give, e.Key)
-		case shall && e.Session != "":
-			holder, _ := state.Decode[Holder](e) // what can't be read was never ours
+			delete(take, e.Key)
+		case holder.Session == c.session:
+			give[e.Key] = e.ModifyIndex
+		case shall && lives:
+			delete(take, e.Key)
 			contested = contested || !slices.Contains(c.may[e.Key], holder.Node)
-		}
-	}
-	for _, lock := range c.wanted() {
-		if !taken[lock] {
-			take = append(take, lock)
+		case shall:
+			take[e.Key] = e.ModifyIndex
 		}
 	}
 	retry := earlier(c.unlock(ctx, give, now), c.take(ctx, take, now))
@@ -163,29 +192,39 @@ func (c *claims) look(ctx context.Context, now time.Time) time.Time {
 	return retry
 }
 
+// members returns the session that holds each node's record.
+func (c *claims) members(ctx context.Context) (map[string]string, error) {
+	entries, _, err := c.cfg.Store.List(ctx, state.NodesPrefix)
+	members := make(map[string]string, len(entries))
+	for _, e := range entries {
+		members[Name(state.NodesPrefix, e.Key)] = e.Session
+	}
+	return members, err
+}
+
 // unlock gives locks up in one transaction, and returns when to try again.
-func (c *claims) unlock(ctx context.Context, locks []string, now time.Time) time.Time {
+func (c *claims) unlock(ctx context.Context, locks map[string]uint64, now time.Time) time.Time {
 	if len(locks) == 0 {
 		return time.Time{}
 	}
-	if _, err := c.txn(ctx, state.OpUnlock, locks); err != nil {
-		for _, lock := range locks {
-			c.held[lock] = 0 // still, and not for use
-		}
-		c.cfg.Logger.Warn("cannot hand over, trying again", "locks", locks, "retry_in", lockRetry, "error", err)
+	names := slices.Sorted(maps.Keys(locks))
+	if _, err := c.txn(ctx, state.OpDeleteCAS, names, locks); err != nil {
+		maps.Copy(c.held, locks) // still
+		c.cfg.Logger.Warn("cannot hand over, trying again", "locks", names, "retry_in", lockRetry, "error", err)
 		return now.Add(lockRetry)
 	}
-	c.cfg.Logger.Info("handed over", "locks", locks)
+	c.cfg.Logger.Info("handed over", "locks", names)
 	return time.Time{}
 }
 
 // take takes free locks in one transaction, and returns when to try again.
 // Where several nodes may have them, one after the other tries.
-func (c *claims) take(ctx context.Context, locks []string, now time.Time) time.Time {
-	if len(locks) == 0 {
+func (c *claims) take(ctx context.Context, free map[string]uint64, now time.Time) time.Time {
+	if len(free) == 0 {
 		c.free = time.Time{}
 		return time.Time{}
 	}
+	locks := slices.Sorted(maps.Keys(free))
 	if c.free.IsZero() {
 		c.free = now
 	}
@@ -196,7 +235,7 @@ func (c *claims) take(ctx context.Context, locks []string, now time.Time) time.T
 	}
 	var again time.Time
 	for len(locks) > 0 {
-		index, err := c.txn(ctx, state.OpLock, locks)
+		index, err := c.txn(ctx, state.OpCAS, locks, free)
 		if err == nil {
 			for _, lock := range locks {
 				c.held[lock] = index
@@ -242,12 +281,15 @@ func without(locks []string, err error) []string {
 	return left
 }
 
-// txn does the same to each lock.
-func (c *claims) txn(ctx context.Context, kind state.OpKind, locks []string) (uint64, error) {
+// txn does the same to each lock, if it is as it was at its index.
+func (c *claims) txn(ctx context.Context, kind state.OpKind, locks []string, at map[string]uint64) (uint64, error) {
 	value := state.Encode(Holder{Node: c.cfg.Node, Session: c.session})
 	ops := make([]state.Op, len(locks))
 	for i, lock := range locks {
-		ops[i] = state.Op{Kind: kind, Key: lock, Session: c.session, Value: value}
+		ops[i] = state.Op{Kind: kind, Key: lock, Index: at[lock]}
+		if kind == state.OpCAS {
+			ops[i].Value = value
+		}
 	}
 	return c.cfg.Store.Txn(ctx, ops...)
 }
@@ -275,8 +317,8 @@ func (c *claims) endHandover() {
 	c.handed = nil
 }
 
-// end gives all locks back, so that the next one needn't wait for a lock
-// delay. It may fail: then the session's end does it.
+// end gives all locks back, so that the next one needn't wait for the session's
+// end. It may fail: then that does it.
 func (c *claims) end() {
 	c.endHandover()
 	if len(c.held) == 0 {
@@ -284,7 +326,7 @@ func (c *claims) end() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), unlockTimeout)
 	defer cancel()
-	if _, err := c.txn(ctx, state.OpUnlock, slices.Sorted(maps.Keys(c.held))); err != nil {
+	if _, err := c.txn(ctx, state.OpDeleteCAS, slices.Sorted(maps.Keys(c.held)), c.held); err != nil {
 		c.cfg.Logger.Debug("could not give the locks back", "locks", c.cfg.Locks, "error", err)
 	}
 	clear(c.held)

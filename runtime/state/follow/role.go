@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,7 +34,7 @@ type Work interface {
 
 // Term is a time in which a node holds some of a role's locks.
 type Term struct {
-	// Session holds the locks.
+	// Session is that of the node.
 	Session string
 	// Locks are those that are held, with the index of each one's taking: a
 	// lock that was lost in between has another.
@@ -41,9 +42,9 @@ type Term struct {
 }
 
 // Check returns the operation that makes a transaction fail unless the lock is
-// still held.
+// still held, and nobody has had it in between.
 func (t *Term) Check(lock string) state.Op {
-	return state.Op{Kind: state.OpCheckSession, Key: lock, Session: t.Session}
+	return state.Op{Kind: state.OpCheckIndex, Key: lock, Index: t.Locks[lock]}
 }
 
 // RoleConfig says what a role is.
@@ -51,10 +52,11 @@ type RoleConfig struct {
 	Store state.Store
 	// Node is this node's name.
 	Node string
-	// Session returns the session to hold locks with: "" while there is none,
-	// and as soon as the agent can't know any more that it still lives.
+	// Session returns the session that holds the node's record: "" while there
+	// is none, and as soon as the agent can't know any more that it still lives.
 	Session func() string
-	// Locks is the prefix of all locks of the role, May says whose each may be.
+	// Locks is the prefix of all locks of the role, below state.LocksPrefix; May
+	// says whose each may be.
 	Locks string
 	May   Candidates
 	Work  Work
@@ -107,10 +109,17 @@ func (r *Role) Run(ctx context.Context) error {
 // of the last step. It may be called by anybody, and proves nothing: every write
 // checks its lock.
 func (r *Role) Holds(lock string) bool {
+	_, holds := r.Check(lock)
+	return holds
+}
+
+// Check is Term.Check for who is not the role's work, and writes under its locks;
+// false if this node does not hold the lock, as Holds tells.
+func (r *Role) Check(lock string) (state.Op, bool) {
 	now := r.cfg.Session()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return now != "" && r.term.Session == now && r.term.Locks[lock] != 0
+	return r.term.Check(lock), now != "" && r.term.Session == now && r.term.Locks[lock] != 0
 }
 
 // Turned is ready when the answers of Holds may be others. It is for one
@@ -226,9 +235,9 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // Lost reports whether an error means that a lock is lost: the check of one
-// failed, or its session is gone.
+// failed, or the node's session has gone.
 func Lost(err error) bool {
-	if errors.Is(err, ErrDeposed) || errors.Is(err, state.ErrSessionNotFound) {
+	if errors.Is(err, ErrDeposed) {
 		return true
 	}
 	var txn *state.TxnError
@@ -236,7 +245,7 @@ func Lost(err error) bool {
 		return false
 	}
 	for _, f := range txn.Failures {
-		if f.Op.Kind == state.OpCheckSession {
+		if f.Op.Kind == state.OpCheckIndex && strings.HasPrefix(f.Op.Key, state.LocksPrefix) {
 			return true
 		}
 	}
