@@ -198,7 +198,8 @@ type Store interface {
 
 	// CreateSession starts a session and returns its ID.
 	CreateSession(ctx context.Context, cfg SessionConfig) (string, error)
-	// RenewSession restarts the session's TTL, or returns ErrSessionNotFound.
+	// RenewSession restarts the session's TTL, or returns ErrSessionNotFound. If
+	// it succeeds, the session was alive at some moment after the call.
 	RenewSession(ctx context.Context, id string) error
 	// DestroySession ends a session as if its TTL had passed: held locks are
 	// released (or their keys deleted) and the lock delay begins. A missing

@@ -218,3 +218,47 @@ func TestWhatConsulRefusesIsSortedByWhatHelps(t *testing.T) {
 		}
 	}
 }
+
+// A leader that was stopped for long, and is told to go on, confirms renewals
+// until it finds out that there is another one.
+func TestARenewalThatADeposedLeaderConfirmsIsNone(t *testing.T) {
+	t.Parallel()
+	here := open(t, server, consul.Options{})
+	id, err := here.CreateSession(t.Context(), state.SessionConfig{Node: "n", Name: rand.Text(), TTL: 10 * time.Second, Behavior: state.BehaviorRelease})
+	if err != nil {
+		t.Fatal(err)
+	}
+	deposed := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v1/session/renew/") {
+			fmt.Fprintf(w, `[{"ID": %q}]`, id)
+			return
+		}
+		r.RequestURI, r.URL.Scheme, r.URL.Host = "", "http", server.Address()
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer resp.Body.Close()
+		for name, value := range resp.Header {
+			w.Header()[name] = value
+		}
+		w.WriteHeader(resp.StatusCode)
+		io.Copy(w, resp.Body)
+	}))
+	defer deposed.Close()
+	s, err := consul.Open(t.Context(), consul.Options{Address: deposed.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.RenewSession(t.Context(), id); err != nil {
+		t.Errorf("the session lives: %v", err)
+	}
+	if err := here.DestroySession(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RenewSession(t.Context(), id); !errors.Is(err, state.ErrSessionNotFound) {
+		t.Errorf("got error %v, want ErrSessionNotFound", err)
+	}
+}

@@ -64,7 +64,9 @@ func write(ctx context.Context) *api.WriteOptions {
 
 // RenewSession restarts the session's TTL, or returns
 // state.ErrSessionNotFound. Consul does it in its leader's memory: nothing is
-// written.
+// written. So a leader that was stopped, and does not know yet that there is
+// another one by now, confirms what that one has ended: whether the session
+// lives is asked anew, of a leader that a majority of the servers has confirmed.
 func (s *Store) RenewSession(ctx context.Context, id string) error {
 	var renewed *api.SessionEntry
 	err := s.call(ctx, s.opts.Timeout, func(ctx context.Context) (err error) {
@@ -73,6 +75,9 @@ func (s *Store) RenewSession(ctx context.Context, id string) error {
 	})
 	if err == nil && renewed == nil {
 		err = state.ErrSessionNotFound
+	}
+	if err == nil {
+		_, err = s.Session(ctx, id)
 	}
 	if err != nil {
 		return fmt.Errorf("renew session %s: %w", id, err)
