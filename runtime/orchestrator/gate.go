@@ -44,19 +44,6 @@ type turn struct {
 	expire spec.Expire
 }
 
-// need is what keeps a shard from being as it is wanted.
-type need int
-
-const (
-	needNothing need = iota
-	needLive         // it may be told without a disturbance
-	needStart        // it is assigned nowhere
-	needReplace      // another definition, by a restart
-	needMove
-	needOrder  // a restart that an operator asked for
-	needExpire // a restart that a check, a guard or a dependency asks for
-)
-
 // gates lets every process of the job through its gate.
 func (r *rollout) gates() {
 	if r.Job == nil {
@@ -127,82 +114,45 @@ func (g *gate) member(to spot) member {
 	return m
 }
 
-// need says what keeps a shard from being as it is wanted, and in words.
-func (g *gate) need(m *member) (need, string) {
-	switch {
-	case m.entry == nil:
-		return needStart, ""
-	case m.at.node != m.to.node:
-		return needMove, "move to " + m.to.node
-	case m.entry.Version != g.def.version && g.hashOf(m) != g.def.replaceHash():
-		return needReplace, "restart with another definition"
-	case m.entry.Epochs[m.to.shard] != g.Job.Order(m.to.process, m.to.shard).Epoch:
-		return needOrder, "ordered restart"
-	case g.ails(m) != "" && !m.expires():
-		return needExpire, "restart, as " + g.ails(m)
-	case m.entry.Version != g.def.version:
-		return needLive, ""
-	}
-	return needNothing, ""
-}
-
-// hashOf returns the ReplaceHash of what the shard runs, or is about to.
-func (g *gate) hashOf(m *member) string {
-	switch {
-	case m.in == nil || m.in.Hash == "":
-		return g.hashAs(m.entry)
-	case m.in.Version == g.def.version:
-		return g.def.replaceHash()
-	}
-	return m.in.Hash
-}
-
-// hashAs returns the ReplaceHash of an entry.
-func (g *gate) hashAs(e *spec.AssignedProcess) string {
-	hash := g.hashes[e]
-	if hash == "" {
-		if g.hashes == nil {
-			g.hashes = map[*spec.AssignedProcess]string{}
-		}
-		hash = spec.ReplaceHash(&e.Process)
-		g.hashes[e] = hash
-	}
-	return hash
-}
-
-// ails says why the generation that is seen should be restarted; "" if it should not.
-func (g *gate) ails(m *member) string {
-	switch {
-	case m.in == nil || (m.in.Phase != spec.PhaseRunning && m.in.Phase != spec.PhaseStarting):
-		return ""
-	case m.in.Ailing != "":
-		return m.in.Ailing
-	}
-	return g.follows(m.at, m.in)
-}
-
 // open gives as many shards their turn as may have it.
 func (g *gate) open() {
 	g.bar()
-	queue := make([]*member, 0, len(g.members))
-	for _, down := range []bool{true, false} {
-		for i := range g.members {
-			if m := &g.members[i]; (m.down != "") == down && g.Live[m.to.node] {
-				queue = append(queue, m)
+	for _, m := range g.queue() {
+		need, what := g.need(m)
+		var old *spec.AssignedProcess
+		if need == needReplace && g.barred() != "" {
+			if also, text := g.needAsItIs(m); also != needNothing {
+				need, what, old = also, text, m.entry
 			}
 		}
-	}
-	for _, m := range queue {
-		need, what := g.need(m)
 		switch why := g.refuse(m, need); {
 		case need == needStart && (g.block != "" || g.trial):
 			g.turns[m.to] = turn{old: g.former(m.to), epoch: g.Job.Order(m.to.process, m.to.shard).Epoch}
 		case why != "":
 			g.keep(m, need, what+" waits: "+why)
 		default:
-			g.take(m, need)
+			g.take(m, need, old)
 		}
 	}
+}
+
+// queue returns the shards in the order of their turns: those that are down, as
+// they disturb nobody, then those that move, as a node is to be emptied, and get
+// another definition with the same restart.
+func (g *gate) queue() []*member {
+	var down, move, rest []*member
+	for i := range g.members {
+		switch m := &g.members[i]; {
+		case !g.Live[m.to.node]:
+		case m.down != "":
+			down = append(down, m)
+		case m.entry != nil && m.at.node != m.to.node:
+			move = append(move, m)
+		default:
+			rest = append(rest, m)
+		}
+	}
+	return slices.Concat(down, move, rest)
 }
 
 // bar finds out whether shards may be given the wanted definition at all.
@@ -258,11 +208,8 @@ func (g *gate) refuse(m *member, need need) string {
 	case needNothing, needLive, needStart:
 		return ""
 	case needReplace:
-		if g.block != "" {
-			return g.block
-		}
-		if g.trial && g.left <= 0 {
-			return g.verdict()
+		if why := g.barred(); why != "" {
+			return why
 		}
 		if m.in == nil && m.entry.Held[m.to.shard] == "" {
 			return "it is about to start"
@@ -278,9 +225,30 @@ func (g *gate) refuse(m *member, need need) string {
 		}
 	}
 	if g.free <= 0 {
-		return g.down
+		return g.down + g.remedy()
 	}
 	return ""
+}
+
+// remedy says how to go on where the bound is used up by a version that has
+// failed: no time mends that, and a drain or a restart waits for a person.
+func (g *gate) remedy() string {
+	switch {
+	case g.failed == "":
+		return ""
+	case g.good == 0 || g.good >= g.Job.Version:
+		return fmt.Sprintf("; version %d has failed: apply one that works", g.Job.Version)
+	}
+	return fmt.Sprintf("; version %d has failed: go back with `meshrun revert %s`, or apply one that works", g.Job.Version, g.job)
+}
+
+// barred says why no further shard may be given the wanted definition now, "" if
+// one may.
+func (g *gate) barred() string {
+	if g.block == "" && g.trial && g.left <= 0 {
+		return g.verdict()
+	}
+	return g.block
 }
 
 // verdict says what a trial waits for.
@@ -302,9 +270,9 @@ func (g *gate) lastChange() time.Time {
 	return last
 }
 
-// take lets a shard be what is wanted.
-func (g *gate) take(m *member, need need) {
-	t := turn{epoch: g.Job.Order(m.to.process, m.to.shard).Epoch, expire: m.carried()}
+// take lets a shard be what is wanted, or be restarted with its old definition.
+func (g *gate) take(m *member, need need, old *spec.AssignedProcess) {
+	t := turn{old: old, epoch: g.Job.Order(m.to.process, m.to.shard).Epoch, expire: m.carried()}
 	switch need {
 	case needExpire:
 		t.expire = spec.Expire{Generation: m.in.Generation, Why: brief(g.ails(m)), Planned: m.in.Ailing == ""}

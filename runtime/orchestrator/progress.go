@@ -109,9 +109,11 @@ func (g *gate) stale(m *member) bool {
 }
 
 // stuck says why the rollout had failed, as long as it is no better: a shard that
-// comes and goes is not well because it is up just now.
+// comes and goes is not well because it is up just now, and that all are well
+// with the definition before, as the one that failed has moved, says nothing.
 func (g *gate) stuck() string {
-	if was := g.Rollout; was != nil && was.Version == g.Job.Version && was.State == spec.RolloutFailed && g.down != "" {
+	tried, _ := g.canaries()
+	if was := g.Rollout; was != nil && was.Version == g.Job.Version && was.State == spec.RolloutFailed && (g.down != "" || tried == 0) {
 		if why, mine := strings.CutPrefix(was.Reason, g.def.process.Name+": "); mine {
 			return why
 		}
