@@ -33,6 +33,11 @@ func TestARolloutReadsWell(t *testing.T) {
 		spec.Progress{Process: "mailer", State: spec.RolloutDone, Wanted: 1, Updated: 1, Healthy: 1})
 	reverting := rolls(4, spec.RolloutFailed, 1, 0, "shard 0 has failed (exit 3)")
 	reverting.Reverting = 3
+	draining := rolls(4, spec.RolloutFailed, 1, 0, "shard 0 has failed (exit 3)")
+	draining.Waiting = map[spec.InstanceID]string{id("app", 3): "restart with another definition waits: the rollout has failed"}
+	for shard := 4; shard < 8; shard++ {
+		draining.Waiting[id("app", shard)] = "move to beta waits: shard 0 has failed; version 4 has failed: go back with `meshrun revert web`, or apply one that works"
+	}
 	var b strings.Builder
 	for _, s := range []api.RolloutStatus{
 		running,
@@ -41,6 +46,7 @@ func TestARolloutReadsWell(t *testing.T) {
 		rolls(4, spec.RolloutFailed, 1, 0, "shard 0 has failed (exit 3)"),
 		rolls(1, spec.RolloutFailed, 20, 19, "shard 7 has failed (exit 3)"),
 		reverting,
+		draining,
 		rolls(4, spec.RolloutDone, 20, 20, ""),
 	} {
 		b.WriteString(renderRollout(&s, style{}, testNow()))
