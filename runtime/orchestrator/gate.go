@@ -51,13 +51,14 @@ func (r *rollout) gates() {
 	}
 	for i := range r.Job.Job.Processes {
 		p := &r.Job.Job.Processes[i]
-		if p.Schedule != nil || (p.Update == nil && !r.expiring[p.Name] && !r.track) {
+		steps := r.Job.Steps(p)
+		if p.Schedule != nil || (!steps && !r.expiring[p.Name] && !r.track) {
 			continue // nothing to count, nothing to bound
 		}
 		g := &gate{rollout: r, def: r.defs[p.Name], order: r.Job.Orders[p.Name]}
 		g.gather()
 		g.failed = g.failure()
-		if p.Update != nil || r.expiring[p.Name] {
+		if steps || r.expiring[p.Name] {
 			g.open()
 			g.preserve()
 		}
@@ -165,7 +166,7 @@ func (g *gate) bar() {
 	}
 	u := g.bounds()
 	if g.order.Paused {
-		g.block = "the rollout is paused"
+		g.block = "the rollout is " + g.order.PausedText()
 		return
 	}
 	if g.failed != "" {

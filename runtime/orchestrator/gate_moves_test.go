@@ -76,6 +76,50 @@ func TestAMoveComesBeforeOtherChangesAndBringsTheNewDefinition(t *testing.T) {
 	}
 }
 
+func TestAPauseHoldsWhatIsAppliedLater(t *testing.T) {
+	ordered := map[string]spec.Order{"p": {Paused: true, PausedBy: "ann", PausedAt: dawn}}
+	for name, bound := range map[string]bool{"in steps": true, "at once": false} {
+		release := func(w *world, v *spec.JobVersion) {
+			if v.Orders = ordered; !bound {
+				v.Job.Processes[0].Update = nil
+			}
+			w.release(v)
+		}
+		w := up(t, 3, nil)
+		release(w, version(2, rolled("v1", 3, nil)))
+		w.pass(time.Minute, time.Second)
+		release(w, version(3, rolled("v2", 3, nil)))
+		d := w.pass(time.Hour, time.Minute)
+		if got := w.commands(); got != "v1 v1 v1" || d.Rollout.State != spec.RolloutPaused {
+			t.Fatalf("%s: paused: %s, %+v", name, got, d.Rollout)
+		}
+		if want := "p: it is paused by ann since 2030-01-01 06:00 UTC, until: meshrun resume j/p"; d.Rollout.Reason != want {
+			t.Errorf("%s: it says %q", name, d.Rollout.Reason)
+		}
+		ordered = nil
+		release(w, version(4, rolled("v2", 3, nil)))
+		w.pass(time.Hour, time.Minute)
+		if got := w.commands(); got != "v2 v2 v2" {
+			t.Errorf("%s: resumed: %s", name, got)
+		}
+		ordered = map[string]spec.Order{"p": {Paused: true, PausedBy: "ann", PausedAt: dawn}}
+	}
+}
+
+func TestNothingIsTakenBackWhileItIsPaused(t *testing.T) {
+	revert := func(u *spec.Update) { u.AutoRevert = true }
+	w := up(t, 3, revert)
+	w.release(version(2, rolled("bad", 3, revert)))
+	w.decide()
+	w.act(nil)
+	paused := *w.Job
+	paused.Version, paused.Orders = 3, map[string]spec.Order{"p": {Paused: true}}
+	w.release(&paused)
+	if d := w.pass(time.Hour, time.Minute); d.Revert != 0 || d.Rollout.State != spec.RolloutFailed {
+		t.Errorf("it goes back to %d: %+v", d.Revert, d.Rollout)
+	}
+}
+
 func TestAShardIsRestartedAsItIsWhileItsRolloutIsHeld(t *testing.T) {
 	canary := func(u *spec.Update) { u.Canary, u.MaxParallel = 1, 2 }
 	held := map[string]func(*spec.JobVersion){

@@ -180,7 +180,7 @@ func (g *gate) report() spec.Progress {
 	case g.failed != "":
 		p.State, p.Waits = spec.RolloutFailed, g.failed
 	case g.order.Paused && p.Updated < p.Wanted:
-		p.State, p.Waits = spec.RolloutPaused, fmt.Sprintf("it is paused, until: meshrun resume %s/%s", g.job, p.Process)
+		p.State, p.Waits = spec.RolloutPaused, fmt.Sprintf("it is %s, until: meshrun resume %s/%s", g.order.PausedText(), g.job, p.Process)
 	case g.trial && g.waits():
 		p.State, p.Waits = spec.RolloutWaiting, g.verdict()
 	}
@@ -231,7 +231,8 @@ func (r *rollout) revert() (uint64, string) {
 		return 0, ""
 	}
 	for _, p := range r.progress {
-		if u := r.defs[p.Process].process.Update; p.State == spec.RolloutFailed && u != nil && u.AutoRevert {
+		u := r.defs[p.Process].process.Update
+		if paused := r.Job.Orders[p.Process].Paused; p.State == spec.RolloutFailed && u != nil && u.AutoRevert && !paused {
 			return r.good, p.Process + ": " + p.Waits
 		}
 	}
@@ -244,7 +245,7 @@ func (r *rollout) remembered() {
 	if r.Job == nil {
 		return
 	}
-	r.track = slices.ContainsFunc(r.Job.Job.Processes, func(p spec.Process) bool { return p.Update != nil })
+	r.track = r.Job.InSteps()
 	if was := r.Rollout; was != nil {
 		r.good = was.Good
 		r.done = was.Version == r.Job.Version && was.State == spec.RolloutDone

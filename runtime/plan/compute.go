@@ -127,7 +127,7 @@ func (j *part) compute(s *Snapshot) spec.JobPlan {
 		job.Wanted = j.next
 	}
 	job.Changes = jobChanges(j.current, j.next)
-	job.Steps = j.next != nil && slices.ContainsFunc(j.next.Job.Processes, func(p spec.Process) bool { return p.Update != nil })
+	job.Steps = j.next != nil && j.next.InSteps()
 	if j.next != nil {
 		job.Ends = batch(j.next.Job.Processes)
 	}
