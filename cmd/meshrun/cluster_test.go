@@ -103,6 +103,21 @@ func TestADrainTellsWhatHoldsTheShardsUpOnce(t *testing.T) {
 	}
 }
 
+func TestAStatusTellsOfACircleAcrossJobs(t *testing.T) {
+	on := func(job, process, other string) spec.JobVersion {
+		p := spec.DefaultProcess(process)
+		p.DependsOn = []spec.Dependency{spec.DefaultDependency(other)}
+		return spec.JobVersion{Version: 1, Job: spec.Job{Name: job, Processes: []spec.Process{p}}}
+	}
+	b := node()
+	b.JobsFunc = func(context.Context) ([]spec.JobVersion, error) {
+		return []spec.JobVersion{on("shop", "web", "store/redis"), on("store", "redis", "shop/web")}, nil
+	}
+	if stdout, _, _ := meshrun(t, b, "status", "shop"); !strings.Contains(stdout, "wait for each other: shop/web → store/redis → shop/web") {
+		t.Errorf("it says\n%s", stdout)
+	}
+}
+
 func TestCompletionKnowsTheNodes(t *testing.T) {
 	for word, want := range map[string]string{"": "alpha beta", "b": "beta", "g": ""} {
 		stdout, _, _ := meshrun(t, cluster(), "__completeNoDesc", "drain", word)

@@ -125,6 +125,7 @@ func (c *status) view(ctx context.Context, client *api.Client, instances []spec.
 	if err != nil {
 		return nil, err
 	}
+	info.Problems = append(info.Problems, circles(jobs)...)
 	v := &statusView{Agent: info, Jobs: []spec.JobVersion{}, Instances: []spec.Instance{}, JobsUnknown: unknown}
 	for _, j := range jobs {
 		if c.targets.job(j.Job.Name) {
@@ -150,6 +151,20 @@ func (c *status) view(ctx context.Context, client *api.Client, instances []spec.
 		}
 	}
 	return v, nil
+}
+
+// circles tells of jobs that wait for each other. A plan refuses those; two that
+// were made at the same time may not have known of each other.
+func circles(jobs []spec.JobVersion) []string {
+	byName := make(map[string]*spec.Job, len(jobs))
+	for i := range jobs {
+		byName[jobs[i].Job.Name] = &jobs[i].Job
+	}
+	var out []string
+	for _, c := range spec.Circles(byName) {
+		out = append(out, c.String())
+	}
+	return out
 }
 
 // follow shows every change. On a terminal it draws over the last picture, and

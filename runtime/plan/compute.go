@@ -44,6 +44,7 @@ func Compute(s Snapshot, wanted []Wanted, now time.Time) (spec.Plan, error) {
 	})
 	_ = each(parts, func(j *part) error {
 		j.plan = j.compute(&s)
+		j.plan.Needs = needs(&s, j, jobs, parts)
 		return nil
 	})
 	slices.SortFunc(parts, func(a, b part) int { return strings.Compare(a.wanted.Job, b.wanted.Job) })
