@@ -33,6 +33,12 @@ type gate struct {
 	failed string
 	// unplaced says why a shard has no place, if none of the process has one.
 	unplaced string
+	// homeless is how many shards have no place, and noPlace names the first. They
+	// are down, and an edit takes no further ones down beyond its bound; but moves
+	// and single restarts do not wait for them: a node that has to be emptied and a
+	// shard that ails can't wait until somebody adds a node.
+	homeless int
+	noPlace  string
 }
 
 // turn is what a wanted shard is told now.
@@ -87,10 +93,15 @@ func (g *gate) gather() {
 	}
 	slices.SortFunc(g.members, func(a, b member) int { return cmp.Compare(a.to.shard, b.to.shard) })
 	for _, u := range g.Placement.Unplaced {
-		if len(g.members) == 0 && u.Process == p.Name && u.Shard < p.Shards && g.unplaced == "" {
-			g.unplaced = fmt.Sprintf("shard %d has no place: %s", u.Shard, u.Reason)
-			g.down = g.unplaced
+		if u.Process != p.Name || u.Shard >= p.Shards || g.Job.Order(p.Name, u.Shard).Stopped {
+			continue
 		}
+		if g.homeless++; g.noPlace == "" {
+			g.noPlace = fmt.Sprintf("shard %d has no place: %s", u.Shard, u.Reason)
+		}
+	}
+	if len(g.members) == 0 {
+		g.unplaced, g.down = g.noPlace, g.noPlace
 	}
 	g.free = g.bounds().MaxParallel
 	for i := range g.members {
@@ -120,13 +131,14 @@ func (g *gate) open() {
 	g.bar()
 	for _, m := range g.queue() {
 		need, what := g.need(m)
+		why := g.refuse(m, need)
 		var old *spec.AssignedProcess
-		if need == needReplace && g.barred() != "" {
+		if need == needReplace && why != "" {
 			if also, text := g.needAsItIs(m); also != needNothing {
-				need, what, old = also, text, m.entry
+				need, what, old, why = also, text, m.entry, g.refuse(m, also)
 			}
 		}
-		switch why := g.refuse(m, need); {
+		switch {
 		case need == needStart && (g.block != "" || g.trial):
 			g.turns[m.to] = turn{old: g.former(m.to), epoch: g.Job.Order(m.to.process, m.to.shard).Epoch}
 		case why != "":
@@ -225,8 +237,12 @@ func (g *gate) refuse(m *member, need need) string {
 			return fmt.Sprintf("%s shall be between two changes", g.bounds().Stagger)
 		}
 	}
-	if g.free <= 0 {
-		return g.down + g.remedy()
+	free := g.free
+	if need == needReplace {
+		free -= g.homeless
+	}
+	if free <= 0 {
+		return cmp.Or(g.down, g.noPlace) + g.remedy()
 	}
 	return ""
 }

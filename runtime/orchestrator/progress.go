@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -67,7 +68,7 @@ func (g *gate) failure() string {
 		g.wake(end)
 		return ""
 	}
-	return fmt.Sprintf("nothing became healthy within %s: %s", u.ProgressDeadline, g.down)
+	return fmt.Sprintf("nothing became healthy within %s: %s", u.ProgressDeadline, cmp.Or(g.down, g.noPlace))
 }
 
 // deadline returns until when the shard has to be healthy: for so long after it
@@ -163,7 +164,7 @@ func (g *gate) depends() bool {
 
 // report says how far the process is.
 func (g *gate) report() spec.Progress {
-	p := spec.Progress{Process: g.def.process.Name, Wanted: len(g.members), State: spec.RolloutRunning, Waits: g.down}
+	p := spec.Progress{Process: g.def.process.Name, Wanted: len(g.members), State: spec.RolloutRunning, Waits: cmp.Or(g.down, g.noPlace)}
 	for i := range g.members {
 		m := &g.members[i]
 		if !g.updated(m) {
