@@ -303,3 +303,29 @@ func TestAnEditTakesNoShardDownBesideOneThatHasNoPlace(t *testing.T) {
 		t.Errorf("two may be down, one is, and yet %s", got)
 	}
 }
+
+func TestWhatIsOverOrRunsAtTimesDoesNotKeepAVersionFromBeingGood(t *testing.T) {
+	batch, nightly := process("batch"), process("nightly")
+	batch.Restart.Policy = spec.RestartNever
+	nightly.Restart.Policy = spec.RestartNever
+	nightly.Schedule = &spec.Schedule{Cron: "0 3 * * *", TimeZone: "UTC"}
+	for _, phase := range []spec.Phase{spec.PhaseCompleted, spec.PhaseFailed, spec.PhaseRunning} {
+		w := newWorld()
+		w.now = dawn
+		batch.Command[0] = spec.Template(phase)
+		w.bad = map[spec.Template]spec.Phase{spec.Template(phase): phase}
+		w.release(version(1, rolled("v1", 2, nil), batch, nightly))
+		if d := w.pass(time.Minute, time.Second); d.Rollout.State != spec.RolloutDone || d.Rollout.Good != 1 {
+			t.Errorf("%s: it is %+v: %+v", phase, d.Rollout, d.Progress)
+		}
+	}
+	helper := process("helper")
+	helper.Command[0] = "down"
+	w := newWorld()
+	w.now = dawn
+	w.bad = map[spec.Template]spec.Phase{"down": spec.PhaseBackoff}
+	w.release(version(1, rolled("v1", 2, nil), helper))
+	if d := w.pass(time.Minute, time.Second); d.Rollout.State == spec.RolloutDone || d.Rollout.Good == 1 {
+		t.Errorf("a service that is down is part of the version, and yet %+v", d.Rollout)
+	}
+}

@@ -176,7 +176,7 @@ func (g *gate) report() spec.Progress {
 		}
 	}
 	switch {
-	case g.complete():
+	case g.complete() || (g.aside() && p.Updated == p.Wanted):
 		p.State = spec.RolloutDone
 	case g.failed != "":
 		p.State, p.Waits = spec.RolloutFailed, g.failed
@@ -187,6 +187,11 @@ func (g *gate) report() spec.Progress {
 	}
 	return p
 }
+
+// aside reports whether the process says nothing of how good a version is: one
+// that runs to its end, and is not rolled out in steps, may well be over, or have
+// failed for what it was given to do. Scheduled ones are not looked at at all.
+func (g *gate) aside() bool { return g.def.process.Update == nil && g.def.process.Ends() }
 
 // record returns what shall be remembered of the job's rollout, nil for
 // nothing: only update blocks need a memory.
