@@ -64,6 +64,20 @@ func TestARolloutWaitsForItsPromotionAndIsPromotedPausedAndReverted(t *testing.T
 	if got := n.changed(before); got != 4 {
 		t.Errorf("%d shards were changed after the promotion", got)
 	}
+	if text := n.must("pause", "web"); !strings.Contains(text, "what is applied waits for `meshrun resume web/app`") {
+		t.Errorf("pause with nothing under way says %s", text)
+	}
+	before = n.pidsOf()
+	file = n.write("job.hcl", stepper(4, "echo three; exec sleep 1000", ""))
+	for _, step := range []string{"the next one", "the same again"} {
+		if r := n.run("apply", "-yes", "-wait", file); r.code != 3 || !strings.Contains(r.stderr, "paused by ") || n.changed(before) != 0 {
+			t.Errorf("apply -wait of %s while it is paused: exit %d\n%s%s", step, r.code, r.stdout, r.stderr)
+		}
+	}
+	n.must("resume", "-wait", "web")
+	if got := n.changed(before); got != 4 {
+		t.Errorf("%d shards were changed once it was resumed", got)
+	}
 	if r := n.run("revert", "-yes", "web"); r.code != 1 || !strings.Contains(r.stderr, "meshrun rollback web") {
 		t.Errorf("a revert of what is done: exit %d\n%s", r.code, r.stderr)
 	}

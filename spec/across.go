@@ -18,6 +18,19 @@ type JobProblem struct {
 // String returns the problem on one line: "job "shop": process "web": …".
 func (p JobProblem) String() string { return fmt.Sprintf("job %q: %s", p.Job, p.Problem) }
 
+// Needs returns the other jobs, sorted, on which processes of the job depend.
+func (j *Job) Needs() []string {
+	out := map[string]bool{}
+	for i := range j.Processes {
+		for _, d := range j.Processes[i].DependsOn {
+			if on, _ := d.Of(j.Name); on != j.Name {
+				out[on] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(out))
+}
+
 // Circles returns the circles of dependencies that go through more than one of
 // the jobs, each once, at the process that comes first by name. Those within a
 // job are Validate's to find.

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -32,9 +33,12 @@ type Order struct {
 	Stopped bool `json:"stopped,omitempty"`
 	// Epoch counts the restarts that were asked for.
 	Epoch uint64 `json:"epoch,omitempty"`
-	// Paused keeps every running shard at the definition that it has, until the
-	// rollout is resumed or the process is applied anew.
-	Paused bool `json:"paused,omitempty"`
+	// Paused keeps every running shard at the definition that it has, through
+	// whatever is applied, until the rollout is resumed. PausedBy and PausedAt tell
+	// who ordered it, and when.
+	Paused   bool      `json:"paused,omitempty"`
+	PausedBy string    `json:"paused_by,omitempty"`
+	PausedAt time.Time `json:"paused_at,omitzero"`
 	// Promoted ends the trial of the process's canaries.
 	Promoted bool `json:"promoted,omitempty"`
 	// Runs counts the runs of a scheduled process that were asked for by hand.
@@ -74,6 +78,30 @@ func (v *JobVersion) Order(process string, shard int) Order {
 		Stopped: p.Stopped || s.Stopped, Epoch: p.Epoch + s.Epoch,
 		Paused: p.Paused, Promoted: p.Promoted, Runs: p.Runs,
 	}
+}
+
+// PausedText says "paused by WHO since WHEN", as far as that is known.
+func (o Order) PausedText() string {
+	text := "paused"
+	if o.PausedBy != "" {
+		text += " by " + o.PausedBy
+	}
+	if !o.PausedAt.IsZero() {
+		text += " since " + o.PausedAt.UTC().Format("2006-01-02 15:04 MST")
+	}
+	return text
+}
+
+// Steps reports whether changes of a process go in steps: its update block says
+// so, or an operator's pause holds them.
+func (v *JobVersion) Steps(p *Process) bool {
+	return p.Update != nil || (p.Schedule == nil && v.Orders[p.Name].Paused)
+}
+
+// InSteps reports whether changes of any process of the job go in steps, so that
+// its rollout is remembered.
+func (v *JobVersion) InSteps() bool {
+	return slices.ContainsFunc(v.Job.Processes, func(p Process) bool { return v.Steps(&p) })
 }
 
 // Node is a machine that runs instances: the value of nodes/<node>.

@@ -85,6 +85,9 @@ type JobPlan struct {
 	// Placed is the index of placements/<job> that the plan builds on; 0 if
 	// there is none.
 	Placed uint64 `json:"placed,omitempty"`
+	// Needs are the indexes of other jobs, by name, on which the version newly
+	// depends, directly or through others: a change of those could close a circle.
+	Needs map[string]uint64 `json:"needs,omitempty"`
 	// From and To are the job's versions before and after.
 	From uint64 `json:"from,omitempty"`
 	To   uint64 `json:"to,omitempty"`

@@ -23,6 +23,10 @@ const MaxJobBytes = 372 << 10
 // event of it tells.
 const assignedBytes = 160
 
+// scheduledBytes is what comes to that with a schedule: when its next run is, the
+// epoch of its last one, and since when its ticks count.
+const scheduledBytes = 150
+
 // MaxFiles bounds the rotated log files of an instance.
 const MaxFiles = 1000
 
@@ -216,7 +220,13 @@ func (v *validator) size() {
 		v.add("", "", "The job cannot be written as JSON", err.Error())
 		return
 	}
-	if size := len(data) + assignedBytes*len(v.job.Processes); size > MaxJobBytes {
+	size := len(data) + assignedBytes*len(v.job.Processes)
+	for i := range v.job.Processes {
+		if v.job.Processes[i].Schedule != nil {
+			size += scheduledBytes
+		}
+	}
+	if size > MaxJobBytes {
 		v.add("", "", "The job is too large", fmt.Sprintf(
 			"It takes %d KiB; at most %d KiB fit into one value of the store. Split it into several jobs, use shards instead of processes that are alike, or keep large texts in files.",
 			size>>10, MaxJobBytes>>10))

@@ -82,6 +82,42 @@ func TestADrainIsFollowedUntilNoShardIsLeft(t *testing.T) {
 	}
 }
 
+func TestADrainTellsWhatHoldsTheShardsUpOnce(t *testing.T) {
+	b := cluster()
+	why := "move to alpha waits: shard 0 has failed; version 2 has failed: go back with `meshrun revert web`, or apply one that works"
+	b.RolloutFunc = func(_ context.Context, job, _ string) (api.RolloutStatus, error) {
+		return api.RolloutStatus{Job: job, Waiting: map[spec.InstanceID]string{id("api", 1): why, id("api", 2): why}}, nil
+	}
+	term, _, errOut := testTerm(nil)
+	client := api.NewClient(filepath.Join(apitest.Serve(t, b), "agent.sock"))
+	defer client.Close()
+	h := &holdups{term: term, client: client}
+	h.waitFor([]spec.Instance{{ID: id("api", 1)}, {ID: id("api", 2)}})
+	h.look(t.Context())
+	h.look(t.Context())
+	if text := errOut.String(); strings.Count(text, "meshrun revert web") != 1 || !strings.Contains(text, "web/api/1  move to alpha waits") {
+		t.Errorf("it tells:\n%s", text)
+	}
+	if note := h.note(); note != "; web/api/1: "+why {
+		t.Errorf("at the end of its time it says %q", note)
+	}
+}
+
+func TestAStatusTellsOfACircleAcrossJobs(t *testing.T) {
+	on := func(job, process, other string) spec.JobVersion {
+		p := spec.DefaultProcess(process)
+		p.DependsOn = []spec.Dependency{spec.DefaultDependency(other)}
+		return spec.JobVersion{Version: 1, Job: spec.Job{Name: job, Processes: []spec.Process{p}}}
+	}
+	b := node()
+	b.JobsFunc = func(context.Context) ([]spec.JobVersion, error) {
+		return []spec.JobVersion{on("shop", "web", "store/redis"), on("store", "redis", "shop/web")}, nil
+	}
+	if stdout, _, _ := meshrun(t, b, "status", "shop"); !strings.Contains(stdout, "wait for each other: shop/web → store/redis → shop/web") {
+		t.Errorf("it says\n%s", stdout)
+	}
+}
+
 func TestCompletionKnowsTheNodes(t *testing.T) {
 	for word, want := range map[string]string{"": "alpha beta", "b": "beta", "g": ""} {
 		stdout, _, _ := meshrun(t, cluster(), "__completeNoDesc", "drain", word)

@@ -91,6 +91,8 @@ func (c *drain) follow(ctx context.Context, client *api.Client) error {
 	defer cancel()
 	there := map[spec.InstanceID]bool{}
 	var left []spec.Instance
+	holds := &holdups{term: c.term, client: client}
+	defer holds.watch(ctx)()
 	err := watchInstances(ctx, client, &absence{}, func(all []spec.Instance) bool {
 		var still []spec.Instance
 		now := map[spec.InstanceID]bool{}
@@ -106,11 +108,12 @@ func (c *drain) follow(ctx context.Context, client *api.Client) error {
 			}
 		}
 		left, there = still, now
+		holds.waitFor(still)
 		return len(left) > 0
 	})
 	if errors.Is(err, context.DeadlineExceeded) && len(left) > 0 {
-		return fmt.Errorf("after %s, %s still on node %s: %s: see `meshrun status`, or wait longer with -timeout",
-			ago(c.timeout), count(len(left), "shard"), c.node, summary(left, c.term.now()))
+		return fmt.Errorf("after %s, %s still on node %s: %s%s: see `meshrun status`, or wait longer with -timeout",
+			ago(c.timeout), count(len(left), "shard"), c.node, summary(left, c.term.now()), holds.note())
 	}
 	if err != nil {
 		return err

@@ -285,7 +285,7 @@ func names[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) 
 // unfinished returns the rollouts of the jobs that are not done.
 func unfinished(ctx context.Context, client *api.Client, jobs []spec.JobVersion) ([]api.RolloutStatus, error) {
 	steps := slices.DeleteFunc(slices.Clone(jobs), func(v spec.JobVersion) bool {
-		return !slices.ContainsFunc(v.Job.Processes, func(p spec.Process) bool { return p.Update != nil })
+		return !v.InSteps()
 	})
 	if len(steps) == 0 {
 		return nil, nil

@@ -21,8 +21,8 @@ type steer struct {
 
 func pauseCommand(term *terminal) *cobra.Command {
 	return steerCommand(term, spec.OpPause, "Hold a rollout where it is",
-		"pause leaves every shard at the definition that it has now, until the rollout is resumed, or the process is\n"+
-			"changed by another apply. What crashes is still restarted.")
+		"pause leaves every shard at the definition that it has now, through whatever is applied, until the rollout is\n"+
+			"resumed, or taken back by `meshrun revert`. What crashes is still restarted, and shards still move.")
 }
 
 func resumeCommand(term *terminal) *cobra.Command {
@@ -164,10 +164,13 @@ func begun(ctx context.Context, client *api.Client, job string) (api.RolloutStat
 
 // nothingToSteer says why an order about a rollout does nothing.
 func nothingToSteer(op spec.Op) string {
-	if op == spec.OpPromote {
+	switch op {
+	case spec.OpPromote:
 		return "nothing waits to be promoted"
+	case spec.OpPause:
+		return "paused, until it is resumed"
 	}
-	return "nothing is being rolled out; an update block makes changes go in steps"
+	return "nothing is being rolled out"
 }
 
 // steered says what happens to a process after an order about its rollout.
@@ -176,7 +179,9 @@ func steered(op spec.Op, job string, p *spec.Progress) string {
 	switch {
 	case p.State == spec.RolloutDone && op == spec.OpPromote:
 		return fmt.Sprintf("nothing waits to be promoted: %s as wanted", isAre(p.Wanted))
-	case p.State == spec.RolloutDone || (op == spec.OpPause && left == 0):
+	case op == spec.OpPause && (p.State == spec.RolloutDone || left == 0):
+		return fmt.Sprintf("paused: nothing is being rolled out, and what is applied waits for `meshrun resume %s/%s`", job, p.Process)
+	case p.State == spec.RolloutDone:
 		return fmt.Sprintf("nothing is being rolled out: %s as wanted", isAre(p.Wanted))
 	case op == spec.OpPause:
 		return fmt.Sprintf("paused, with %s; go on with `meshrun resume %s/%s`, go back with `meshrun revert %s`", counts(p), job, p.Process, job)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -156,5 +157,27 @@ func renderRollout(r *api.RolloutStatus, s style, now time.Time) string {
 	if hint := rolloutHint(r); hint != "" {
 		lines = append(lines, "      "+hint)
 	}
+	for _, line := range heldMoves(r) {
+		lines = append(lines, "    "+s.yellow(line))
+	}
 	return strings.Join(lines, "\n") + "\n"
+}
+
+// heldMoves says which shards cannot leave their node yet, and why: somebody who
+// drains it waits for them.
+func heldMoves(r *api.RolloutStatus) []string {
+	type held struct{ process, why string }
+	shards := map[held][]int{}
+	for id, why := range r.Waiting {
+		if strings.HasPrefix(why, "move to ") {
+			of := held{id.Process, oneLine(why)}
+			shards[of] = append(shards[of], id.Shard)
+		}
+	}
+	lines := make([]string, 0, len(shards))
+	for of, list := range shards {
+		lines = append(lines, of.process+"/"+shortSet(list)+"  "+of.why)
+	}
+	slices.Sort(lines)
+	return lines
 }

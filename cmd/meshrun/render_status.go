@@ -102,6 +102,7 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 		}
 	}
 	if job != nil {
+		renderPauses(b, v, job, o)
 		renderSchedules(b, job, v.Runs[name], o)
 	}
 	t := table{indent: "  "}
@@ -136,6 +137,25 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	b.WriteString(checksText(instances, o))
 }
 
+// renderPauses says which processes are paused though nothing of them is being
+// rolled out: that of others tells it with its rollout.
+func renderPauses(b *strings.Builder, v *statusView, job *spec.JobVersion, o statusOptions) {
+	for i := range job.Job.Processes {
+		p := &job.Job.Processes[i]
+		order := job.Orders[p.Name]
+		told := slices.ContainsFunc(v.Rollouts, func(r api.RolloutStatus) bool {
+			return r.Job == job.Job.Name && slices.ContainsFunc(r.Progress, func(q spec.Progress) bool {
+				return q.Process == p.Name && q.State == spec.RolloutPaused
+			})
+		})
+		if !order.Paused || p.Schedule != nil || told || !o.targets.process(job.Job.Name, p.Name) {
+			continue
+		}
+		text := fmt.Sprintf("%s  %s; what is applied waits for `meshrun resume %s/%s`", p.Name, order.PausedText(), job.Job.Name, p.Name)
+		b.WriteString("  " + o.style.yellow(oneLine(text)) + "\n")
+	}
+}
+
 // renderSchedules says of each process that runs at times when it does next, and
 // how its last run ended.
 func renderSchedules(b *strings.Builder, job *spec.JobVersion, runs []spec.Run, o statusOptions) {
@@ -149,7 +169,7 @@ func renderSchedules(b *strings.Builder, job *spec.JobVersion, runs []spec.Run, 
 		case order.Stopped:
 			text = "stopped; no run is due"
 		case order.Paused:
-			text = "paused; go on with `meshrun resume " + job.Job.Name + "/" + p.Name + "`"
+			text = order.PausedText() + "; go on with `meshrun resume " + job.Job.Name + "/" + p.Name + "`"
 		}
 		b.WriteString("  " + o.style.dim("@ "+p.Name+"  "+text) + "\n")
 	}

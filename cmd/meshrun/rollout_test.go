@@ -33,6 +33,11 @@ func TestARolloutReadsWell(t *testing.T) {
 		spec.Progress{Process: "mailer", State: spec.RolloutDone, Wanted: 1, Updated: 1, Healthy: 1})
 	reverting := rolls(4, spec.RolloutFailed, 1, 0, "shard 0 has failed (exit 3)")
 	reverting.Reverting = 3
+	draining := rolls(4, spec.RolloutFailed, 1, 0, "shard 0 has failed (exit 3)")
+	draining.Waiting = map[spec.InstanceID]string{id("app", 3): "restart with another definition waits: the rollout has failed"}
+	for shard := 4; shard < 8; shard++ {
+		draining.Waiting[id("app", shard)] = "move to beta waits: shard 0 has failed; version 4 has failed: go back with `meshrun revert web`, or apply one that works"
+	}
 	var b strings.Builder
 	for _, s := range []api.RolloutStatus{
 		running,
@@ -41,6 +46,7 @@ func TestARolloutReadsWell(t *testing.T) {
 		rolls(4, spec.RolloutFailed, 1, 0, "shard 0 has failed (exit 3)"),
 		rolls(1, spec.RolloutFailed, 20, 19, "shard 7 has failed (exit 3)"),
 		reverting,
+		draining,
 		rolls(4, spec.RolloutDone, 20, 20, ""),
 	} {
 		b.WriteString(renderRollout(&s, style{}, testNow()))
@@ -192,8 +198,9 @@ func TestAnOrderAboutARolloutSaysWhatHappensNow(t *testing.T) {
 		says    string
 	}{
 		{"pause", rolls(5, spec.RolloutPaused, 7, 6, "it is paused"), "web/app: paused, with 7 of 20 updated, 6 healthy; go on with `meshrun resume web/app`, go back with `meshrun revert web`\n"},
-		{"pause", rolls(5, spec.RolloutDone, 20, 20, ""), "web/app: nothing is being rolled out: all 20 shards are as wanted\n"},
-		{"pause", none, "web: nothing is being rolled out; an update block makes changes go in steps\n"},
+		{"pause", rolls(5, spec.RolloutDone, 20, 20, ""), "web/app: paused: nothing is being rolled out, and what is applied waits for `meshrun resume web/app`\n"},
+		{"pause", none, "web: paused, until it is resumed\n"},
+		{"resume", none, "web: nothing is being rolled out\n"},
 		{"resume", rolls(5, spec.RolloutRunning, 7, 7, "shard 7 is starting"), "web/app: goes on, with 7 of 20 updated; shard 7 is starting\n"},
 		{"resume", rolls(5, spec.RolloutWaiting, 1, 1, "the canaries are healthy and wait for: meshrun promote web/app"), "web/app: the canaries are healthy and wait for: meshrun promote web/app\n"},
 		{"promote", rolls(5, spec.RolloutRunning, 1, 1, "x"), "web/app: promoted; the other 19 shards follow, with 1 of 20 updated now\n"},

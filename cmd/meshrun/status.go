@@ -126,6 +126,7 @@ func (c *status) view(ctx context.Context, client *api.Client, instances []spec.
 	if err != nil {
 		return nil, err
 	}
+	info.Problems = append(info.Problems, circles(jobs)...)
 	v := &statusView{Agent: info, Jobs: []spec.JobVersion{}, Instances: []spec.Instance{}, JobsUnknown: unknown}
 	for _, j := range jobs {
 		if c.targets.job(j.Job.Name) {
@@ -196,6 +197,20 @@ func absentShards(job *spec.JobVersion, instances []spec.Instance) []spec.Instan
 				out = append(out, id)
 			}
 		}
+	}
+	return out
+}
+
+// circles tells of jobs that wait for each other. A plan refuses those; two that
+// were made at the same time may not have known of each other.
+func circles(jobs []spec.JobVersion) []string {
+	byName := make(map[string]*spec.Job, len(jobs))
+	for i := range jobs {
+		byName[jobs[i].Job.Name] = &jobs[i].Job
+	}
+	var out []string
+	for _, c := range spec.Circles(byName) {
+		out = append(out, c.String())
 	}
 	return out
 }

@@ -124,20 +124,18 @@ func (b *backend) Drain(ctx context.Context, order api.Drain) (api.Drained, erro
 			return api.Drained{}, err
 		}
 		at := slices.IndexFunc(nodes, func(n spec.Node) bool { return n.Name == order.Node })
-		if nodes[at].Draining != order.Off {
-			return api.Drained{}, nil
+		out := api.Drained{Changed: nodes[at].Draining == order.Off}
+		if nodes[at].Draining = !order.Off; out.Changed {
+			err = b.writeDrain(ctx, store, nodes[at], entry)
 		}
-		nodes[at].Draining = !order.Off
-		err = b.writeDrain(ctx, store, nodes[at], entry)
 		if errors.Is(err, state.ErrConflict) && try < drainRetries {
 			continue
 		}
 		if err != nil {
 			return api.Drained{}, fmt.Errorf("drain %s: %w", order.Node, err)
 		}
-		out := api.Drained{Changed: true}
 		if !order.Off {
-			if out.Warnings, err = homeless(ctx, store, nodes, order.Node); err != nil {
+			if out.Warnings, err = drainWarnings(ctx, store, nodes, order.Node); err != nil {
 				b.logger.Warn("cannot tell where the shards of a drained node go", "node", order.Node, "error", err)
 			}
 		}
@@ -185,26 +183,39 @@ func (b *backend) writeDrain(ctx context.Context, store state.Store, node spec.N
 	return err
 }
 
-// homeless returns a sentence for each shard that is placed on the node and
-// that no other node can take, as the scheduler will find: it ends.
-func homeless(ctx context.Context, store state.Store, nodes []spec.Node, node string) ([]string, error) {
+// drainWarnings says what may keep the shards of a node from going on elsewhere.
+func drainWarnings(ctx context.Context, store state.Store, nodes []spec.Node, node string) ([]string, error) {
 	jobs, _, err := state.ListAs[spec.JobVersion](ctx, store, state.JobsPrefix)
 	if err != nil {
 		return nil, err
 	}
-	placements, _, err := state.ListAs[spec.Placement](ctx, store, state.PlacementsPrefix)
+	list, _, err := state.ListAs[spec.Placement](ctx, store, state.PlacementsPrefix)
 	if err != nil {
 		return nil, err
 	}
+	rollouts, _, err := state.ListAs[spec.Rollout](ctx, store, state.RolloutsPrefix)
+	if err != nil {
+		return nil, err
+	}
+	placements := make(map[string]*spec.Placement, len(list))
+	for i := range list {
+		placements[list[i].Job] = &list[i]
+	}
+	return append(homeless(jobs, placements, nodes, node), heldBack(rollouts, placements, node)...), nil
+}
+
+// homeless returns a sentence for each shard that is placed on the node and
+// that no other node can take, as the scheduler will find: it ends.
+func homeless(jobs []spec.JobVersion, placements map[string]*spec.Placement, nodes []spec.Node, node string) []string {
 	var out []string
 	more := 0
 	for i := range jobs {
-		at := slices.IndexFunc(placements, func(p spec.Placement) bool { return p.Job == jobs[i].Job.Name })
-		if at < 0 {
+		placement := placements[jobs[i].Job.Name]
+		if placement == nil {
 			continue
 		}
-		for _, u := range scheduler.Place(&jobs[i], nodes, nil, &placements[at]).Unplaced {
-			if !slices.Contains(placements[at].Processes[u.Process][node], u.Shard) {
+		for _, u := range scheduler.Place(&jobs[i], nodes, nil, placement).Unplaced {
+			if !slices.Contains(placement.Processes[u.Process][node], u.Shard) {
 				continue
 			}
 			if len(out) == maxDrainWarnings {
@@ -217,5 +228,24 @@ func homeless(ctx context.Context, store state.Store, nodes []spec.Node, node st
 	if more > 0 {
 		out = append(out, fmt.Sprintf("and %d more end, because no other node can take them", more))
 	}
-	return out, nil
+	return out
+}
+
+// heldBack returns a sentence for each job with shards on the node whose rollout
+// has failed: what that has taken down counts as down for moves, too.
+func heldBack(rollouts []spec.Rollout, placements map[string]*spec.Placement, node string) []string {
+	var out []string
+	for i := range rollouts {
+		r := &rollouts[i]
+		process, _, _ := strings.Cut(r.Reason, ":")
+		if placement := placements[r.Job]; r.State != spec.RolloutFailed || placement == nil || len(placement.Processes[process][node]) == 0 {
+			continue
+		}
+		remedy := "apply a version that works"
+		if r.Good != 0 && r.Good < r.Version {
+			remedy = fmt.Sprintf("go back with `meshrun revert %s`, or %s", r.Job, remedy)
+		}
+		out = append(out, fmt.Sprintf("shards of %s/%s may stay, because version %d has failed (%s): %s", r.Job, process, r.Version, r.Reason, remedy))
+	}
+	return out
 }

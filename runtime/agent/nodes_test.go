@@ -132,6 +132,30 @@ func TestADrainLeavesTheRecordWithItsSession(t *testing.T) {
 	}
 }
 
+func TestADrainSaysWhichFailedRolloutsMayHoldItUp(t *testing.T) {
+	store := openStore(t)
+	b := storeBackend(store)
+	for _, node := range []string{"node-a", "node-b"} {
+		hold(t, store, map[string]any{state.NodeKey(node): spec.Node{Name: node}})
+	}
+	job := spec.JobVersion{Job: spec.Job{Name: "web", Processes: []spec.Process{spec.DefaultProcess("app")}}, Version: 2}
+	job.Job.Processes[0].Shards = 1
+	placement := scheduler.Place(&job, []spec.Node{{Name: "node-b"}}, nil, nil)
+	failed := spec.Rollout{Job: "web", Version: 2, State: spec.RolloutFailed, Reason: "app: shard 0 has failed: exit 1", Good: 1}
+	write(t, store, state.Op{Kind: state.OpSet, Key: state.JobKey("web"), Value: state.Encode(job)},
+		state.Op{Kind: state.OpSet, Key: state.PlacementKey("web"), Value: state.Encode(placement)},
+		state.Op{Kind: state.OpSet, Key: state.RolloutKey("web"), Value: state.Encode(failed)})
+	for _, changed := range []bool{true, false} { // whoever asks again is told again
+		out, err := b.Drain(t.Context(), api.Drain{Node: "node-b"})
+		if err != nil || out.Changed != changed || len(out.Warnings) != 1 || !strings.Contains(out.Warnings[0], "shard 0 has failed: exit 1): go back with `meshrun revert web`") {
+			t.Errorf("%+v, %v", out, err)
+		}
+	}
+	if out, err := b.Drain(t.Context(), api.Drain{Node: "node-a"}); err != nil || strings.Contains(strings.Join(out.Warnings, ""), "revert") {
+		t.Errorf("of a node that has none of it: %+v, %v", out, err)
+	}
+}
+
 func TestASnapshotGoesIntoAClusterThatHasNodesButNoJobs(t *testing.T) {
 	from, to := openStore(t), openStore(t)
 	hold(t, from, map[string]any{state.NodeKey("node-a"): spec.Node{Name: "node-a", Version: "old"}})

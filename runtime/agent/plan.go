@@ -182,7 +182,7 @@ func (b *backend) rollback(ctx context.Context, s *plan.Snapshot, r api.Rollback
 	if err != nil {
 		return plan.Wanted{}, err
 	}
-	return plan.Wanted{Job: r.Job, Apply: &v.Job, Source: v.Source, Why: fmt.Sprintf("%s to version %d", what, version)}, nil
+	return plan.Wanted{Job: r.Job, Apply: &v.Job, Source: v.Source, Revert: r.Good, Why: fmt.Sprintf("%s to version %d", what, version)}, nil
 }
 
 // earlier returns the last version before the current one that defines the job

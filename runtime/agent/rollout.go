@@ -206,7 +206,7 @@ func (v *rolloutView) status(now time.Time) (api.RolloutStatus, error) {
 		Job: v.Job.Job.Name, Version: v.Job.Version, Why: v.Job.Why, Who: v.Job.Who, When: v.Job.When,
 		Rollout: d.Rollout, Progress: d.Progress, Waiting: d.Reasons, Reverted: v.Job.Why == orchestrator.WhyReverted, Reverting: d.Revert,
 	}
-	if steps := slices.ContainsFunc(v.Job.Job.Processes, func(p spec.Process) bool { return p.Update != nil }); !steps {
+	if !v.Job.InSteps() {
 		s.Rollout = nil
 	} else if r := s.Rollout; r == nil || r.Version != v.Job.Version {
 		// It waits for the scheduler, and has not begun.

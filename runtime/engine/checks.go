@@ -126,7 +126,7 @@ func (c *checks) examine(p *process, inst *spec.Instance) *examined {
 	}
 	if len(p.Process.Guards) > 0 {
 		e.guards = &guard.Target{
-			ID: inst.ID, Life: e.life, Guards: p.Process.Guards,
+			ID: inst.ID, Life: e.life, Guards: p.Process.Guards, Over: c.engine.view.alarmed(inst.ID, e.life),
 			Down: inst.Phase == spec.PhaseBackoff || inst.Phase == spec.PhaseFailed,
 		}
 		if up {

@@ -219,6 +219,18 @@ func TestGuardTellsOfWhatIsDownForTooLong(t *testing.T) {
 		if _, after := r.reported("shop/front/0"); after != before {
 			t.Error("an alert that lasts was reported again")
 		}
+		r.stop() // the next agent goes on with the alert, and tells nobody anew
+		r.start()
+		settled()
+		for _, wait := range []time.Duration{time.Second, time.Hour} {
+			time.Sleep(wait)
+			inst, after := r.reported("shop/front/0")
+			if after != before {
+				t.Errorf("%s after the agent's restart it was reported again", wait)
+			}
+			want(t, inst.Alerts, []string{`guard "absent": it is down, for 1m`})
+		}
+		want(t, told(), nil)
 		r.dog.mu.Lock()
 		up := down
 		up.Phase, up.PID, up.StartTicks, up.Generation = spec.PhaseRunning, 1<<23, 2, 2

@@ -256,9 +256,10 @@ func (e *Engine) step(ctx context.Context) error {
 	e.build.ports.adopt(e.view.ports())
 	seen := e.assignments.takeSeen()
 	e.build.ports.adopt(portsOf(seen))
-	e.view.recall(seen)
+	processes := processesOf(jobs)
+	e.view.recall(seen, processes)
 	wanted := e.build.wanted(jobs, running)
-	e.view.setProcesses(processesOf(jobs))
+	e.view.setProcesses(processes)
 	e.checks.wakeUp()
 	e.tellFaults(wanted)
 

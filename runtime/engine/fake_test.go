@@ -94,8 +94,11 @@ func (w *fakeWatchdog) Declare(_ context.Context, set []spec.Launch, remove []sp
 			inst.Generation++
 			inst.PID, inst.StartTicks, inst.Started = 1<<23, inst.Generation, time.Now()
 			w.starts[l.ID]++
-		} else if old.ReloadHash != l.ReloadHash {
-			w.reloads[l.ID]++
+		} else {
+			inst.Phase = old.Phase // what has failed stays so, however often it is declared
+			if old.ReloadHash != l.ReloadHash {
+				w.reloads[l.ID]++
+			}
 		}
 		w.table[l.ID], w.launches[l.ID] = inst, l
 		w.emit(spec.EventStarted, inst)

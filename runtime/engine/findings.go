@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/synergymesh/meshrun/runtime/engine/health"
 	"github.com/synergymesh/meshrun/spec"
@@ -46,9 +47,12 @@ func (v *view) examine(inst *spec.Instance) {
 		if a.guard.Action == spec.GuardRestart && inst.Ailing == "" {
 			inst.Ailing = fmt.Sprintf("its guard %q: %s", kind, a.text)
 		}
-		inst.Alerts = append(inst.Alerts, fmt.Sprintf("guard %q: %s%s", kind, a.text, bound(&a.guard)))
+		inst.Alerts = append(inst.Alerts, alertHead(kind)+a.text+bound(&a.guard))
 	}
 }
+
+// alertHead begins the alerts of a guard.
+func alertHead(kind spec.GuardKind) string { return fmt.Sprintf("guard %q: ", kind) }
 
 // shown returns an instance as it is shown; nil if it is gone or in another
 // generation. The caller holds v.mu.
@@ -124,10 +128,13 @@ func (v *view) hush() (some bool) {
 
 // recall takes over what an earlier agent found out about instances of which
 // nothing is known yet.
-func (v *view) recall(seen []spec.Instance) {
+func (v *view) recall(seen []spec.Instance, processes map[spec.InstanceID]*process) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, i := range seen {
+		if p := processes[i.ID]; p != nil && len(i.Alerts) > 0 {
+			v.recallAlarms(&i, p.Process.Guards)
+		}
 		if f := v.findings[i.ID]; i.Health != "" && f.health == nil && v.shown(i.ID, i.Life()) != nil {
 			f.health = &health.Finding{
 				Life: i.Life(), Health: i.Health, Since: i.HealthSince, Checks: i.Checks,
@@ -137,4 +144,39 @@ func (v *view) recall(seen []spec.Instance) {
 			v.dirty[i.ID.Job] = true
 		}
 	}
+}
+
+// recallAlarms takes over the alerts of an instance, of guards that are as they
+// were then. The caller holds v.mu.
+func (v *view) recallAlarms(seen *spec.Instance, guards []spec.Guard) {
+	inst, there := v.jobs[seen.ID.Job][seen.ID]
+	f := v.findings[seen.ID]
+	if !there || f.alarms != nil {
+		return
+	}
+	for _, g := range guards {
+		for _, alert := range seen.Alerts {
+			text, mine := strings.CutPrefix(alert, alertHead(g.Name))
+			text, same := strings.CutSuffix(text, bound(&g))
+			if a := (alarm{guard: g, life: seen.Life(), text: text}); mine && same && a.of(inst.Life()) {
+				if f.alarms == nil {
+					f.alarms = map[spec.GuardKind]alarm{}
+				}
+				f.alarms[g.Name] = a
+			}
+		}
+	}
+	v.findings[seen.ID] = f
+	v.dirty[seen.ID.Job] = true
+}
+
+// alarmed returns the guards that are over their bounds with a generation.
+func (v *view) alarmed(id spec.InstanceID, life spec.Life) map[spec.GuardKind]bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	out := map[spec.GuardKind]bool{}
+	for kind, a := range v.findings[id].alarms {
+		out[kind] = a.of(life)
+	}
+	return out
 }

@@ -51,7 +51,11 @@ func (r *rollout) leave() {
 		}
 	}
 	if len(blocked) == len(assigned) && len(ending) == 0 {
-		return // a ring of versions that never ran together: no order is right
+		clear(blocked) // a ring of versions that never ran together: no order is right
+	}
+	r.leaves = len(assigned) > 0
+	for process, by := range r.awaited(assigned) {
+		blocked[process] = by
 	}
 	for process, by := range blocked {
 		for _, where := range assigned[process] {

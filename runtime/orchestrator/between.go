@@ -45,8 +45,8 @@ func (a *agenda) waits(fault error) string {
 	if fault != nil {
 		return "never runs: " + fault.Error()
 	}
-	if a.Job.Orders[name].Paused {
-		return fmt.Sprintf("its schedule is paused, until: meshrun resume %s/%s", a.job, name)
+	if o := a.Job.Orders[name]; o.Paused {
+		return fmt.Sprintf("its schedule is "+o.PausedText()+", until: meshrun resume %s/%s", a.job, name)
 	}
 	next := a.cron.Next(a.now)
 	if next.IsZero() {

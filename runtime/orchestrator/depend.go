@@ -334,21 +334,17 @@ func (r *rollout) recalled(g group) *spec.AssignedProcess {
 // it is assigned: what runs an old definition waits for what that one names.
 func Needs(job *spec.JobVersion, current map[string]spec.Assignment) []string {
 	out := map[string]bool{}
-	note := func(name string, p *spec.Process) {
-		for _, d := range p.DependsOn {
-			if on, _ := d.Of(name); on != name {
-				out[on] = true
-			}
+	note := func(j *spec.Job) {
+		for _, on := range j.Needs() {
+			out[on] = true
 		}
 	}
 	if job != nil {
-		for i := range job.Job.Processes {
-			note(job.Job.Name, &job.Job.Processes[i])
-		}
+		note(&job.Job)
 	}
 	for _, a := range current {
 		for i := range a.Processes {
-			note(a.Job, &a.Processes[i].Process)
+			note(&spec.Job{Name: a.Job, Processes: []spec.Process{a.Processes[i].Process}})
 		}
 	}
 	return slices.SortedFunc(maps.Keys(out), cmp.Compare[string])

@@ -33,6 +33,12 @@ type gate struct {
 	failed string
 	// unplaced says why a shard has no place, if none of the process has one.
 	unplaced string
+	// homeless is how many shards have no place, and noPlace names the first. They
+	// are down, and an edit takes no further ones down beyond its bound; but moves
+	// and single restarts do not wait for them: a node that has to be emptied and a
+	// shard that ails can't wait until somebody adds a node.
+	homeless int
+	noPlace  string
 }
 
 // turn is what a wanted shard is told now.
@@ -44,19 +50,6 @@ type turn struct {
 	expire spec.Expire
 }
 
-// need is what keeps a shard from being as it is wanted.
-type need int
-
-const (
-	needNothing need = iota
-	needLive         // it may be told without a disturbance
-	needStart        // it is assigned nowhere
-	needReplace      // another definition, by a restart
-	needMove
-	needOrder  // a restart that an operator asked for
-	needExpire // a restart that a check, a guard or a dependency asks for
-)
-
 // gates lets every process of the job through its gate.
 func (r *rollout) gates() {
 	if r.Job == nil {
@@ -64,13 +57,14 @@ func (r *rollout) gates() {
 	}
 	for i := range r.Job.Job.Processes {
 		p := &r.Job.Job.Processes[i]
-		if p.Schedule != nil || (p.Update == nil && !r.expiring[p.Name] && !r.track) {
+		steps := r.Job.Steps(p)
+		if p.Schedule != nil || (!steps && !r.expiring[p.Name] && !r.track) {
 			continue // nothing to count, nothing to bound
 		}
 		g := &gate{rollout: r, def: r.defs[p.Name], order: r.Job.Orders[p.Name]}
 		g.gather()
 		g.failed = g.failure()
-		if p.Update != nil || r.expiring[p.Name] {
+		if steps || r.expiring[p.Name] {
 			g.open()
 			g.preserve()
 		}
@@ -99,10 +93,15 @@ func (g *gate) gather() {
 	}
 	slices.SortFunc(g.members, func(a, b member) int { return cmp.Compare(a.to.shard, b.to.shard) })
 	for _, u := range g.Placement.Unplaced {
-		if len(g.members) == 0 && u.Process == p.Name && u.Shard < p.Shards && g.unplaced == "" {
-			g.unplaced = fmt.Sprintf("shard %d has no place: %s", u.Shard, u.Reason)
-			g.down = g.unplaced
+		if u.Process != p.Name || u.Shard >= p.Shards || g.Job.Order(p.Name, u.Shard).Stopped {
+			continue
 		}
+		if g.homeless++; g.noPlace == "" {
+			g.noPlace = fmt.Sprintf("shard %d has no place: %s", u.Shard, u.Reason)
+		}
+	}
+	if len(g.members) == 0 {
+		g.unplaced, g.down = g.noPlace, g.noPlace
 	}
 	g.free = g.bounds().MaxParallel
 	for i := range g.members {
@@ -127,82 +126,46 @@ func (g *gate) member(to spot) member {
 	return m
 }
 
-// need says what keeps a shard from being as it is wanted, and in words.
-func (g *gate) need(m *member) (need, string) {
-	switch {
-	case m.entry == nil:
-		return needStart, ""
-	case m.at.node != m.to.node:
-		return needMove, "move to " + m.to.node
-	case m.entry.Version != g.def.version && g.hashOf(m) != g.def.replaceHash():
-		return needReplace, "restart with another definition"
-	case m.entry.Epochs[m.to.shard] != g.Job.Order(m.to.process, m.to.shard).Epoch:
-		return needOrder, "ordered restart"
-	case g.ails(m) != "" && !m.expires():
-		return needExpire, "restart, as " + g.ails(m)
-	case m.entry.Version != g.def.version:
-		return needLive, ""
-	}
-	return needNothing, ""
-}
-
-// hashOf returns the ReplaceHash of what the shard runs, or is about to.
-func (g *gate) hashOf(m *member) string {
-	switch {
-	case m.in == nil || m.in.Hash == "":
-		return g.hashAs(m.entry)
-	case m.in.Version == g.def.version:
-		return g.def.replaceHash()
-	}
-	return m.in.Hash
-}
-
-// hashAs returns the ReplaceHash of an entry.
-func (g *gate) hashAs(e *spec.AssignedProcess) string {
-	hash := g.hashes[e]
-	if hash == "" {
-		if g.hashes == nil {
-			g.hashes = map[*spec.AssignedProcess]string{}
-		}
-		hash = spec.ReplaceHash(&e.Process)
-		g.hashes[e] = hash
-	}
-	return hash
-}
-
-// ails says why the generation that is seen should be restarted; "" if it should not.
-func (g *gate) ails(m *member) string {
-	switch {
-	case m.in == nil || (m.in.Phase != spec.PhaseRunning && m.in.Phase != spec.PhaseStarting):
-		return ""
-	case m.in.Ailing != "":
-		return m.in.Ailing
-	}
-	return g.follows(m.at, m.in)
-}
-
 // open gives as many shards their turn as may have it.
 func (g *gate) open() {
 	g.bar()
-	queue := make([]*member, 0, len(g.members))
-	for _, down := range []bool{true, false} {
-		for i := range g.members {
-			if m := &g.members[i]; (m.down != "") == down && g.Live[m.to.node] {
-				queue = append(queue, m)
+	for _, m := range g.queue() {
+		need, what := g.need(m)
+		why := g.refuse(m, need)
+		var old *spec.AssignedProcess
+		if need == needReplace && why != "" {
+			if also, text := g.needAsItIs(m); also != needNothing {
+				need, what, old, why = also, text, m.entry, g.refuse(m, also)
 			}
 		}
-	}
-	for _, m := range queue {
-		need, what := g.need(m)
-		switch why := g.refuse(m, need); {
+		switch {
 		case need == needStart && (g.block != "" || g.trial):
 			g.turns[m.to] = turn{old: g.former(m.to), epoch: g.Job.Order(m.to.process, m.to.shard).Epoch}
 		case why != "":
 			g.keep(m, need, what+" waits: "+why)
 		default:
-			g.take(m, need)
+			g.take(m, need, old)
 		}
 	}
+}
+
+// queue returns the shards in the order of their turns: those that are down, as
+// they disturb nobody, then those that move, as a node is to be emptied, and get
+// another definition with the same restart.
+func (g *gate) queue() []*member {
+	var down, move, rest []*member
+	for i := range g.members {
+		switch m := &g.members[i]; {
+		case !g.Live[m.to.node]:
+		case m.down != "":
+			down = append(down, m)
+		case m.entry != nil && m.at.node != m.to.node:
+			move = append(move, m)
+		default:
+			rest = append(rest, m)
+		}
+	}
+	return slices.Concat(down, move, rest)
 }
 
 // bar finds out whether shards may be given the wanted definition at all.
@@ -215,7 +178,7 @@ func (g *gate) bar() {
 	}
 	u := g.bounds()
 	if g.order.Paused {
-		g.block = "the rollout is paused"
+		g.block = "the rollout is " + g.order.PausedText()
 		return
 	}
 	if g.failed != "" {
@@ -258,11 +221,8 @@ func (g *gate) refuse(m *member, need need) string {
 	case needNothing, needLive, needStart:
 		return ""
 	case needReplace:
-		if g.block != "" {
-			return g.block
-		}
-		if g.trial && g.left <= 0 {
-			return g.verdict()
+		if why := g.barred(); why != "" {
+			return why
 		}
 		if m.in == nil && m.entry.Held[m.to.shard] == "" {
 			return "it is about to start"
@@ -277,10 +237,35 @@ func (g *gate) refuse(m *member, need need) string {
 			return fmt.Sprintf("%s shall be between two changes", g.bounds().Stagger)
 		}
 	}
-	if g.free <= 0 {
-		return g.down
+	free := g.free
+	if need == needReplace {
+		free -= g.homeless
+	}
+	if free <= 0 {
+		return cmp.Or(g.down, g.noPlace) + g.remedy()
 	}
 	return ""
+}
+
+// remedy says how to go on where the bound is used up by a version that has
+// failed: no time mends that, and a drain or a restart waits for a person.
+func (g *gate) remedy() string {
+	switch {
+	case g.failed == "":
+		return ""
+	case g.good == 0 || g.good >= g.Job.Version:
+		return fmt.Sprintf("; version %d has failed: apply one that works", g.Job.Version)
+	}
+	return fmt.Sprintf("; version %d has failed: go back with `meshrun revert %s`, or apply one that works", g.Job.Version, g.job)
+}
+
+// barred says why no further shard may be given the wanted definition now, "" if
+// one may.
+func (g *gate) barred() string {
+	if g.block == "" && g.trial && g.left <= 0 {
+		return g.verdict()
+	}
+	return g.block
 }
 
 // verdict says what a trial waits for.
@@ -302,9 +287,9 @@ func (g *gate) lastChange() time.Time {
 	return last
 }
 
-// take lets a shard be what is wanted.
-func (g *gate) take(m *member, need need) {
-	t := turn{epoch: g.Job.Order(m.to.process, m.to.shard).Epoch, expire: m.carried()}
+// take lets a shard be what is wanted, or be restarted with its old definition.
+func (g *gate) take(m *member, need need, old *spec.AssignedProcess) {
+	t := turn{old: old, epoch: g.Job.Order(m.to.process, m.to.shard).Epoch, expire: m.carried()}
 	switch need {
 	case needExpire:
 		t.expire = spec.Expire{Generation: m.in.Generation, Why: brief(g.ails(m)), Planned: m.in.Ailing == ""}

@@ -266,3 +266,66 @@ func TestWhyAGenerationEndsIsNothingThatAWatchdogRefuses(t *testing.T) {
 		t.Errorf("it says %d bytes: %q", len(why), why)
 	}
 }
+
+func TestAnEditTakesNoShardDownBesideOneThatHasNoPlace(t *testing.T) {
+	w := up(t, 3, nil)
+	lack := func() {
+		w.Placement.Processes["p"] = map[string]spec.ShardSet{"a": {0, 1}}
+		w.Placement.Unplaced = []spec.Unplaced{{Process: "p", Shard: 2, Reason: "all nodes are full"}}
+	}
+	lack()
+	w.pass(time.Minute, time.Second)
+	w.release(version(2, rolled("v2", 3, nil)))
+	lack()
+	d := w.pass(5*time.Minute, time.Minute)
+	if got := w.commands(); got != "v1 v1" {
+		t.Fatalf("shard 2 is down already, and yet %s", got)
+	}
+	want := "restart with another definition waits: shard 2 has no place: all nodes are full"
+	if why := d.Reasons[spec.InstanceID{Job: "j", Process: "p", Shard: 0}]; why != want || d.Progress[0].Waits != "shard 2 has no place: all nodes are full" {
+		t.Errorf("it says %q, and %+v", why, d.Progress)
+	}
+	w.instance("a", "p", 0).Ailing = "memory is over 1 GiB"
+	before := *w.instance("a", "p", 0)
+	w.pass(time.Minute, time.Second)
+	if in := w.instance("a", "p", 0); in.Generation == before.Generation || in.Version != 1 {
+		t.Errorf("a guard asks for a restart, and it is %+v", in)
+	}
+	w.Placement.Processes["p"] = map[string]spec.ShardSet{"b": {0, 1}} // a is drained
+	w.pass(time.Minute, time.Second)
+	if left := w.Current["a"].Processes; len(left) > 0 {
+		t.Errorf("node a still has %+v", left)
+	}
+	w.release(version(3, rolled("v2", 3, func(u *spec.Update) { u.MaxParallel = 2 })))
+	lack()
+	w.pass(time.Minute, time.Second)
+	if got := w.commands(); got != "v2 v2" {
+		t.Errorf("two may be down, one is, and yet %s", got)
+	}
+}
+
+func TestWhatIsOverOrRunsAtTimesDoesNotKeepAVersionFromBeingGood(t *testing.T) {
+	batch, nightly := process("batch"), process("nightly")
+	batch.Restart.Policy = spec.RestartNever
+	nightly.Restart.Policy = spec.RestartNever
+	nightly.Schedule = &spec.Schedule{Cron: "0 3 * * *", TimeZone: "UTC"}
+	for _, phase := range []spec.Phase{spec.PhaseCompleted, spec.PhaseFailed, spec.PhaseRunning} {
+		w := newWorld()
+		w.now = dawn
+		batch.Command[0] = spec.Template(phase)
+		w.bad = map[spec.Template]spec.Phase{spec.Template(phase): phase}
+		w.release(version(1, rolled("v1", 2, nil), batch, nightly))
+		if d := w.pass(time.Minute, time.Second); d.Rollout.State != spec.RolloutDone || d.Rollout.Good != 1 {
+			t.Errorf("%s: it is %+v: %+v", phase, d.Rollout, d.Progress)
+		}
+	}
+	helper := process("helper")
+	helper.Command[0] = "down"
+	w := newWorld()
+	w.now = dawn
+	w.bad = map[spec.Template]spec.Phase{"down": spec.PhaseBackoff}
+	w.release(version(1, rolled("v1", 2, nil), helper))
+	if d := w.pass(time.Minute, time.Second); d.Rollout.State == spec.RolloutDone || d.Rollout.Good == 1 {
+		t.Errorf("a service that is down is part of the version, and yet %+v", d.Rollout)
+	}
+}

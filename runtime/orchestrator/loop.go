@@ -79,6 +79,7 @@ type desk struct {
 	rollouts   map[string]recorded // by job
 	runs       *runBook
 	dependents dependents
+	leavers    leavers
 
 	// loaded are the control shards whose assignments, rollouts and runs are known, by lock, with
 	// the index of its taking. Nobody else writes those while it is held.
@@ -96,7 +97,7 @@ func newDesk(store state.Store, logger hclog.Logger) *desk {
 		placements:  follow.NewView[spec.Placement](state.PlacementsPrefix),
 		assignments: newPerNode[spec.Assignment](state.AssignmentsPrefix),
 		observed:    newPerNode[spec.Observed](state.ObservedPrefix),
-		rollouts:    map[string]recorded{}, runs: newRunBook(), loaded: map[string]uint64{}, dirty: map[string]bool{}, settled: map[string]bool{}, wakes: map[string]time.Time{},
+		rollouts:    map[string]recorded{}, runs: newRunBook(), leavers: leavers{map[string]*spec.JobVersion{}, map[string]map[string]Dependent{}}, loaded: map[string]uint64{}, dirty: map[string]bool{}, settled: map[string]bool{}, wakes: map[string]time.Time{},
 	}
 }
 
@@ -213,13 +214,17 @@ func (d *desk) nextWake() time.Time {
 func (d *desk) Take(u follow.Update) {
 	switch u.Prefix {
 	case state.JobsPrefix:
-		d.markWith(d.jobs.Apply(u))
+		d.removed(u)
+		changed := d.jobs.Apply(u)
+		d.markWith(changed)
+		d.markLeaving(changed)
 	case state.PlacementsPrefix:
 		d.markWith(d.placements.Apply(u))
 	case state.NodesPrefix:
 		d.takeNodes(u)
 	case state.ObservedPrefix:
 		seen := d.observed.apply(u)
+		d.markLeaving(seen)
 		for _, job := range seen {
 			d.mark(d.dependents.of(job)) // what settles a job says nothing of those
 		}

@@ -153,7 +153,7 @@ func (r *rollout) ends(where spot, in *spec.Instance) bool {
 // asTold reports whether an instance is what it is told to be until its turn comes.
 func (r *rollout) asTold(where spot, in *spec.Instance) bool {
 	if r.foreign { // what it is told is not known here: its update block decides
-		return r.defs[where.process].process.Update != nil
+		return r.Job.Steps(r.defs[where.process].process)
 	}
 	if r.staying[where] {
 		return true

@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -67,7 +68,7 @@ func (g *gate) failure() string {
 		g.wake(end)
 		return ""
 	}
-	return fmt.Sprintf("nothing became healthy within %s: %s", u.ProgressDeadline, g.down)
+	return fmt.Sprintf("nothing became healthy within %s: %s", u.ProgressDeadline, cmp.Or(g.down, g.noPlace))
 }
 
 // deadline returns until when the shard has to be healthy: for so long after it
@@ -109,9 +110,11 @@ func (g *gate) stale(m *member) bool {
 }
 
 // stuck says why the rollout had failed, as long as it is no better: a shard that
-// comes and goes is not well because it is up just now.
+// comes and goes is not well because it is up just now, and that all are well
+// with the definition before, as the one that failed has moved, says nothing.
 func (g *gate) stuck() string {
-	if was := g.Rollout; was != nil && was.Version == g.Job.Version && was.State == spec.RolloutFailed && g.down != "" {
+	tried, _ := g.canaries()
+	if was := g.Rollout; was != nil && was.Version == g.Job.Version && was.State == spec.RolloutFailed && (g.down != "" || tried == 0) {
 		if why, mine := strings.CutPrefix(was.Reason, g.def.process.Name+": "); mine {
 			return why
 		}
@@ -161,7 +164,7 @@ func (g *gate) depends() bool {
 
 // report says how far the process is.
 func (g *gate) report() spec.Progress {
-	p := spec.Progress{Process: g.def.process.Name, Wanted: len(g.members), State: spec.RolloutRunning, Waits: g.down}
+	p := spec.Progress{Process: g.def.process.Name, Wanted: len(g.members), State: spec.RolloutRunning, Waits: cmp.Or(g.down, g.noPlace)}
 	for i := range g.members {
 		m := &g.members[i]
 		if !g.updated(m) {
@@ -173,17 +176,22 @@ func (g *gate) report() spec.Progress {
 		}
 	}
 	switch {
-	case g.complete():
+	case g.complete() || (g.aside() && p.Updated == p.Wanted):
 		p.State = spec.RolloutDone
 	case g.failed != "":
 		p.State, p.Waits = spec.RolloutFailed, g.failed
 	case g.order.Paused && p.Updated < p.Wanted:
-		p.State, p.Waits = spec.RolloutPaused, fmt.Sprintf("it is paused, until: meshrun resume %s/%s", g.job, p.Process)
+		p.State, p.Waits = spec.RolloutPaused, fmt.Sprintf("it is %s, until: meshrun resume %s/%s", g.order.PausedText(), g.job, p.Process)
 	case g.trial && g.waits():
 		p.State, p.Waits = spec.RolloutWaiting, g.verdict()
 	}
 	return p
 }
+
+// aside reports whether the process says nothing of how good a version is: one
+// that runs to its end, and is not rolled out in steps, may well be over, or have
+// failed for what it was given to do. Scheduled ones are not looked at at all.
+func (g *gate) aside() bool { return g.def.process.Update == nil && g.def.process.Ends() }
 
 // record returns what shall be remembered of the job's rollout, nil for
 // nothing: only update blocks need a memory.
@@ -229,7 +237,8 @@ func (r *rollout) revert() (uint64, string) {
 		return 0, ""
 	}
 	for _, p := range r.progress {
-		if u := r.defs[p.Process].process.Update; p.State == spec.RolloutFailed && u != nil && u.AutoRevert {
+		u := r.defs[p.Process].process.Update
+		if paused := r.Job.Orders[p.Process].Paused; p.State == spec.RolloutFailed && u != nil && u.AutoRevert && !paused {
 			return r.good, p.Process + ": " + p.Waits
 		}
 	}
@@ -242,7 +251,7 @@ func (r *rollout) remembered() {
 	if r.Job == nil {
 		return
 	}
-	r.track = slices.ContainsFunc(r.Job.Job.Processes, func(p spec.Process) bool { return p.Update != nil })
+	r.track = r.Job.InSteps()
 	if was := r.Rollout; was != nil {
 		r.good = was.Good
 		r.done = was.Version == r.Job.Version && was.State == spec.RolloutDone

@@ -124,14 +124,15 @@ func (d *desk) revert(ctx context.Context, checks []state.Op, job *spec.JobVersi
 }
 
 // Reverted returns the version of a job that takes the place of a failed one and
-// is what a good one was. Operators' orders stay, but for those about the rollout.
+// is what a good one was. Operators' orders stay, but for a promotion, which was of
+// the failed one.
 func Reverted(failed, good *spec.JobVersion, now time.Time) *spec.JobVersion {
 	next := &spec.JobVersion{
 		Job: good.Job, Checksum: good.Checksum, Source: good.Source,
 		Version: failed.Version + 1, Who: who, When: now.UTC(), Why: WhyReverted,
 	}
 	for key, o := range failed.Orders {
-		if o.Paused, o.Promoted = false, false; o != (spec.Order{}) {
+		if o.Promoted = false; o != (spec.Order{}) {
 			if next.Orders == nil {
 				next.Orders = map[string]spec.Order{}
 			}

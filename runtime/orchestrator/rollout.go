@@ -25,6 +25,9 @@ type Snapshot struct {
 	Observed map[string]spec.Observed
 	// Others are the jobs that this one's processes depend on (see Needs).
 	Others map[string]Other
+	// Dependents are the jobs that depend on this one, where Decision.Leaves asks
+	// for them.
+	Dependents map[string]Dependent
 	// Rollout is what was remembered of the job's rollout; nil if nothing was.
 	Rollout *spec.Rollout
 	// Runs are the runs that are remembered of the job's scheduled processes.
@@ -42,6 +45,9 @@ type Decision struct {
 	NextWake time.Time
 	// Settled is set if nothing that could be observed would change the decision.
 	Settled bool
+	// Leaves is set if something is unassigned, or waits for that, so that those
+	// who depend on it and end too should be known.
+	Leaves bool
 	// Progress says how far each process of the job is, where anything bounds its
 	// rollout or Snapshot asks for it.
 	Progress []spec.Progress
@@ -65,7 +71,8 @@ type Decision struct {
 //   - When a dependency fails later, those who say so are stopped, or restarted
 //     once it was started anew and is so far again (see halt and follow).
 //   - What shall no longer run is stopped in the reverse order: it stays
-//     assigned until everything that depends on it, and shall end too, is gone.
+//     assigned until everything that depends on it, and shall end too, is gone,
+//     in this job or another one.
 //   - A shard that moves is not assigned to its new node before it is gone from
 //     its old one. So each shard is assigned at most once.
 //   - While the placement is not yet the one of this version, all stays.
@@ -159,6 +166,7 @@ type rollout struct {
 	out     map[string]*spec.Assignment
 	reasons map[spec.InstanceID]string
 	settled bool
+	leaves  bool
 }
 
 type instanceKey struct {
@@ -294,7 +302,7 @@ func (r *rollout) id(process string, shard int) spec.InstanceID {
 func (r *rollout) decision() Decision {
 	d := Decision{
 		Assignments: make(map[string]spec.Assignment, len(r.out)), Reasons: r.reasons, Settled: r.settled && !r.unsettled(),
-		NextWake: r.next, Progress: r.progress, Rollout: r.record(), Runs: r.records,
+		Leaves: r.leaves, NextWake: r.next, Progress: r.progress, Rollout: r.record(), Runs: r.records,
 	}
 	d.Revert, d.Why = r.revert()
 	for node, a := range r.out {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sort"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -268,4 +269,33 @@ func (s *started) succeed(node string) {
 	s.set(state.NodeKey(node), state.Encode(spec.Node{Name: node}))
 	s.run(node, s.store)
 	s.t.Cleanup(s.stop)
+}
+
+// A job that was accepted, of as many scheduled processes as are, can be assigned
+// to one node, between runs and after many of them.
+func TestAsManyScheduledProcessesAsAJobMayHaveCanBeAssigned(t *testing.T) {
+	job := func(n int) *spec.JobVersion {
+		var all []spec.Process
+		for i := range n {
+			p := process(fmt.Sprintf("nightly-report-%04d", i))
+			p.Restart.Policy = spec.RestartNever
+			p.Schedule = &spec.Schedule{Cron: "0 3 * * *", TimeZone: "UTC", CatchUp: spec.CatchUpNone}
+			all = append(all, p)
+		}
+		return version(1, all...)
+	}
+	most := sort.Search(2000, func(n int) bool { return len(spec.Validate(&job(n+1).Job)) > 0 })
+	w := newWorld()
+	w.now = dawn
+	w.release(job(most))
+	assigned := w.decide().Assignments["a"]
+	for i := range assigned.Processes {
+		assigned.Processes[i].Epochs = map[int]uint64{0: uint64(1_000_000 + i)}
+	}
+	store := local.OpenMemory(local.Options{})
+	defer store.Close()
+	c := newDesk(store, hclog.NewNullLogger()).change("j", "a", 1_000_000, &assigned)
+	if size := state.TxnSize(c.ops); most < 500 || size > state.MaxTxnBytes-1000 {
+		t.Errorf("to assign %d processes takes %d bytes", most, size)
+	}
 }

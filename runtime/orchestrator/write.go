@@ -33,10 +33,18 @@ func (d *desk) rollOut(ctx context.Context, term *follow.Term, name string, now 
 	if err != nil {
 		d.logger.Warn("cannot read what a node observed, it counts as nothing", "job", name, "error", err)
 	}
-	decision := Rollout(Snapshot{
+	snapshot := Snapshot{
 		Job: job, Placement: placement, Live: d.live(), Current: current, Observed: observed, Others: d.others(name, job, current),
 		Rollout: d.rollouts[name].value, Runs: d.runs.of(name),
-	}, now)
+	}
+	decision := Rollout(snapshot, now)
+	delete(d.leavers.waits, name)
+	if decision.Leaves {
+		if snapshot.Dependents = d.leaving(name); len(snapshot.Dependents) > 0 {
+			d.leavers.waits[name] = snapshot.Dependents
+			decision = Rollout(snapshot, now)
+		}
+	}
 	if job == nil {
 		delete(d.settled, name)
 	} else {

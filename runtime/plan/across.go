@@ -34,6 +34,45 @@ func circle(jobs map[string]*spec.Job, parts []part) error {
 	return nil
 }
 
+// maxNeeds bounds how many jobs a plan demands unchanged, so that it fits into a
+// transaction; the nearest come first.
+const maxNeeds = 64
+
+// needs returns the indexes of the other jobs that there are and on which a job
+// comes to depend with a plan. Somebody who makes one of those depend on this job
+// at the same time changes it: then the plan is stale, and the next one finds the
+// circle. A job that is not there is not demanded to stay so, as that takes the
+// right to make it; meshrun status tells of a circle that is closed that way.
+func needs(s *Snapshot, j *part, jobs map[string]*spec.Job, parts []part) map[string]uint64 {
+	if j.next == nil || j.next == j.current {
+		return nil
+	}
+	known := map[string]bool{}
+	if j.current != nil {
+		for _, name := range j.current.Job.Needs() {
+			known[name] = true
+		}
+	}
+	queue := slices.DeleteFunc(j.next.Job.Needs(), func(name string) bool { return known[name] })
+	out, seen := map[string]uint64{}, map[string]bool{j.wanted.Job: true}
+	for ; len(queue) > 0 && len(out) < maxNeeds; queue = queue[1:] {
+		name := queue[0]
+		if seen[name] || jobs[name] == nil {
+			continue
+		}
+		seen[name] = true
+		changed := slices.ContainsFunc(parts, func(p part) bool { return p.wanted.Job == name && p.next != p.current })
+		if there, ok := s.Jobs[name]; ok && !changed { // what the plan changes it demands anyway
+			out[name] = there.Index
+		}
+		queue = append(queue, jobs[name].Needs()...)
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}
+
 // unmeetable tells of dependencies across jobs that can't come true once the
 // plan is applied: of those that it has a part in.
 func unmeetable(jobs map[string]*spec.Job, parts []part) []string {

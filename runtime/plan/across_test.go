@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/synergymesh/meshrun/runtime/plan"
+	"github.com/synergymesh/meshrun/runtime/state"
+	"github.com/synergymesh/meshrun/runtime/state/local"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -44,6 +46,63 @@ func TestAPlanRefusesACircleAcrossJobs(t *testing.T) {
 		if test.fails != (err != nil) || err != nil && (!errors.Is(err, plan.ErrInvalid) || !strings.Contains(err.Error(), told)) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// Two people, each of whom plans one half of a circle before the other applies:
+// the one who applies later is told to plan again, and then is refused.
+func TestTwoAppliesAtOnceCannotCloseACircle(t *testing.T) {
+	store := local.OpenMemory(local.Options{})
+	defer store.Close()
+	load := func() plan.Snapshot {
+		s, err := plan.Load(t.Context(), store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	compute := func(j *spec.Job) (spec.Plan, error) {
+		return plan.Compute(load(), []plan.Wanted{{Job: j.Name, Apply: j, Who: "root"}}, noon)
+	}
+	commit := func(p spec.Plan) error {
+		txns, err := plan.Ops(p, "root", noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, ops := range txns {
+			if _, err := store.Txn(t.Context(), ops...); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	between := job("cache", dependent("mem", spec.DefaultDependency("store/redis")))
+	for _, j := range []*spec.Job{job("shop", process("web", 1)), job("store", process("redis", 1)), between} {
+		if p, err := compute(j); err != nil || commit(p) != nil {
+			t.Fatal(err)
+		}
+	}
+	shop := job("shop", dependent("web", spec.DefaultDependency("cache/mem")))
+	redis := job("store", dependent("redis", spec.DefaultDependency("shop/web")))
+	first, err := compute(shop)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := compute(redis)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := commit(first); err != nil {
+		t.Fatal(err)
+	}
+	if err := commit(second); !errors.Is(err, state.ErrConflict) {
+		t.Errorf("the second half is applied: %v", err)
+	}
+	if _, err := compute(redis); !errors.Is(err, plan.ErrInvalid) {
+		t.Errorf("planned again: %v", err)
+	}
+	if p, err := compute(shop); err != nil || p.Jobs[0].Needs != nil {
+		t.Errorf("what depends on nothing new demands %v, %v", p.Jobs[0].Needs, err)
 	}
 }
 

@@ -44,6 +44,7 @@ func Compute(s Snapshot, wanted []Wanted, now time.Time) (spec.Plan, error) {
 	})
 	_ = each(parts, func(j *part) error {
 		j.plan = j.compute(&s)
+		j.plan.Needs = needs(&s, j, jobs, parts)
 		return nil
 	})
 	slices.SortFunc(parts, func(a, b part) int { return strings.Compare(a.wanted.Job, b.wanted.Job) })
@@ -127,7 +128,7 @@ func (j *part) compute(s *Snapshot) spec.JobPlan {
 		job.Wanted = j.next
 	}
 	job.Changes = jobChanges(j.current, j.next)
-	job.Steps = j.next != nil && slices.ContainsFunc(j.next.Job.Processes, func(p spec.Process) bool { return p.Update != nil })
+	job.Steps = j.next != nil && j.next.InSteps()
 	if j.next != nil {
 		job.Ends = batch(j.next.Job.Processes)
 	}

@@ -29,6 +29,8 @@ type Wanted struct {
 	Apply  *spec.Job
 	Source string
 	Remove bool
+	// Revert is set if Apply takes a rollout back, which ends its pauses.
+	Revert bool
 	// Orders are carried out one after the other.
 	Orders []Order
 	Who    string
@@ -52,8 +54,8 @@ type Order struct {
 // job is to go, and an error that wraps ErrUnknown or ErrInvalid.
 //
 // An apply keeps the epochs of orders and ends their stops; of a process that it
-// changes it also ends a pause and a promotion, which were of the definition
-// before. Orders change nothing but themselves, and the number of shards.
+// changes it also ends a promotion, which was of the definition before. A pause
+// lasts until it is ended: who made it may not know who applies. Orders change nothing but themselves, and the number of shards.
 func Next(current *spec.JobVersion, latest uint64, w Wanted, now time.Time) (*spec.JobVersion, error) {
 	if w.Remove {
 		return nil, nil
@@ -74,7 +76,9 @@ func Next(current *spec.JobVersion, latest uint64, w Wanted, now time.Time) (*sp
 	if w.Apply != nil {
 		next.Job, next.Source = w.Apply.Clone(), w.Source
 		for key, o := range next.Orders {
-			o.Stopped = false
+			if o.Stopped = false; w.Revert {
+				o = resumed(o)
+			}
 			next.Orders[key] = o
 		}
 	} else {
@@ -84,6 +88,7 @@ func Next(current *spec.JobVersion, latest uint64, w Wanted, now time.Time) (*sp
 				return nil, err
 			}
 		}
+		signPauses(next, current, w.Who, now)
 		why = reasonOf(w.Orders)
 	}
 	next.Job.Normalize()
@@ -93,7 +98,7 @@ func Next(current *spec.JobVersion, latest uint64, w Wanted, now time.Time) (*sp
 		}
 	}
 	if w.Apply != nil && current != nil {
-		endRollouts(next, &current.Job)
+		endPromotions(next, &current.Job)
 	}
 	tidyOrders(next)
 	next.Checksum = spec.Checksum(&next.Job)
@@ -194,7 +199,7 @@ func orderRollout(v *spec.JobVersion, p *spec.Process, o Order) error {
 	case spec.OpPause:
 		wish.Paused = true
 	case spec.OpResume:
-		wish.Paused = false
+		wish = resumed(wish)
 	case spec.OpPromote:
 		wish.Promoted = wish.Promoted || (p.Update != nil && p.Update.Canary > 0)
 	}
@@ -202,9 +207,24 @@ func orderRollout(v *spec.JobVersion, p *spec.Process, o Order) error {
 	return nil
 }
 
-// endRollouts ends the pauses and promotions of the processes that a version
-// defines otherwise than the job before did.
-func endRollouts(v *spec.JobVersion, before *spec.Job) {
+func resumed(o spec.Order) spec.Order {
+	o.Paused, o.PausedBy, o.PausedAt = false, "", time.Time{}
+	return o
+}
+
+// signPauses notes who has paused what is paused by now, and when.
+func signPauses(v, before *spec.JobVersion, who string, now time.Time) {
+	for key, o := range v.Orders {
+		if o.Paused && !before.Orders[key].Paused {
+			o.PausedBy, o.PausedAt = who, now.UTC().Truncate(time.Second)
+			v.Orders[key] = o
+		}
+	}
+}
+
+// endPromotions ends the promotions of the processes that a version defines
+// otherwise than the job before did.
+func endPromotions(v *spec.JobVersion, before *spec.Job) {
 	for i := range v.Job.Processes {
 		p := &v.Job.Processes[i]
 		o, ordered := v.Orders[p.Name]
@@ -212,7 +232,7 @@ func endRollouts(v *spec.JobVersion, before *spec.Job) {
 		if !ordered || (was >= 0 && reflect.DeepEqual(before.Processes[was], *p)) {
 			continue
 		}
-		o.Paused, o.Promoted = false, false
+		o.Promoted = false
 		v.Orders[p.Name] = o
 	}
 }

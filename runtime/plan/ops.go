@@ -2,6 +2,8 @@ package plan
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,6 +70,9 @@ func jobOps(j spec.JobPlan, who string, now time.Time) (history, ops []state.Op,
 	told, err := state.EventOp(event)
 	if err != nil {
 		return nil, nil, fmt.Errorf("apply plan: %w", err)
+	}
+	for _, other := range slices.Sorted(maps.Keys(j.Needs)) {
+		placed = append(placed, state.Op{Kind: state.OpCheckIndex, Key: state.JobKey(other), Index: j.Needs[other]})
 	}
 	return state.HistoryOps(j.Job, j.To, value), append(placed, state.Op{Kind: state.OpCAS, Key: key, Index: j.Base, Value: value}, told), nil
 }

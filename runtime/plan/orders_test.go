@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -73,11 +74,40 @@ func TestAnApplyEndsWhatWasOrderedOfAnOlderDefinition(t *testing.T) {
 	other := canaried("a", 3)
 	other.Command = []spec.Template{"walk"}
 	v = next(t, v, apply(job("j", other, canaried("b", 3))))
-	if o := v.Orders["a"]; o.Paused || o.Promoted || o.Epoch != 1 {
+	if o := v.Orders["a"]; !o.Paused || o.Promoted || o.Epoch != 1 {
 		t.Errorf("of the changed process the order is %+v", o)
 	}
 	if o := v.Orders["b"]; !o.Paused || !o.Promoted {
 		t.Errorf("of the process that is as it was the order is %+v", o)
+	}
+	back := apply(job("j", canaried("a", 3), canaried("b", 3)))
+	back.Revert = true
+	if v = next(t, v, back); v.Orders["a"].Paused || v.Orders["b"].Paused {
+		t.Errorf("taken back, and yet %+v", v.Orders)
+	}
+}
+
+func TestAPauseSaysWhoHoldsWhatIsApplied(t *testing.T) {
+	for name, p := range map[string]spec.Process{"in steps": canaried("a", 3), "at once": process("a", 3)} {
+		v := next(t, nil, apply(job("j", p)))
+		v = next(t, v, order(spec.OpPause, "", -1))
+		v = next(t, v, order(spec.OpRestart, "", -1))
+		if text := v.Orders["a"].PausedText(); text != "paused by root since "+noon.Format("2006-01-02 15:04 MST") {
+			t.Errorf("%s: it is %s", name, text)
+		}
+		p.Command = []spec.Template{"walk"}
+		other := apply(job("j", p))
+		other.Job = "j"
+		planned, err := plan.Compute(plan.Snapshot{Jobs: map[string]plan.Stored[spec.JobVersion]{"j": {Value: *v, Index: 1}}},
+			[]plan.Wanted{other}, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !planned.Jobs[0].Steps || !slices.ContainsFunc(planned.Warnings, func(w string) bool {
+			return strings.Contains(w, "j/a is paused by root") && strings.Contains(w, "meshrun resume j")
+		}) {
+			t.Errorf("%s: the plan warns %q", name, planned.Warnings)
+		}
 	}
 }
 

@@ -114,6 +114,9 @@ func warnings(s *Snapshot, j *part) []string {
 		if text := unplaced(placement, j.wanted.Job, p); text != "" {
 			out = append(out, text)
 		}
+		if o := j.next.Orders[p.Name]; o.Paused && p.Schedule == nil && j.wanted.Apply != nil && j.next != j.current {
+			out = append(out, fmt.Sprintf("%s/%s is %s: it stays as it is until `meshrun resume %s`", j.wanted.Job, p.Name, o.PausedText(), j.wanted.Job))
+		}
 		if left := s.Grace; p.Exclusive && left > 0 && time.Duration(p.Stop.Timeout) > left {
 			out = append(out, fmt.Sprintf("process %q of job %q may take %s to stop, but has at most %s when its node loses the cluster: then it is killed",
 				p.Name, j.wanted.Job, p.Stop.Timeout, spec.Duration(left)))

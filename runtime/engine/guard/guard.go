@@ -18,6 +18,9 @@ type Target struct {
 	// Down is set if it should run, and doesn't.
 	Down   bool
 	Guards []spec.Guard
+	// Over are the guards that are known to be over their bounds, where nothing has
+	// been looked at yet: an earlier agent has told of them.
+	Over map[spec.GuardKind]bool
 }
 
 // Usage is what a process uses with all that it has started.

@@ -68,6 +68,9 @@ func (r *Runner) Set(targets []*Target, now time.Time) {
 			// Those of one interval are due together, so that one look does for all.
 			w.next[i] = now.Truncate(g.Interval.Std()).Add(g.Interval.Std())
 			if old == nil {
+				if t.Over[g.Name] {
+					w.tallies[i] = Tally{Since: now.Add(-g.For.Std()), Over: true}
+				}
 				continue
 			}
 			for k := range old.target.Guards {
