@@ -104,6 +104,11 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 	if job != nil {
 		renderSchedules(b, job, v.Runs[name], o)
 	}
+	for i := range v.Placements {
+		if v.Placements[i].Job == name {
+			b.WriteString(renderSpent(&v.Placements[i], o))
+		}
+	}
 	t := table{indent: "  "}
 	rows := statusRows(instances, o)
 	if job != nil {

@@ -56,6 +56,9 @@ type statusView struct {
 	Instances []spec.Instance   `json:"instances"`
 	// Rollouts are those that aren't done.
 	Rollouts []api.RolloutStatus `json:"rollouts,omitempty"`
+	// Placements are those of jobs of which shards have used up their restarts on
+	// a node, and are not placed there any more.
+	Placements []spec.Placement `json:"placements,omitempty"`
 	// Runs are those of the jobs' scheduled processes, by job.
 	Runs map[string][]spec.Run `json:"runs,omitempty"`
 	// JobsUnknown is set if what is wanted could not be read.
@@ -138,6 +141,9 @@ func (c *status) view(ctx context.Context, client *api.Client, instances []spec.
 	}
 	if !unknown {
 		if v.Rollouts, err = unfinished(ctx, client, v.Jobs); err != nil {
+			return nil, err
+		}
+		if v.Placements, err = spentPlacements(ctx, client, v.Jobs); err != nil {
 			return nil, err
 		}
 	}

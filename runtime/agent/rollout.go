@@ -63,6 +63,15 @@ func (b *backend) Rollouts(ctx context.Context) ([]spec.Rollout, error) {
 	return state.DecodeAll[spec.Rollout](entries)
 }
 
+// Placements returns where the shards of the jobs belong.
+func (b *backend) Placements(ctx context.Context) ([]spec.Placement, error) {
+	placements, _, err := state.ListAs[spec.Placement](ctx, b.storeFor(ctx), state.PlacementsPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("read placements: %w", err)
+	}
+	return placements, nil
+}
+
 // viewRollout reads what there is to know of a job.
 func (b *backend) viewRollout(ctx context.Context, name string) (*rolloutView, error) {
 	store := b.storeFor(ctx)

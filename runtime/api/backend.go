@@ -49,6 +49,9 @@ type Backend interface {
 	// Rollouts returns what is remembered of the jobs' rollouts, by name.
 	Rollouts(ctx context.Context) ([]spec.Rollout, error)
 
+	// Placements returns where the shards of the jobs belong, by name.
+	Placements(ctx context.Context) ([]spec.Placement, error)
+
 	// Instances returns all instances, ordered by ID, and their index. With an
 	// index it blocks until something has changed after it; an index greater
 	// than the present one (of an agent that has since been restarted)

@@ -43,6 +43,7 @@ func (s *Server) routes() http.Handler {
 	}))
 	mux.HandleFunc("GET /v1/jobs/{job}/rollout", s.rollout)
 	mux.HandleFunc("GET /v1/rollouts", answer(s, func(r *http.Request) ([]spec.Rollout, error) { return s.cfg.Backend.Rollouts(r.Context()) }))
+	mux.HandleFunc("GET /v1/placements", answer(s, func(r *http.Request) ([]spec.Placement, error) { return s.cfg.Backend.Placements(r.Context()) }))
 	mux.HandleFunc("GET /v1/instances", s.instances)
 	mux.HandleFunc("GET /v1/logs", s.logs)
 	mux.HandleFunc("GET /v1/events", s.events)

@@ -81,6 +81,11 @@ func (c *Client) Rollouts(ctx context.Context) ([]spec.Rollout, error) {
 	return call[[]spec.Rollout](ctx, c, http.MethodGet, "/v1/rollouts", nil)
 }
 
+// Placements implements Backend.
+func (c *Client) Placements(ctx context.Context) ([]spec.Placement, error) {
+	return call[[]spec.Placement](ctx, c, http.MethodGet, "/v1/placements", nil)
+}
+
 // Rollout implements Backend. It asks again for as long as nothing changes.
 func (c *Client) Rollout(ctx context.Context, job, after string) (RolloutStatus, error) {
 	for {

@@ -18,22 +18,23 @@ import (
 // Backend is an api.Backend whose methods are fields. One that is nil returns
 // an error that says so.
 type Backend struct {
-	PlanFunc      func(context.Context, api.PlanRequest) (spec.Plan, error)
-	ApplyFunc     func(context.Context, spec.Plan) (api.ApplyResult, error)
-	DoneFunc      func(context.Context, api.PlanRequest) (api.Done, error)
-	JobsFunc      func(context.Context) ([]spec.JobVersion, error)
-	JobFunc       func(context.Context, string) (spec.JobVersion, error)
-	HistoryFunc   func(context.Context, string) ([]spec.JobVersion, error)
-	RunsFunc      func(context.Context, string) ([]spec.Run, error)
-	RolloutFunc   func(context.Context, string, string) (api.RolloutStatus, error)
-	RolloutsFunc  func(context.Context) ([]spec.Rollout, error)
-	InstancesFunc func(context.Context, uint64) ([]spec.Instance, uint64, error)
-	LogsFunc      func(context.Context, spec.LogQuery, func(spec.LogLine) error) error
-	EventsFunc    func(context.Context, api.EventQuery, func(spec.Event) error) error
-	SignalFunc    func(context.Context, string, spec.Signal) (int, error)
-	InfoFunc      func(context.Context) (api.Info, error)
-	ShutdownFunc  func(context.Context, bool) error
-	UpgradeFunc   func(context.Context) error
+	PlanFunc       func(context.Context, api.PlanRequest) (spec.Plan, error)
+	ApplyFunc      func(context.Context, spec.Plan) (api.ApplyResult, error)
+	DoneFunc       func(context.Context, api.PlanRequest) (api.Done, error)
+	JobsFunc       func(context.Context) ([]spec.JobVersion, error)
+	JobFunc        func(context.Context, string) (spec.JobVersion, error)
+	HistoryFunc    func(context.Context, string) ([]spec.JobVersion, error)
+	RunsFunc       func(context.Context, string) ([]spec.Run, error)
+	RolloutFunc    func(context.Context, string, string) (api.RolloutStatus, error)
+	RolloutsFunc   func(context.Context) ([]spec.Rollout, error)
+	PlacementsFunc func(context.Context) ([]spec.Placement, error)
+	InstancesFunc  func(context.Context, uint64) ([]spec.Instance, uint64, error)
+	LogsFunc       func(context.Context, spec.LogQuery, func(spec.LogLine) error) error
+	EventsFunc     func(context.Context, api.EventQuery, func(spec.Event) error) error
+	SignalFunc     func(context.Context, string, spec.Signal) (int, error)
+	InfoFunc       func(context.Context) (api.Info, error)
+	ShutdownFunc   func(context.Context, bool) error
+	UpgradeFunc    func(context.Context) error
 
 	ClusterFuncs
 }
@@ -118,6 +119,14 @@ func (b *Backend) Rollouts(ctx context.Context) ([]spec.Rollout, error) {
 		return nil, errUnexpected
 	}
 	return b.RolloutsFunc(ctx)
+}
+
+// Placements calls PlacementsFunc.
+func (b *Backend) Placements(ctx context.Context) ([]spec.Placement, error) {
+	if b.PlacementsFunc == nil {
+		return nil, errUnexpected
+	}
+	return b.PlacementsFunc(ctx)
 }
 
 // Instances calls InstancesFunc.
