@@ -146,6 +146,50 @@ func TestAttemptsAreUsedUpAndThenItStaysDown(t *testing.T) {
 	})
 }
 
+// Where there is no other node to try, it stays down as with "fail", and says so
+// once, also to the next agent.
+func TestWhatHasNoOtherNodeToGoToStaysDown(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	job := n.workloadJob(`["-run", "10ms", "-exit", "3"]`,
+		"restart {\n delay = \"20ms\"\n attempts = 1\n window = \"1m\"\n stable = \"5s\"\n exhausted = \"reschedule\"\n}")
+	n.apply(job)
+	n.waitPhase("load/w/0", spec.PhaseFailed)
+	told := func() (all []string) {
+		for _, ev := range n.events() {
+			if ev.Type == spec.EventRescheduled {
+				all = append(all, string(ev.Severity)+": "+ev.Message)
+			}
+		}
+		return all
+	}
+	eventually(t, 5*time.Second, "a critical alert is an event", func() error {
+		if all := told(); len(all) != 1 || !strings.HasPrefix(all[0], "critical: w/0 stays down on ") || !strings.Contains(all[0], "(exit 3)") {
+			return fmt.Errorf("told %q", all)
+		}
+		return nil
+	})
+	if text := n.must("status"); !strings.Contains(text, "w/0 stays down: its restarts are used up on ") {
+		t.Errorf("the status does not say it:\n%s", text)
+	}
+	if starts := len(n.ledgerLines("start")); starts != 2 {
+		t.Errorf("%d starts", starts)
+	}
+	n.killAgent()
+	n.apply(job + "job \"other\" {\n process \"p\" {\n command = [\"sleep\", \"1000\"]\n }\n}\n")
+	n.waitPhase("other/p/0", spec.PhaseRunning) // the next agent has looked at all jobs by then
+	if all := told(); len(all) != 1 {
+		t.Errorf("the next agent tells it again: %q", all)
+	}
+	n.must("restart", "load")
+	eventually(t, 10*time.Second, "an operator's restart tries again, and it is told again", func() error {
+		if starts, all := len(n.ledgerLines("start")), told(); starts != 4 || len(all) != 2 {
+			return fmt.Errorf("%d starts, told %q", starts, all)
+		}
+		return nil
+	})
+}
+
 // ledgerLines returns the fields of the ledger's lines of one kind.
 func (n *node) ledgerLines(kind string) [][]string {
 	n.t.Helper()

@@ -78,11 +78,7 @@ func referenceAttrs(b *strings.Builder, block *Block) {
 		if a.Kind == KindEnum {
 			kind = "one of " + list(a.Values, "or")
 		}
-		doc := a.Doc
-		for _, v := range sortedKeys(a.Needs) {
-			doc += fmt.Sprintf(" Not available yet: `%s` %s.", v, a.Needs[v])
-		}
-		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", a.Name, kind, def, strings.ReplaceAll(doc, "|", `\|`))
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", a.Name, kind, def, strings.ReplaceAll(a.Doc, "|", `\|`))
 	}
 	b.WriteString("\n")
 }

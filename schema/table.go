@@ -63,9 +63,6 @@ type Attr struct {
 	Default string
 	// Values are the words that a KindEnum allows.
 	Values []string
-	// Needs maps those of Values that this version cannot act on yet to what
-	// is missing.
-	Needs map[string]string
 	// Min and Max bound numbers; Max 0 is no bound.
 	Min, Max float64
 	Doc      string

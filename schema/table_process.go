@@ -36,8 +36,7 @@ var restartBlock = &Block{
 		{Name: "attempts", Kind: KindInt, Default: "3", Min: 0, Max: 1e6, Doc: "How many restarts are allowed within the sliding `window`."},
 		{Name: "window", Kind: KindDuration, Default: "5m", Doc: "Time within which restarts are counted."},
 		{Name: "exhausted", Kind: KindEnum, Values: []string{"fail", "retry", "reschedule"}, Default: "fail",
-			Needs: map[string]string{"reschedule": `needs another node to go to, which this version of meshrun cannot use yet; write "fail" (stay down and alert) or "retry" (alert and go on trying every max_delay)`},
-			Doc:   "What happens when the attempts are used up: `fail` stays down and alerts, `retry` alerts and goes on trying every `max_delay`, `reschedule` tries another node."},
+			Doc: "What happens when the attempts are used up: `fail` stays down and alerts, `retry` alerts and goes on trying every `max_delay`, `reschedule` tries another node, and is `fail` where no other one can take the shard. A node on which a shard has used up its attempts does not get it again until the process is defined otherwise, `meshrun restart` is told of it, or the node has been away."},
 		{Name: "stable", Kind: KindDuration, Default: "10s", Doc: "Uptime after which a restart counts as recovered and the delay starts afresh."},
 	},
 	Example: `job "web" {

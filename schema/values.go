@@ -210,10 +210,6 @@ func (r *reader) enum(name string) string {
 		r.failValue(g, "Invalid value", fmt.Sprintf("%s cannot be %s; it is one of %s.%s", name, g.text(), list(def.Values, "or"), hint))
 		return ""
 	}
-	if needs := def.Needs[s]; needs != "" {
-		r.fail(g.expr.Range(), notAvailable, fmt.Sprintf("%s = %q %s.", name, s, needs))
-		return ""
-	}
 	return s
 }
 

@@ -307,7 +307,7 @@ func TestDiagnosticsAreTheSameEveryTime(t *testing.T) {
 }
 
 func TestColourAndWidthOfDiagnostics(t *testing.T) {
-	_, diags := Load([]string{"testdata/invalid/later_all.hcl"}, sealed)
+	_, diags := Load([]string{"testdata/invalid/meaning_reschedule.hcl"}, sealed)
 	var plain, narrow, colour bytes.Buffer
 	for _, err := range []error{WriteText(&plain, diags, 0, false), WriteText(&narrow, diags, 60, false), WriteText(&colour, diags, 0, true)} {
 		if err != nil {

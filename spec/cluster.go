@@ -232,6 +232,9 @@ type Placement struct {
 	Resources map[string]Resources `json:"resources,omitempty"`
 	// Unplaced lists the shards that no node can take, and why.
 	Unplaced []Unplaced `json:"unplaced,omitempty"`
+	// Spent lists the shards that are not placed on some nodes any more, as they
+	// have used up their restarts there; sorted by process and epoch.
+	Spent []Spent `json:"spent,omitempty"`
 }
 
 // Unplaced is a shard that no node can take.
@@ -239,6 +242,46 @@ type Unplaced struct {
 	Process string `json:"process"`
 	Shard   int    `json:"shard"`
 	Reason  string `json:"reason"`
+}
+
+// Spent remembers on which nodes shards of a process have used up their restart
+// attempts, where the process is to be rescheduled then. It holds for one
+// definition of the process and one epoch of the shards' orders: what is applied
+// otherwise, or ordered to be restarted, may be tried on every node again.
+type Spent struct {
+	Process string `json:"process"`
+	// Hash is the ReplaceHash of the definition, Epoch that of the shards' orders.
+	Hash  string `json:"hash"`
+	Epoch uint64 `json:"epoch,omitempty"`
+	// Nodes has the shards that are spent on each node.
+	Nodes map[string]ShardSet `json:"nodes"`
+}
+
+// SpentOn returns the nodes, sorted, on which a shard has used up its restarts.
+func (p *Placement) SpentOn(process string, shard int) []string {
+	var nodes []string
+	for _, s := range p.Spent {
+		if s.Process != process {
+			continue
+		}
+		for node, shards := range s.Nodes {
+			if shards.Contains(shard) {
+				nodes = append(nodes, node)
+			}
+		}
+	}
+	sort.Strings(nodes)
+	return nodes
+}
+
+// Place returns the node that a shard belongs on, "" if it has none.
+func (p *Placement) Place(process string, shard int) string {
+	for node, shards := range p.Processes[process] {
+		if shards.Contains(shard) {
+			return node
+		}
+	}
+	return ""
 }
 
 // Assignment is what a node shall run of a job now: the value of

@@ -24,6 +24,7 @@ const (
 	EventJobRestarted  EventType = "job.restarted"
 	EventJobRefused    EventType = "job.refused"
 	EventPlaced        EventType = "job.placed"
+	EventRescheduled   EventType = "job.rescheduled" // restarts are used up on a node: a warning for what moves, critical for what stays down
 	EventAssigned      EventType = "job.assigned"
 	EventSignalled     EventType = "instance.signalled"
 	EventNodeJoined    EventType = "node.joined"

@@ -88,7 +88,7 @@ const (
 	ExhaustedFail Exhausted = "fail"
 	// ExhaustedRetry: raise a critical alert and go on trying every MaxDelay.
 	ExhaustedRetry Exhausted = "retry"
-	// ExhaustedReschedule: try another node.
+	// ExhaustedReschedule: try another node; where none fits, ExhaustedFail.
 	ExhaustedReschedule Exhausted = "reschedule"
 )
 
@@ -106,6 +106,12 @@ type Restart struct {
 	// Stable is the uptime after which a restart counts as recovered: the
 	// backoff starts afresh and the recovery is recorded.
 	Stable Duration `json:"stable" diff:"live"`
+}
+
+// Reschedules reports whether an instance that has used up its attempts is tried
+// on another node.
+func (r *Restart) Reschedules() bool {
+	return r.Exhausted == ExhaustedReschedule && r.Policy != RestartNever
 }
 
 // Stop says how a process is asked to end.

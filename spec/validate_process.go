@@ -25,6 +25,10 @@ func (v *validator) restart(p *Process) {
 			v.add(p.Name, "restart.attempts", fmt.Sprintf("policy \"never\" contradicts %d attempts", r.Attempts),
 				`Remove attempts, or write policy = "on-failure" (or "always") to restart that often.`)
 		}
+		if r.Exhausted == ExhaustedReschedule {
+			v.add(p.Name, "restart.exhausted", `policy "never" contradicts exhausted = "reschedule"`,
+				`A process that is never restarted uses no attempts up. Write policy = "on-failure" (or "always"), or remove exhausted.`)
+		}
 		return // the other fields say nothing then
 	default:
 		v.add(p.Name, "restart.policy", fmt.Sprintf("%q is not a restart policy", r.Policy), `Write "always", "on-failure" or "never".`)
@@ -33,7 +37,7 @@ func (v *validator) restart(p *Process) {
 	switch r.Exhausted {
 	case ExhaustedFail, ExhaustedRetry, ExhaustedReschedule:
 	default:
-		v.add(p.Name, "restart.exhausted", fmt.Sprintf("%q is not known", r.Exhausted), `Write "fail" (stay down and alert) or "retry" (alert and go on trying every max_delay).`)
+		v.add(p.Name, "restart.exhausted", fmt.Sprintf("%q is not known", r.Exhausted), `Write "fail" (stay down and alert), "retry" (alert and go on trying every max_delay) or "reschedule" (try another node).`)
 	}
 	if r.Attempts < 0 || (r.Attempts == 0 && r.Exhausted != ExhaustedRetry) {
 		v.add(p.Name, "restart.attempts", fmt.Sprintf("policy %q with %d attempts never restarts anything", r.Policy, r.Attempts),

@@ -35,6 +35,10 @@ func (v *validator) schedule(p *Process) {
 		v.add(p.Name, "restart.policy", "A run that is restarted whenever it ends never ends",
 			`A process with a schedule is down between its runs. Write policy = "on-failure" to try a failed run again, or leave the restart block out.`)
 	}
+	if p.Restart.Reschedules() {
+		v.add(p.Name, "restart.exhausted", "A run ends on the node that it began on",
+			`Of a process with a schedule, only its next run can be elsewhere. Write exhausted = "fail", or leave it out.`)
+	}
 	if p.Update != nil {
 		v.add(p.Name, "update", "There is nothing to roll out in steps", "A process with a schedule is down between its runs, and each run starts with the definition of its time. Remove the update block.")
 	}

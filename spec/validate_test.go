@@ -79,11 +79,19 @@ func TestValidateNamesEachFault(t *testing.T) {
 		"window of nothing":   {func(j *Job) { j.Processes[1].Restart.Window = 0 }, "web/restart.window", "empty"},
 		"stable above window": {func(j *Job) { j.Processes[1].Restart.Stable = 301 * second }, "web/restart.stable", "forgotten"},
 		"retry without pause": {func(j *Job) { r := &j.Processes[1].Restart; r.Exhausted, r.Delay, r.MaxDelay = ExhaustedRetry, 0, 0 }, "web/restart.max_delay", "heat"},
-		"static and shards":   {func(j *Job) { j.Processes[1].Shards = 2 }, "web/port.http.static", "cannot share"},
-		"port taken":          {func(j *Job) { j.Processes[0].Ports = []Port{{Name: "x", Static: 80}} }, "web/port.http.static", `process "migrate"`},
-		"two ports":           {func(j *Job) { j.Processes[1].Ports = []Port{{Name: "a"}, {Name: "a"}} }, "web/port.a", "Two ports"},
-		"port number":         {func(j *Job) { j.Processes[1].Ports[0].Static = 70000 }, "web/port.http.static", "65535"},
-		"constraint's label":  {func(j *Job) { j.Processes[1].Placing = &Placing{Constraints: []Constraint{{Is: "ssd"}}} }, "web/placement.constraint", "is empty"},
+		"never rescheduled": {func(j *Job) {
+			r := &j.Processes[0].Restart
+			r.Policy, r.Exhausted = RestartNever, ExhaustedReschedule
+		}, "migrate/restart.exhausted", "uses no attempts up"},
+		"run elsewhere": {func(j *Job) {
+			p := &j.Processes[1]
+			p.Schedule, p.Restart.Policy, p.Restart.Exhausted = &Schedule{Cron: "0 3 * * *", TimeZone: "UTC"}, RestartOnFailure, ExhaustedReschedule
+		}, "web/restart.exhausted", "its next run"},
+		"static and shards":  {func(j *Job) { j.Processes[1].Shards = 2 }, "web/port.http.static", "cannot share"},
+		"port taken":         {func(j *Job) { j.Processes[0].Ports = []Port{{Name: "x", Static: 80}} }, "web/port.http.static", `process "migrate"`},
+		"two ports":          {func(j *Job) { j.Processes[1].Ports = []Port{{Name: "a"}, {Name: "a"}} }, "web/port.a", "Two ports"},
+		"port number":        {func(j *Job) { j.Processes[1].Ports[0].Static = 70000 }, "web/port.http.static", "65535"},
+		"constraint's label": {func(j *Job) { j.Processes[1].Placing = &Placing{Constraints: []Constraint{{Is: "ssd"}}} }, "web/placement.constraint", "is empty"},
 		"two values": {func(j *Job) {
 			j.Processes[1].Placing = &Placing{Constraints: []Constraint{{Label: "disk", Is: "ssd"}, {Label: "disk", Is: "hdd"}}}
 		}, "web/placement.constraint.disk", `"ssd" and "hdd"`},
@@ -180,6 +188,7 @@ func TestValidateFindsNothingWrongWithWhatWorks(t *testing.T) {
 			j.Processes[1].Services = []Service{{Name: "shop-web", Port: "http"}}
 		},
 		"restarts at once":       func(j *Job) { j.Processes[1].Restart.Delay = 0 },
+		"another node":           func(j *Job) { j.Processes[1].Restart.Exhausted = ExhaustedReschedule },
 		"retries without end":    func(j *Job) { r := &j.Processes[1].Restart; r.Exhausted, r.Attempts = ExhaustedRetry, 0 },
 		"never restarts":         func(j *Job) { j.Processes[0].Restart.Policy = RestartNever },
 		"attempts that just fit": func(j *Job) { j.Processes[1].Restart.Attempts = 9 },

@@ -105,10 +105,12 @@ func renderJobStatus(b *strings.Builder, v *statusView, name string, o statusOpt
 		renderPauses(b, v, job, o)
 		renderSchedules(b, job, v.Runs[name], o)
 	}
+	placement := v.placement(name)
+	b.WriteString(renderSpent(placement, o))
 	t := table{indent: "  "}
 	rows := statusRows(instances, o)
 	if job != nil {
-		rows = append(rows, absentRows(job, instances, v.Unplaced[name], o)...)
+		rows = append(rows, absentRows(job, instances, placement.Unplaced, o)...)
 		limitRows(rows, &job.Job)
 	}
 	slices.SortStableFunc(rows, func(a, b statusRow) int {
@@ -371,37 +373,4 @@ func shortSet(shards []int) string {
 		return text
 	}
 	return text[:strings.LastIndexByte(text[:maxSet], ',')+1] + "…"
-}
-
-// absentRows makes rows of the shards that are wanted and not seen: stopped by
-// an order, without a place, or not assigned yet.
-func absentRows(job *spec.JobVersion, instances []spec.Instance, unplaced []spec.Unplaced, o statusOptions) []statusRow {
-	type group struct{ process, note string }
-	groups := map[group][]int{}
-	for _, id := range absentShards(job, instances) {
-		if o.targets.match(id) {
-			g := group{id.Process, absentNote(job, id, unplaced)}
-			groups[g] = append(groups[g], id.Shard)
-		}
-	}
-	var rows []statusRow
-	for g, shards := range groups {
-		rows = append(rows, statusRow{
-			process: g.process, first: shards[0], name: g.process + "/" + spec.NewShardSet(shards...).String(), shown: g.note,
-		})
-	}
-	return rows
-}
-
-// absentNote says why a shard is not there.
-func absentNote(job *spec.JobVersion, id spec.InstanceID, unplaced []spec.Unplaced) string {
-	if job.Order(id.Process, id.Shard).Stopped {
-		return "stopped"
-	}
-	for _, u := range unplaced {
-		if u.Process == id.Process && u.Shard == id.Shard {
-			return "no place: " + u.Reason
-		}
-	}
-	return "not started yet"
 }

@@ -55,10 +55,11 @@ type statusView struct {
 	Instances []spec.Instance   `json:"instances"`
 	// Rollouts are those that aren't done.
 	Rollouts []api.RolloutStatus `json:"rollouts,omitempty"`
+	// Placements are those with shards that no node can take, or that have used up
+	// their restarts on a node.
+	Placements []spec.Placement `json:"placements,omitempty"`
 	// Runs are those of the jobs' scheduled processes, by job.
 	Runs map[string][]spec.Run `json:"runs,omitempty"`
-	// Unplaced are the shards that no node can take, by job.
-	Unplaced map[string][]spec.Unplaced `json:"unplaced,omitempty"`
 	// JobsUnknown is set if what is wanted could not be read.
 	JobsUnknown bool `json:"jobs_unknown,omitempty"`
 }
@@ -142,11 +143,11 @@ func (c *status) view(ctx context.Context, client *api.Client, instances []spec.
 		if v.Rollouts, err = unfinished(ctx, client, v.Jobs); err != nil {
 			return nil, err
 		}
+		if err := v.readPlacements(ctx, client); err != nil {
+			return nil, err
+		}
 	}
 	if err := v.readRuns(ctx, client); err != nil {
-		return nil, err
-	}
-	if err := v.readUnplaced(ctx, client); err != nil {
 		return nil, err
 	}
 	for _, t := range c.targets {
@@ -155,50 +156,6 @@ func (c *status) view(ctx context.Context, client *api.Client, instances []spec.
 		}
 	}
 	return v, nil
-}
-
-// readUnplaced finds out which of the shards that are wanted and not seen have
-// no place, and why. Mostly there are none of those, and nothing is asked.
-func (v *statusView) readUnplaced(ctx context.Context, client *api.Client) error {
-	absent := map[string]bool{}
-	for i := range v.Jobs {
-		if job := &v.Jobs[i]; len(absentShards(job, v.Instances)) > 0 {
-			absent[job.Job.Name] = true
-		}
-	}
-	if len(absent) == 0 {
-		return nil
-	}
-	placements, err := client.Placements(ctx)
-	if err != nil {
-		return err
-	}
-	for _, p := range placements {
-		if absent[p.Job] && len(p.Unplaced) > 0 {
-			if v.Unplaced == nil {
-				v.Unplaced = map[string][]spec.Unplaced{}
-			}
-			v.Unplaced[p.Job] = p.Unplaced
-		}
-	}
-	return nil
-}
-
-// absentShards returns the shards that are wanted and not seen.
-func absentShards(job *spec.JobVersion, instances []spec.Instance) []spec.InstanceID {
-	seen := map[spec.InstanceID]bool{}
-	for i := range instances {
-		seen[instances[i].ID] = true
-	}
-	var out []spec.InstanceID
-	for _, p := range job.Job.Processes {
-		for shard := range p.Instances() {
-			if id := (spec.InstanceID{Job: job.Job.Name, Process: p.Name, Shard: shard}); !seen[id] {
-				out = append(out, id)
-			}
-		}
-	}
-	return out
 }
 
 // circles tells of jobs that wait for each other. A plan refuses those; two that

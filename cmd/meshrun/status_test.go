@@ -52,7 +52,7 @@ func TestStatusSaysWhyAShardHasNoPlace(t *testing.T) {
 		}
 	}
 	var view statusView
-	if stdout, _, _ = meshrun(t, b, "status", "-json"); json.Unmarshal([]byte(stdout), &view) != nil || len(view.Unplaced) != 1 || len(view.Unplaced["web"]) != 2 {
+	if stdout, _, _ = meshrun(t, b, "status", "-json"); json.Unmarshal([]byte(stdout), &view) != nil || len(view.Placements) != 1 || len(view.placement("web").Unplaced) != 2 {
 		t.Errorf("as JSON: %s", stdout)
 	}
 }

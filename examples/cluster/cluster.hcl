@@ -13,8 +13,10 @@ job "tickets" {
   }
 
   # As many as there are shards, spread over the nodes; two of one do no harm.
+  # One that fails again and again on a node is tried on another.
   process "counter" {
     command = ["sh", "-c", "while :; do date; sleep 5; done"]
     shards  = 3
+    restart { exhausted = "reschedule" }
   }
 }

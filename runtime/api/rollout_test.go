@@ -28,7 +28,8 @@ func TestARolloutCrossesTheSocketAndIsFollowedByItsTag(t *testing.T) {
 			}
 			return status, nil
 		},
-		RolloutsFunc: func(context.Context) ([]spec.Rollout, error) { return []spec.Rollout{*status.Rollout}, nil },
+		RolloutsFunc:   func(context.Context) ([]spec.Rollout, error) { return []spec.Rollout{*status.Rollout}, nil },
+		PlacementsFunc: func(context.Context) ([]spec.Placement, error) { return []spec.Placement{{Job: "shop"}}, nil },
 	})
 	got, err := client.Rollout(t.Context(), "shop", "")
 	if err != nil || !reflect.DeepEqual(got, status) {
@@ -42,6 +43,9 @@ func TestARolloutCrossesTheSocketAndIsFollowedByItsTag(t *testing.T) {
 	}
 	if records, err := client.Rollouts(t.Context()); err != nil || len(records) != 1 || records[0].State != spec.RolloutWaiting {
 		t.Errorf("%+v, %v", records, err)
+	}
+	if placements, err := client.Placements(t.Context()); err != nil || len(placements) != 1 || placements[0].Job != "shop" {
+		t.Errorf("%+v, %v", placements, err)
 	}
 }
 

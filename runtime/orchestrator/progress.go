@@ -45,7 +45,7 @@ func (g *gate) failure() string {
 		if in == nil || m.entry == nil || m.entry.Version != g.def.version || in.Version != g.def.version || g.stale(m) {
 			continue
 		}
-		if in.Phase == spec.PhaseFailed {
+		if in.Phase == spec.PhaseFailed && !g.triesElsewhere(m) {
 			return fmt.Sprintf("shard %d %s", m.to.shard, unwell(in))
 		}
 		if at, healthy := in.HealthyAt(); healthy {
@@ -69,6 +69,16 @@ func (g *gate) failure() string {
 		return ""
 	}
 	return fmt.Sprintf("nothing became healthy within %s: %s", u.ProgressDeadline, cmp.Or(g.down, g.noPlace))
+}
+
+// triesElsewhere reports whether a shard that has used up its restarts is about to
+// be tried on another node, or the scheduler has not yet said whether it is.
+func (g *gate) triesElsewhere(m *member) bool {
+	if !g.def.process.Restart.Reschedules() {
+		return false
+	}
+	spent := slices.Contains(g.Placement.SpentOn(m.to.process, m.to.shard), m.at.node)
+	return !spent || m.at.node != m.to.node
 }
 
 // deadline returns until when the shard has to be healthy: for so long after it

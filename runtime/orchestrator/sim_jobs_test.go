@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/spec"
@@ -40,11 +41,14 @@ func (s *sim) checkJobs() {
 			continue
 		}
 		for process, nodes := range placement.Processes {
-			must, mustNot := duty(jobs, v.Job.Name, process)
+			must, mustNot := s.duty(jobs, v.Job.Name, process)
 			hash := spec.ReplaceHash(wantedProcess(jobs, v.Job.Name, process))
 			for node, shards := range nodes {
 				for _, shard := range shards {
 					id := spec.InstanceID{Job: v.Job.Name, Process: process, Shard: shard}
+					if must && fails(wantedProcess(jobs, id.Job, process), node) && s.bearable() {
+						s.t.Errorf("%s is on %s, where it fails, and is spent on %v", id, node, placement.SpentOn(process, shard))
+					}
 					switch on := running[id]; {
 					case must && on != node:
 						s.t.Errorf("%s belongs on %s and runs on %q", id, node, on)
@@ -56,7 +60,7 @@ func (s *sim) checkJobs() {
 			}
 		}
 		for _, u := range placement.Unplaced {
-			if slices.ContainsFunc(slices.Collect(maps.Values(s.nodes)), func(n *simNode) bool { return !n.isDraining() }) {
+			if s.available("xyz") && (s.bearable() || len(placement.SpentOn(u.Process, u.Shard)) == 0) {
 				s.t.Errorf("%s/%s/%d has no place: %s", v.Job.Name, u.Process, u.Shard, u.Reason)
 			}
 		}
@@ -66,18 +70,29 @@ func (s *sim) checkJobs() {
 	}
 }
 
+// available reports whether a node whose name begins with one of the letters may
+// be given work.
+func (s *sim) available(zones string) bool {
+	return slices.ContainsFunc(slices.Collect(maps.Values(s.nodes)), func(n *simNode) bool {
+		return strings.Contains(zones, n.name[:1]) && !n.isDraining()
+	})
+}
+
+// bearable reports whether there is a node on which no process fails.
+func (s *sim) bearable() bool { return s.available("yz") }
+
 // duty reports whether a process must run at rest, as all that it depends on
 // does, and whether it must not, as it stops for something that isn't there.
 // In between it may: what ran before what it depends on was taken away goes on.
-func duty(jobs map[string]*spec.JobVersion, job, process string) (must, mustNot bool) {
+func (s *sim) duty(jobs map[string]*spec.JobVersion, job, process string) (must, mustNot bool) {
 	p := wantedProcess(jobs, job, process)
 	if p == nil {
 		return false, true
 	}
-	must = true
+	must = !fails(p, "x") || s.bearable()
 	for _, d := range p.DependsOn {
 		onJob, on := d.Of(job)
-		runs, _ := duty(jobs, onJob, on)
+		runs, _ := s.duty(jobs, onJob, on)
 		must = must && runs
 		mustNot = mustNot || (d.OnFailure == spec.OnFailureStop && wantedProcess(jobs, onJob, on) == nil)
 	}

@@ -88,6 +88,7 @@ type simUnit struct {
 	seen spec.Instance
 	due  time.Time // when its phase is over
 	gone bool      // it isn't wanted any more
+	bad  bool      // it uses up its restarts here
 }
 
 // join starts a node and lets it in.
@@ -217,6 +218,8 @@ func (n *simNode) act(ctx context.Context) time.Duration {
 			next = min(next, u.due.Sub(now))
 		case u.gone:
 			delete(n.units, id)
+		case u.bad:
+			u.seen.Phase, u.due = spec.PhaseFailed, time.Time{}
 		default:
 			u.seen.Phase, u.seen.ReadyAt, u.due = spec.PhaseRunning, now, time.Time{}
 		}
@@ -253,6 +256,7 @@ func (n *simNode) follow(now time.Time) {
 					n.born++
 					n.units[id] = &simUnit{
 						seen: spec.Instance{ID: id, Phase: spec.PhaseStarting, Hash: hash, Since: now, Generation: n.born, Started: now}, due: later(500 * time.Millisecond),
+						bad: fails(&p.Process, n.name),
 					}
 				}
 				n.units[id].seen.Version = p.Version
@@ -265,6 +269,13 @@ func (n *simNode) follow(now time.Time) {
 		}
 	}
 }
+
+// simFails is a program that uses up its restarts whenever it is started in zone x,
+// and is to be tried on other nodes then.
+const simFails = "run2"
+
+// fails reports whether a process never comes up on a node.
+func fails(p *spec.Process, node string) bool { return p.Command[0] == simFails && node[0] == 'x' }
 
 // fail lets something that runs end by itself: it is started again after a while.
 func (n *simNode) fail() (spec.InstanceID, bool) {

@@ -216,6 +216,9 @@ func (s *sim) apply() {
 			for d := range p.DependsOn {
 				p.DependsOn[d].OnFailure = []spec.OnFailure{"", spec.OnFailureStop, spec.OnFailureRestart}[s.rng.IntN(3)]
 			}
+			if p.Command[0] == simFails {
+				p.Restart.Exhausted = spec.ExhaustedReschedule
+			}
 			if s.rng.IntN(3) == 0 {
 				p.Placing = &spec.Placing{Spreads: []spec.Spread{{Label: "zone"}}}
 			}

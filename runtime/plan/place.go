@@ -39,7 +39,7 @@ func place(s *Snapshot, parts []part) (board map[string]*spec.Placement, told []
 		}
 		names = nil
 		for name, p := range board {
-			if room && len(p.Unplaced) > 0 {
+			if room && scheduler.Waits(p) {
 				names = append(names, name)
 			}
 		}
@@ -74,7 +74,8 @@ func placeOne(s *Snapshot, board map[string]*spec.Placement, name string, j *par
 		}
 		taken = scheduler.Taken(rest)
 	}
-	p := scheduler.Place(version, s.Nodes, taken, previous)
+	noted := scheduler.Note(version, previous, func(node string) []spec.Instance { return s.Observed[name][node].Instances })
+	p := scheduler.Place(version, s.Nodes, taken, noted)
 	board[name] = &p
 	if j != nil {
 		j.placement = &p

@@ -110,3 +110,40 @@ func TestJobsOfOnePlanShareTheRoom(t *testing.T) {
 		t.Errorf("warned %q", p.Warnings)
 	}
 }
+
+func TestAPlanMovesWhatHasUsedUpItsRestarts(t *testing.T) {
+	db := process("db", 1)
+	db.Restart.Exhausted = spec.ExhaustedReschedule
+	v := next(t, nil, apply(job("j", db, process("web", 1))))
+	s := running(v)
+	s.Nodes = []spec.Node{{Name: "a"}, {Name: "b"}}
+	s.Placements["j"] = plan.Stored[spec.Placement]{Index: 8, Value: spec.Placement{Job: "j", Version: v.Version, Processes: map[string]map[string]spec.ShardSet{
+		"db": {"a": {0}}, "web": {"a": {0}},
+	}}}
+	for _, o := range s.Observed["j"] {
+		for i := range o.Instances {
+			if in := &o.Instances[i]; in.ID.Process == "db" {
+				in.Phase = spec.PhaseFailed
+			}
+		}
+	}
+	web := process("web", 1)
+	web.Restart.Attempts = 7
+	p, err := plan.Compute(s, []plan.Wanted{{Job: "j", Apply: job("j", db, web), Source: v.Source}}, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := spec.InstancePlan{
+		ID: spec.InstanceID{Job: "j", Process: "db"}, Action: spec.ActionMove, From: "a", Node: "b", Reason: "its restarts are used up on a",
+	}
+	if got := p.Jobs[0].Instances[0]; got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	db.Command = []spec.Template{"better"} // which may be tried where it was
+	if p, err = plan.Compute(s, []plan.Wanted{{Job: "j", Apply: job("j", db, web), Source: v.Source}}, noon); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.Jobs[0].Instances[0]; got.Action != spec.ActionStart || got.Node != "a" {
+		t.Errorf("another definition: %+v", got)
+	}
+}

@@ -140,6 +140,9 @@ func (t *teller) whyNot(id spec.InstanceID, node string) string {
 			}
 		}
 	}
+	if slices.Contains(t.placement.SpentOn(id.Process, id.Shard), node) {
+		return "its restarts are used up on " + node
+	}
 	return "the shards are distributed anew"
 }
 

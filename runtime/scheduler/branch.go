@@ -26,6 +26,7 @@ type branch struct {
 	turn  uint64 // who gets what can't be divided, among equals
 
 	have  int // shards
+	apart int // so many of them are no part of the balance: the first of a leaf
 	least int // it has that many already, and keeps them
 	room  int // it can have no more
 	limit int // it may have no more
@@ -79,10 +80,11 @@ func (b *branch) measure() {
 		b.have = len(b.shards)
 		return
 	}
-	b.have, b.least, b.room = 0, 0, 0
+	b.have, b.apart, b.least, b.room = 0, 0, 0, 0
 	for _, part := range b.parts {
 		part.measure()
 		b.have += part.have
+		b.apart += part.apart
 		b.least += part.least
 		b.room += part.room
 	}
@@ -118,7 +120,7 @@ func (b *branch) divideEvenly(shards int) {
 	level := max(0, sort.Search(shards+1, func(level int) bool { return sum(level) > shards })-1)
 	left := shards - sum(level)
 	order := slices.SortedStableFunc(slices.Values(b.parts), func(x, y *branch) int {
-		return cmp.Or(cmp.Compare(y.have, x.have), cmp.Compare(x.turn, y.turn))
+		return cmp.Or(cmp.Compare(y.have-y.apart, x.have-x.apart), cmp.Compare(x.turn, y.turn))
 	})
 	for _, part := range order {
 		part.limit = part.at(level)
@@ -198,7 +200,7 @@ func (b *branch) prune(proc *process) {
 	below := slices.DeleteFunc(slices.Clone(proc.leaves), func(leaf *branch) bool { return !leaf.within(b) })
 	for b.have > b.limit {
 		fullest := slices.MaxFunc(below, func(x, y *branch) int {
-			return cmp.Compare(float64(len(x.shards))/x.weight, float64(len(y.shards))/y.weight)
+			return cmp.Compare(float64(len(x.shards)-x.apart)/x.weight, float64(len(y.shards)-y.apart)/y.weight)
 		})
 		fullest.drop()
 	}
@@ -216,6 +218,23 @@ func (b *branch) within(of *branch) bool {
 // drop takes the last shard of a leaf away.
 func (b *branch) drop() {
 	b.shards = b.shards[:len(b.shards)-1]
+	for ; b != nil; b = b.up {
+		b.have--
+	}
+}
+
+// exempt lets a branch have what is no part of the balance beside its limit, as
+// far as it has room.
+func (b *branch) exempt() {
+	b.limit = min(b.limit+b.apart, max(b.room, b.limit))
+	for _, part := range b.parts {
+		part.exempt()
+	}
+}
+
+// remove takes a shard of a leaf away.
+func (b *branch) remove(shard int) {
+	b.shards = slices.DeleteFunc(b.shards, func(s int) bool { return s == shard })
 	for ; b != nil; b = b.up {
 		b.have--
 	}

@@ -55,7 +55,9 @@ type desk struct {
 	jobs       *follow.View[spec.JobVersion]
 	nodes      *follow.View[spec.Node]
 	placements *follow.View[spec.Placement]
-	seen       map[string]map[string]bool // node → jobs that it observes
+	observed   *follow.View[spec.Observed] // by node/job
+	seen       map[string]map[string]bool  // node → jobs that it observes
+	reported   map[string]bool             // jobs of which something new is observed
 
 	roster  roster
 	records records
@@ -69,8 +71,9 @@ func newDesk(store state.Store, logger hclog.Logger) *desk {
 		jobs:       follow.NewView[spec.JobVersion](state.JobsPrefix),
 		nodes:      follow.NewView[spec.Node](state.NodesPrefix),
 		placements: follow.NewView[spec.Placement](state.PlacementsPrefix),
+		observed:   follow.NewView[spec.Observed](state.ObservedPrefix),
 		records:    newRecords(),
-		seen:       map[string]map[string]bool{}, dirty: map[string]bool{},
+		seen:       map[string]map[string]bool{}, reported: map[string]bool{}, dirty: map[string]bool{},
 	}
 }
 
@@ -83,6 +86,7 @@ func (d *desk) Act(ctx context.Context, term *follow.Term) (time.Time, error) {
 		d.mark(d.jobs.Names())
 		d.mark(d.placements.Names())
 	}
+	d.markSpent()
 	now := time.Now()
 	wake, err := d.callRoll(ctx, term, now)
 	if err != nil {
@@ -152,8 +156,12 @@ func (d *desk) Take(u follow.Update) {
 	}
 }
 
-// see notes which nodes observe anything.
+// see notes which nodes observe anything, and of what there is news.
 func (d *desk) see(u follow.Update) {
+	for _, name := range d.observed.Apply(u) {
+		_, job, _ := strings.Cut(name, "/")
+		d.reported[job] = true
+	}
 	for _, e := range u.Changed {
 		node, job, _ := strings.Cut(follow.Name(u.Prefix, e.Key), "/")
 		if d.seen[node] == nil {
@@ -202,7 +210,7 @@ func (d *desk) place(ctx context.Context, term *follow.Term, name string) error 
 	if Bounded(nodes) {
 		taken = d.takenBut(name)
 	}
-	wanted := Place(job, nodes, taken, previous)
+	wanted := Place(job, nodes, taken, Note(job, previous, d.instances(name)))
 	if previous != nil && reflect.DeepEqual(*previous, wanted) {
 		return nil
 	}
@@ -212,6 +220,9 @@ func (d *desk) place(ctx context.Context, term *follow.Term, name string) error 
 		{Kind: state.OpCAS, Key: state.PlacementKey(name), Index: index, Value: state.Encode(wanted)},
 	}
 	if ops, err = d.tell(ops, name, &wanted, describe(previous, &wanted)); err != nil {
+		return err
+	}
+	if ops, err = tellSpent(ops, previous, &wanted, d.instances(name), time.Now()); err != nil {
 		return err
 	}
 	at, err := d.txn(ctx, ops)
@@ -257,7 +268,7 @@ func (d *desk) txn(ctx context.Context, ops []state.Op) (uint64, error) {
 // markUnplaced marks the jobs that could use room.
 func (d *desk) markUnplaced() {
 	for _, name := range d.placements.Names() {
-		if p, _, err := d.placements.Get(name); err == nil && len(p.Unplaced) > 0 {
+		if p, _, err := d.placements.Get(name); err == nil && Waits(p) {
 			d.dirty[name] = true
 		}
 	}
@@ -307,9 +318,10 @@ func (d *desk) allNodes() ([]spec.Node, error) {
 }
 
 // samePlaces reports whether two placements have the same shards in the same
-// places, whatever the version and the resources they were made for.
+// places, whatever the version and the resources they were made for, and where
+// shards are spent.
 func samePlaces(a, b spec.Placement) bool {
-	a.Version, a.Resources = b.Version, b.Resources
+	a.Version, a.Resources, a.Spent = b.Version, b.Resources, b.Spent
 	return reflect.DeepEqual(a, b)
 }
 

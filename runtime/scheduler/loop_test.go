@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -114,6 +115,64 @@ func TestAPlacementAndItsEventAreOneTransaction(t *testing.T) {
 			if ev, err := state.Decode[spec.Event](e); err != nil || (ev.Type == spec.EventPlaced) != (e.CreateIndex == placement.ModifyIndex) {
 				t.Errorf("event %+v, %v, is of %d; the placement is of %d", ev, err, e.CreateIndex, placement.ModifyIndex)
 			}
+		}
+	})
+}
+
+func TestWhatUsesItsRestartsUpMovesIsToldOnceAndStaysWhereNoneFits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := start(t)
+		v := forWorkers(1)
+		v.Job.Processes[0].Restart.Exhausted = spec.ExhaustedReschedule
+		write(t, store, set(state.NodeKey("a"), worker("a")))
+		write(t, store, set(state.JobKey("j"), v))
+		write(t, store, set(state.NodeKey("b"), worker("b")))
+		placed := func() (spec.Placement, uint64) {
+			t.Helper()
+			p, entry, err := state.GetAs[spec.Placement](t.Context(), store, state.PlacementKey("j"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p, entry.ModifyIndex
+		}
+		told := func() (all []string) {
+			t.Helper()
+			events, err := state.Events(t.Context(), store)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, ev := range events {
+				if ev.Type == spec.EventRescheduled {
+					all = append(all, string(ev.Severity)+": "+ev.Message)
+				}
+			}
+			return all
+		}
+		fail := func(node string) {
+			write(t, store, set(state.ObservedKey(node, "j"), spec.Observed{Job: "j", Node: node, Instances: []spec.Instance{failing(&v, 0)}}))
+		}
+		want := []string{}
+		for i, step := range []struct{ fails, then, told string }{
+			{"a", "b", "warning: p/0 moves to b: its restarts are used up on a (exit 1)"},
+			{"a", "b", ""}, // it is still there, and ends
+			{"b", "b", "critical: p/0 stays down on b: its restarts are used up on a, b, and no other node can take it (exit 1)"},
+			{"b", "b", ""},
+		} {
+			_, before := placed()
+			fail(step.fails)
+			p, after := placed()
+			if step.told != "" {
+				want = append(want, step.told)
+			} else if before != after {
+				t.Errorf("step %d writes though nothing is new", i)
+			}
+			if got := told(); p.Place("p", 0) != step.then || !slices.Equal(got, want) {
+				t.Errorf("step %d: %+v, told %q, want %q", i, p, got, want)
+			}
+		}
+		write(t, store, set(state.NodeKey("c"), worker("c")))
+		if p, _ := placed(); p.Place("p", 0) != "c" {
+			t.Errorf("a node that joins is tried: %+v", p)
 		}
 	})
 }

@@ -42,7 +42,7 @@ const maxRounds = 8
 func Place(v *spec.JobVersion, nodes []spec.Node, taken map[string]Load, previous *spec.Placement) spec.Placement {
 	placed := place(v, nodes, taken, previous)
 	for range maxRounds {
-		if !Bounded(nodes) {
+		if !Bounded(nodes) && len(placed.Spent) == 0 {
 			break
 		}
 		again := place(v, nodes, taken, &placed)
@@ -71,6 +71,7 @@ func place(v *spec.JobVersion, nodes []spec.Node, taken map[string]Load, previou
 	if p.used == nil {
 		p.used = map[string]Load{}
 	}
+	p.result.Spent = recall(v, nodes, previous)
 	processes := make([]*process, 0, len(v.Job.Processes))
 	for i := range v.Job.Processes {
 		s := &v.Job.Processes[i]
@@ -87,6 +88,7 @@ func place(v *spec.JobVersion, nodes []spec.Node, taken map[string]Load, previou
 	}
 	for _, proc := range processes {
 		p.fill(proc)
+		p.settle(proc)
 		p.finish(proc)
 	}
 	return p.result
@@ -115,6 +117,8 @@ type process struct {
 	refused map[string]int
 	// done marks the shards that have a node.
 	done []bool
+	// spent are the nodes on which shards are not placed any more.
+	spent map[int]map[string]bool
 	// score is a node's claim on a shard.
 	score func(shard int, n *spec.Node) float64
 }
@@ -122,7 +126,10 @@ type process struct {
 // prepare finds the nodes that may have shards of a process, and which of those
 // that they had before could stay.
 func (p *placer) prepare(s *spec.Process, had map[string]spec.ShardSet) *process {
-	proc := &process{spec: s, each: one(p.result.Resources[s.Name]), refused: map[string]int{}, done: make([]bool, max(s.Instances(), 0)), score: p.scorer(s.Name)}
+	proc := &process{
+		spec: s, each: one(p.result.Resources[s.Name]), refused: map[string]int{}, done: make([]bool, max(s.Instances(), 0)),
+		score: p.scorer(s.Name), spent: spentShards(p.result.Spent, s.Name),
+	}
 	for i := range p.nodes {
 		n := &p.nodes[i]
 		if reason := Refusal(s, *n); reason != "" {
@@ -134,6 +141,9 @@ func (p *placer) prepare(s *spec.Process, had map[string]spec.ShardSet) *process
 			if shard < len(proc.done) && !proc.done[shard] {
 				proc.done[shard] = true // by this one; another could only have it by mistake
 				leaf.shards = append(leaf.shards, shard)
+				if proc.spent[shard] != nil {
+					leaf.apart++
+				}
 			}
 		}
 		p.reserved[n.Name] = p.reserved[n.Name].plus(proc.each, len(leaf.shards))
@@ -177,11 +187,18 @@ func (p *placer) keep(proc *process) {
 			leaf.room = 0
 		}
 		slices.SortFunc(leaf.shards, func(a, b int) int {
+			if apart := proc.spent[a] != nil; apart != (proc.spent[b] != nil) {
+				if apart {
+					return -1
+				}
+				return 1
+			}
 			return cmp.Or(cmp.Compare(proc.score(b, leaf.node), proc.score(a, leaf.node)), a-b)
 		})
 	}
 	proc.root.measure()
 	proc.root.divide(len(proc.done))
+	proc.root.exempt()
 	proc.root.prune(proc)
 	for _, leaf := range proc.leaves {
 		for _, shard := range leaf.shards {
@@ -190,7 +207,8 @@ func (p *placer) keep(proc *process) {
 	}
 }
 
-// fill places the shards that have no node yet.
+// fill places the shards that have no node yet, but for those that are spent on
+// some (see settle).
 func (p *placer) fill(proc *process) {
 	for _, leaf := range proc.leaves {
 		leaf.least = len(leaf.shards)
@@ -205,7 +223,7 @@ func (p *placer) fill(proc *process) {
 	proc.root.measure()
 	proc.root.divide(len(proc.done))
 	for shard := range proc.done {
-		if proc.done[shard] {
+		if proc.done[shard] || proc.spent[shard] != nil {
 			continue
 		}
 		var best *branch
@@ -227,7 +245,7 @@ func (p *placer) fill(proc *process) {
 			p.put(proc, shard, best.name)
 			continue
 		}
-		p.result.Unplaced = append(p.result.Unplaced, spec.Unplaced{Process: proc.spec.Name, Shard: shard, Reason: p.reason(proc)})
+		p.result.Unplaced = append(p.result.Unplaced, spec.Unplaced{Process: proc.spec.Name, Shard: shard, Reason: p.reason(proc, shard)})
 	}
 }
 
@@ -242,6 +260,14 @@ func (p *placer) put(proc *process, shard int, node string) {
 			p.ports[node] = map[int]string{}
 		}
 		p.ports[node][port.Static] = proc.spec.Name + "/" + strconv.Itoa(shard)
+	}
+}
+
+// lift takes a shard of a process off a node again.
+func (p *placer) lift(proc *process, node string) {
+	p.used[node] = p.used[node].plus(proc.each, -1)
+	for _, port := range proc.spec.Ports {
+		delete(p.ports[node], port.Static)
 	}
 }
 
@@ -261,14 +287,16 @@ func (p *placer) conflict(proc *process, node string) string {
 	return ""
 }
 
-// reason says why no node can take another shard of the process.
-func (p *placer) reason(proc *process) string {
+// reason says why no node can take a shard of the process.
+func (p *placer) reason(proc *process, shard int) string {
 	if len(p.nodes) == 0 {
 		return "there is no node"
 	}
 	counts := maps.Clone(proc.refused)
 	for _, leaf := range proc.leaves {
-		if why := p.conflict(proc, leaf.name); why != "" {
+		if proc.spent[shard][leaf.name] {
+			counts["its restarts are used up there"]++
+		} else if why := p.conflict(proc, leaf.name); why != "" {
 			counts[why]++
 		} else if n, short := room(leaf.node, p.used[leaf.name], proc.each, 1); n == 0 {
 			counts[short]++

@@ -89,6 +89,10 @@ func room(n *spec.Node, bears, each Load, most int) (count int, short string) {
 	return most, short
 }
 
+// Waits reports whether a placement has shards that another node might take, had
+// it room for them.
+func Waits(p *spec.Placement) bool { return len(p.Unplaced) > 0 || len(p.Spent) > 0 }
+
 // SortTurns sorts jobs into the order in which they are placed: those that go
 // make room for the others.
 func SortTurns(jobs []string, goes func(job string) bool) {

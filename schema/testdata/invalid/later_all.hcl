@@ -1,9 +1,0 @@
-job "web" {
-  process "server" {
-    command = ["./server"]
-    restart { exhausted = "reschedule" } # ERROR: Not available yet
-  }
-  process "db" {
-    command = ["db"]
-  }
-}
