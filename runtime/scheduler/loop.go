@@ -177,7 +177,7 @@ func (d *desk) mark(jobs []string) {
 
 // place writes a job's placement if it is not what Place says.
 func (d *desk) place(ctx context.Context, term *follow.Term, name string) error {
-	job, jobIndex, err := d.jobs.Get(name)
+	job, jobIndex, err := d.jobs.Read(name)
 	if err != nil {
 		// A job that can't be read is not a job that was removed.
 		d.logger.Error("cannot read job, its placement stays as it is; apply it again", "job", name, "error", err)
