@@ -14,11 +14,10 @@ const (
 	restAfter = 3 * time.Second
 	// burstSize is how much must have been allocated for it to be a burst.
 	burstSize = 1 << 20
-	// While a burst goes on, garbage may become twice what is in use before it
-	// is collected: the burst needs the processors more than the memory, which
-	// it gives back at its end. With more, what stays would lie scattered among
-	// what goes, in pages that cannot be given back.
-	burstGarbage = 200
+	// While a burst goes on, garbage may become as much as what is in use before
+	// it is collected, as is usual. With more, what stays would lie scattered
+	// among what goes, in pages that cannot be given back.
+	burstGarbage = 100
 	// Else garbage may become but a fifth: who has come to rest collects no more,
 	// and would hold it for good.
 	restGarbage = 20
