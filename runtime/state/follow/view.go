@@ -75,6 +75,11 @@ func (v *View[T]) Put(name string, value *T, index uint64) {
 	v.items[name] = &item[T]{value: value, index: index, decoded: true}
 }
 
+// Keep is Put of a value as it was written, which Read then decodes.
+func (v *View[T]) Keep(name string, value []byte, index uint64) {
+	v.items[name] = &item[T]{raw: value, index: index}
+}
+
 // Get returns a value and its ModifyIndex; nil and 0 if there is none. It
 // returns an error if the value cannot be read. The value must not be changed.
 func (v *View[T]) Get(name string) (*T, uint64, error) {
