@@ -238,7 +238,7 @@ func TestANodeWithANameThatCannotBeOneIsRefusedAtOnce(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"node-a", "DB_1", "rack1.example.com", "7"} {
-		if !nodePattern.MatchString(name) {
+		if !isNodeName(name) {
 			t.Errorf("%q is refused", name)
 		}
 	}

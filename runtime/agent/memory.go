@@ -13,11 +13,14 @@ const (
 	// work to count as over.
 	restAfter = 3 * time.Second
 	// burstSize is how much must have been allocated for it to be a burst.
-	burstSize = 8 << 20
-	// While a burst goes on, garbage may become four times what is in use before
-	// it is collected: the burst needs the processors more than the memory,
-	// which it gives back at its end.
-	burstGarbage = 400
+	burstSize = 1 << 20
+	// While a burst goes on, garbage may become as much as what is in use before
+	// it is collected, as is usual. With more, what stays would lie scattered
+	// among what goes, in pages that cannot be given back.
+	burstGarbage = 100
+	// Else garbage may become but a fifth: who has come to rest collects no more,
+	// and would hold it for good.
+	restGarbage = 20
 )
 
 // rest gives memory back to the system once a burst of work, such as the start
@@ -29,8 +32,7 @@ type rest struct {
 
 	mu    sync.Mutex // guards what is below, and the runtime's setting
 	freed uint64     // what had been allocated when memory was last given back
-	burst bool       // burstGarbage is set, in the place of usual
-	usual int
+	burst bool       // burstGarbage is set, in the place of restGarbage
 }
 
 // restBetweenBursts does so until the process ends.
@@ -56,11 +58,11 @@ func (r *rest) allow(burst bool) {
 		return
 	}
 	r.burst = burst
+	percent := restGarbage
 	if burst {
-		r.usual = debug.SetGCPercent(burstGarbage)
-	} else {
-		debug.SetGCPercent(r.usual)
+		percent = burstGarbage
 	}
+	debug.SetGCPercent(percent)
 }
 
 // free gives memory back if there was a burst since it last did, and reports

@@ -12,6 +12,7 @@ type builder struct {
 	// fenced is set if exclusive shards live under the lease of their session.
 	fenced bool
 	made   map[spec.InstanceID]*made
+	texts  spec.Texts // of the launches made in one call of wanted
 	// exclusive lists the shards whose locks shall be held, as of wanted.
 	exclusive []spec.InstanceID
 	// faults counts the shards that cannot be launched, as of wanted.
@@ -37,6 +38,8 @@ func (b *builder) wanted(jobs map[string]*assigned, running []spec.Instance) []W
 	b.ports.reserve(jobs)
 	b.files.begin()
 	defer b.files.end()
+	b.texts = spec.Texts{}
+	defer func() { b.texts = nil }()
 	for name, job := range jobs {
 		for _, p := range job.processes {
 			for _, shard := range p.Shards {
@@ -133,6 +136,7 @@ func (b *builder) shard(p *process, id spec.InstanceID) Wanted {
 	if err != nil {
 		return b.keep(m, Wanted{ID: id, Why: err.Error(), Failed: true})
 	}
+	b.texts.Share(&launch)
 	m.process, m.hold, m.digest, m.refused, m.told = p, lock, digest, "", ""
 	m.result = Wanted{ID: id, Launch: &launch, Digest: Digest(&launch)}
 	return m.result

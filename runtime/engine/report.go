@@ -282,5 +282,5 @@ func encode(seen *spec.Observed) ([]byte, error) {
 	if err := json.Indent(&out, b, "", "  "); err != nil {
 		return nil, fmt.Errorf("encode report: %w", err)
 	}
-	return out.Bytes(), nil
+	return bytes.Clone(out.Bytes()), nil // without the room that the buffer has left
 }

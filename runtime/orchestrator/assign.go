@@ -156,6 +156,7 @@ func (r *rollout) assign() {
 		r.out[g.node].Processes = append(r.out[g.node].Processes, *a)
 	}
 	for _, a := range r.out {
+		a.Processes = slices.Clone(a.Processes) // kept for long, so without room for more
 		slices.SortFunc(a.Processes, func(x, y spec.AssignedProcess) int {
 			return cmp.Or(cmp.Compare(x.Process.Name, y.Process.Name), cmp.Compare(x.Version, y.Version))
 		})

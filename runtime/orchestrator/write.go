@@ -21,7 +21,7 @@ func (d *desk) rollOut(ctx context.Context, term *follow.Term, name string, now 
 		d.logger.Error("cannot read job, what runs of it stays as it is; apply it again", "job", name, "error", err)
 		return false, nil
 	}
-	placement, placementIndex, err := d.placements.Get(name)
+	placement, placementIndex, err := d.placements.Read(name)
 	if err != nil {
 		return false, nil // the scheduler is about to write a new one
 	}

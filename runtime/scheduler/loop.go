@@ -185,13 +185,13 @@ func (d *desk) mark(jobs []string) {
 
 // place writes a job's placement if it is not what Place says.
 func (d *desk) place(ctx context.Context, term *follow.Term, name string) error {
-	job, jobIndex, err := d.jobs.Get(name)
+	job, jobIndex, err := d.jobs.Read(name)
 	if err != nil {
 		// A job that can't be read is not a job that was removed.
 		d.logger.Error("cannot read job, its placement stays as it is; apply it again", "job", name, "error", err)
 		return nil
 	}
-	previous, index, err := d.placements.Get(name)
+	previous, index, err := d.placements.Read(name)
 	if err != nil {
 		d.logger.Warn("cannot read placement, making a new one", "job", name, "error", err)
 		previous = nil
@@ -214,10 +214,11 @@ func (d *desk) place(ctx context.Context, term *follow.Term, name string) error 
 	if previous != nil && reflect.DeepEqual(*previous, wanted) {
 		return nil
 	}
+	value := state.Encode(wanted)
 	ops := []state.Op{
 		term.Check(state.SchedulerLock),
 		{Kind: state.OpCheckIndex, Key: state.JobKey(name), Index: jobIndex},
-		{Kind: state.OpCAS, Key: state.PlacementKey(name), Index: index, Value: state.Encode(wanted)},
+		{Kind: state.OpCAS, Key: state.PlacementKey(name), Index: index, Value: value},
 	}
 	if ops, err = d.tell(ops, name, &wanted, describe(previous, &wanted)); err != nil {
 		return err
@@ -229,7 +230,7 @@ func (d *desk) place(ctx context.Context, term *follow.Term, name string) error 
 	if err != nil {
 		return fmt.Errorf("write placement: %w", err)
 	}
-	d.placements.Put(name, &wanted, at)
+	d.placements.Keep(name, value, at)
 	if taken != nil && previous != nil && MadeRoom(previous, &wanted) {
 		d.markUnplaced()
 	}
@@ -268,7 +269,7 @@ func (d *desk) txn(ctx context.Context, ops []state.Op) (uint64, error) {
 // markUnplaced marks the jobs that could use room.
 func (d *desk) markUnplaced() {
 	for _, name := range d.placements.Names() {
-		if p, _, err := d.placements.Get(name); err == nil && Waits(p) {
+		if p, _, err := d.placements.Read(name); err == nil && Waits(p) {
 			d.dirty[name] = true
 		}
 	}

@@ -22,13 +22,13 @@ func Encode(v any) []byte {
 	}
 	data := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 	if len(data) > maxIndented {
-		return data
+		return bytes.Clone(data) // without the room that the buffer has left
 	}
 	var indented bytes.Buffer
 	if err := json.Indent(&indented, data, "", "  "); err != nil {
 		panic(fmt.Sprintf("indent %T: %v", v, err))
 	}
-	return indented.Bytes()
+	return bytes.Clone(indented.Bytes())
 }
 
 // Decode reads the value of an entry. Fields that this version doesn't know

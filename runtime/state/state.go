@@ -184,7 +184,8 @@ type Store interface {
 	// that is an index of before, perhaps 0. A failed check is a
 	// *TxnError (ErrConflict); ErrTooLarge and ErrInvalid are as CheckOps says.
 	// When it returns nil, the change is durable. After ErrUnavailable or the
-	// context's end it may have happened or not.
+	// context's end it may have happened or not. The values are the store's from
+	// then on, which may keep them as they are: they must not be changed.
 	Txn(ctx context.Context, ops ...Op) (uint64, error)
 	// Watch blocks until something under the prefix has changed after the
 	// index, then returns what List returns. Changes may be coalesced. Index 0

@@ -22,6 +22,8 @@ const (
 
 	// maxPending bounds the records that wait for room on the disk.
 	maxPending = 4 << 20
+	// maxUntold is how much room for events is held between two flushes.
+	maxUntold = 64
 )
 
 const segmentSuffix = ".jsonl"
@@ -82,7 +84,9 @@ func (j *journal) flush(more bool) bool {
 	// a full disk, it is told nevertheless.
 	j.ring.add(j.untold, more)
 	clear(j.untold)
-	j.untold = j.untold[:0]
+	if j.untold = j.untold[:0]; cap(j.untold) > maxUntold {
+		j.untold = nil
+	}
 	if err == nil {
 		if j.fails > 0 {
 			j.log.Info("journal is written again", "failed_writes", j.fails)

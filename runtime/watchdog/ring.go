@@ -9,7 +9,7 @@ import (
 
 // ringSize is how many of the last events are kept in memory, for those who
 // follow, and for all while the disk is full.
-const ringSize = 2048
+const ringSize = 512
 
 // burstPause is how often those who follow are woken while there is more to
 // come at once: what they do with a thousand starts takes the processors from

@@ -122,6 +122,10 @@ func (s *server) declare(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	err := checkBatch(req.Set, req.Remove)
+	texts := spec.Texts{}
+	for i := range req.Set {
+		texts.Share(&req.Set[i])
+	}
 	var out seqReply
 	if err == nil {
 		derr := s.loop.do(r.Context(), func() {

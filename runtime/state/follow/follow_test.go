@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -193,6 +194,31 @@ func TestAWatchTellsThatTheStoreWasPutBackAndBeginsAgainAfterAnError(t *testing.
 			t.Errorf("watched after %d, want %d", store.asked, want)
 		}
 	})
+}
+
+func TestWhatIsReadAndNotKeptIsTheLatestToo(t *testing.T) {
+	view := follow.NewView[thing](prefix)
+	read := func(want *thing, at uint64) {
+		t.Helper()
+		for range 2 {
+			if got, index, err := view.Read("a"); err != nil || !reflect.DeepEqual(got, want) || index != at {
+				t.Fatalf("got %v at %d, %v; want %v at %d", got, index, err, want, at)
+			}
+		}
+	}
+	told := func(n int, at uint64) follow.Update {
+		return follow.Update{Prefix: prefix, Index: at, Changed: []state.Entry{{Key: prefix + "a", Value: state.Encode(thing{n}), ModifyIndex: at}}}
+	}
+	read(nil, 0)
+	view.Apply(told(1, 1))
+	read(&thing{1}, 1)
+	view.Keep("a", state.Encode(thing{3}), 3)
+	view.Apply(told(2, 2))
+	read(&thing{3}, 3)
+	if got, _, err := view.Get("a"); err != nil || got.N != 3 {
+		t.Fatalf("got %v, %v", got, err)
+	}
+	read(&thing{3}, 3)
 }
 
 func TestAViewTellsWhatCannotBeRead(t *testing.T) {

@@ -75,6 +75,11 @@ func (v *View[T]) Put(name string, value *T, index uint64) {
 	v.items[name] = &item[T]{value: value, index: index, decoded: true}
 }
 
+// Keep is Put of a value as it was written, which Read then decodes.
+func (v *View[T]) Keep(name string, value []byte, index uint64) {
+	v.items[name] = &item[T]{raw: value, index: index}
+}
+
 // Get returns a value and its ModifyIndex; nil and 0 if there is none. It
 // returns an error if the value cannot be read. The value must not be changed.
 func (v *View[T]) Get(name string) (*T, uint64, error) {
@@ -82,14 +87,30 @@ func (v *View[T]) Get(name string) (*T, uint64, error) {
 	if it == nil {
 		return nil, 0, nil
 	}
-	if raw := it.raw; !it.decoded {
+	if !it.decoded {
+		it.value, it.err = v.decode(name, it)
 		it.raw, it.decoded = nil, true
-		value, err := state.Decode[T](state.Entry{Key: v.prefix + name, Value: raw})
-		if it.err = err; err == nil {
-			it.value = &value
-		}
 	}
 	return it.value, it.index, it.err
+}
+
+// Read is Get for what is seldom asked for: the value is kept as it is stored,
+// which takes far less memory, and decoded each time.
+func (v *View[T]) Read(name string) (*T, uint64, error) {
+	it := v.items[name]
+	if it == nil || it.decoded {
+		return v.Get(name)
+	}
+	value, err := v.decode(name, it)
+	return value, it.index, err
+}
+
+func (v *View[T]) decode(name string, it *item[T]) (*T, error) {
+	value, err := state.Decode[T](state.Entry{Key: v.prefix + name, Value: it.raw})
+	if err != nil {
+		return nil, err
+	}
+	return &value, nil
 }
 
 // Has reports whether there is a value of that name.

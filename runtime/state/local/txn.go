@@ -1,7 +1,6 @@
 package local
 
 import (
-	"bytes"
 	"fmt"
 	"time"
 
@@ -34,7 +33,7 @@ func (c *change) do(op state.Op) string {
 		old = &state.Entry{Key: op.Key}
 	}
 	n := *old
-	n.Value = bytes.Clone(op.Value)
+	n.Value = op.Value
 	switch op.Kind {
 	case state.OpSet:
 		c.put(n)

@@ -28,13 +28,6 @@ var keyTests = []test{
 		}
 	}},
 
-	{"changing the slice after writing it does not change the value", func(s *suite) {
-		v := []byte("before")
-		s.txn(state.Op{Kind: state.OpSet, Key: "k", Value: v})
-		copy(v, "after!")
-		s.value("k", "before")
-	}},
-
 	{"list returns the keys under a prefix in order and nothing else", func(s *suite) {
 		for _, name := range []string{"b/2", "a", "b/1", "b", "bb", "b/10", "c/1"} {
 			s.txn(set(name, "v"))
