@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/synergymesh/meshrun/runtime/state/consul/consultest"
 	"github.com/synergymesh/meshrun/spec"
@@ -61,7 +60,7 @@ func TestWhatAUserMayDoConsulsACLsSay(t *testing.T) {
 	as(operator)
 	n.start("-config", n.write("agent.hcl", fmt.Sprintf(
 		"node = \"n1\"\nconsul {\n  address = %q\n  token = %q\n}\npeers { listen = \"127.0.0.1:0\" }\n", c.Address(), agent)))
-	eventually(t, 20*time.Second, "the agent with its token lacks nothing", func() error {
+	eventually(t, patience, "the agent with its token lacks nothing", func() error {
 		if out := n.must("status"); strings.Contains(out, "denied") || strings.Contains(out, "not a member") {
 			return fmt.Errorf("status says:\n%s", out)
 		}

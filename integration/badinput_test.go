@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -101,14 +101,16 @@ func TestADamagedStateFileIsKeptAndWhatCanBeReadGoesOn(t *testing.T) {
 	if !alive(pid) {
 		t.Error("the instance was stopped by the damage")
 	}
-	said := n.must("status") + n.must("events")
-	if !strings.Contains(said, "damaged") {
-		t.Errorf("nobody says that the state was damaged:\n%s", said)
-	}
+	eventually(t, patience, "it is said that the state was damaged", func() error {
+		if said := n.must("status") + n.must("events"); !strings.Contains(said, "damaged") {
+			return errors.New(said)
+		}
+		return nil
+	})
 	// Applying the same file again is all that it takes, and touches nothing.
 	n.apply(sleeper("shards = 2"))
 	n.waitPhase("web/app/1", spec.PhaseRunning)
-	eventually(t, 10*time.Second, "the instance is known again", func() error {
+	eventually(t, patience, "the instance is known again", func() error {
 		i, err := n.instance("web/app/1")
 		if err != nil || i.PID != pid {
 			return fmt.Errorf("pid %d, want %d (%v)", i.PID, pid, err)
@@ -158,7 +160,7 @@ func (n *node) crash() {
 			}
 		}
 	}
-	eventually(n.t, 5*time.Second, "both are dead", func() error {
+	eventually(n.t, patience, "both are dead", func() error {
 		if alive(s.Agent.PID) || alive(s.Agent.WatchdogPID) {
 			return fmt.Errorf("still alive")
 		}
@@ -195,7 +197,7 @@ func TestAFullDiskStopsNothingAndIsSurvived(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 15*time.Second, "the instance is restarted on a full disk", func() error {
+	eventually(t, patience, "the instance is restarted on a full disk", func() error {
 		i, err := n.instance("web/app/0")
 		if err != nil || i.PID == pid || i.Phase != spec.PhaseRunning {
 			return fmt.Errorf("%s pid %d (%v)", i.Phase, i.PID, err)

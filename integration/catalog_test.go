@@ -7,7 +7,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/synergymesh/meshrun/runtime/state/consul/consultest"
 	"github.com/synergymesh/meshrun/spec"
@@ -87,7 +86,7 @@ func TestConsulListsTheAgentsAndTheServicesOfWhatRuns(t *testing.T) {
 	n1, n2 := member(t, c, "n1"), member(t, c, "n2")
 	agents := func(want ...string) {
 		t.Helper()
-		eventually(t, 30*time.Second, "the agents are listed", func() error {
+		eventually(t, patience, "the agents are listed", func() error {
 			entries, _ := catalogOf(t, c, "meshrun-agent")
 			var got []string
 			for id, text := range entries {
@@ -106,7 +105,7 @@ func TestConsulListsTheAgentsAndTheServicesOfWhatRuns(t *testing.T) {
 	services := func(what string, shards int, tag string) []spec.Instance {
 		t.Helper()
 		var instances []spec.Instance
-		eventually(t, 30*time.Second, what, func() error {
+		eventually(t, patience, what, func() error {
 			s, err := n1.tryStatus()
 			if err != nil {
 				return err
@@ -143,7 +142,7 @@ func TestConsulListsTheAgentsAndTheServicesOfWhatRuns(t *testing.T) {
 	if err := syscall.Kill(agent, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "the agent is another one", func() error {
+	eventually(t, patience, "the agent is another one", func() error {
 		s, err := n2.tryStatus()
 		if err == nil && s.Agent.PID == agent {
 			err = fmt.Errorf("it is %d still", agent)

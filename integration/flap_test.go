@@ -67,7 +67,8 @@ func TestADependencyFlaps(t *testing.T) {
 				t.Errorf("flap %d: %s is pending, as it %q", flap, id, in.Reason)
 			}
 		}
-		n.started(map[string]int{"redis": flap, "waits": 1, "stops": flap, "above": flap, "restarts": flap})
+		before := map[string]int{"redis": flap, "waits": 1, "stops": flap, "above": flap, "restarts": flap}
+		eventually(t, patience, "those that are up say so", func() error { return n.startedAs(before) })
 
 		if flap == 3 { // whoever decides then
 			n.killAgent()
@@ -78,7 +79,7 @@ func TestADependencyFlaps(t *testing.T) {
 			n.waitPhase("shop/"+id+"/0", spec.PhaseRunning)
 		}
 		want := map[string]int{"redis": flap + 1, "waits": 1, "stops": flap + 1, "above": flap + 1, "restarts": flap + 1}
-		eventually(t, 20*time.Second, "all follow", func() error { return n.startedAs(want) })
+		eventually(t, patience, "all follow", func() error { return n.startedAs(want) })
 	}
 	last := ""
 	for _, e := range n.ledgerLines("term") {
@@ -95,7 +96,7 @@ func TestADependencyFlaps(t *testing.T) {
 // certainly reported them: who decides cannot order what it has not heard of.
 func (n *node) settledIn(job string, ids []string) {
 	n.t.Helper()
-	eventually(n.t, 20*time.Second, "all have run for a while", func() error {
+	eventually(n.t, patience, "all have run for a while", func() error {
 		for _, id := range ids {
 			if up := time.Since(n.waitPhase(job+"/"+id+"/0", spec.PhaseRunning).Started); up < 2*time.Second {
 				return fmt.Errorf("%s is up for %s", id, up)
@@ -113,7 +114,7 @@ func (n *node) killAgent() {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		n.t.Fatal(err)
 	}
-	eventually(n.t, 20*time.Second, "the agent is back", func() error {
+	eventually(n.t, patience, "the agent is back", func() error {
 		s, err := n.tryStatus()
 		if err == nil && s.Agent.PID == pid {
 			err = fmt.Errorf("it is process %d still", pid)
@@ -122,14 +123,8 @@ func (n *node) killAgent() {
 	})
 }
 
-// started demands that each workload was started so many times.
-func (n *node) started(want map[string]int) {
-	n.t.Helper()
-	if err := n.startedAs(want); err != nil {
-		n.t.Fatal(err)
-	}
-}
-
+// startedAs tells unless each workload says that it was started so many times.
+// From then on it heeds SIGTERM.
 func (n *node) startedAs(want map[string]int) error {
 	got := map[string]int{}
 	for _, line := range n.ledgerLines("start") {
@@ -149,6 +144,8 @@ func TestUpStopsDependentsInOtherJobsFirst(t *testing.T) {
 	for _, id := range []string{"waits", "stops", "above", "restarts"} {
 		n.waitPhase("shop/"+id+"/0", spec.PhaseRunning)
 	}
+	all := map[string]int{"redis": 1, "waits": 1, "stops": 1, "above": 1, "restarts": 1}
+	eventually(t, patience, "all say that they are up", func() error { return n.startedAs(all) })
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}

@@ -55,7 +55,7 @@ func (n *node) waitGrown(names ...string) {
 			n.t.Fatal(err)
 		}
 	}
-	eventually(n.t, time.Minute, "they begin to grow", func() error {
+	eventually(n.t, patience, "they begin to grow", func() error {
 		for _, name := range names {
 			if _, err := os.Stat(filepath.Join(n.dir, name)); !errors.Is(err, os.ErrNotExist) {
 				return fmt.Errorf("%s is still there, or nobody knows: %v", name, err)
@@ -110,7 +110,7 @@ func TestStatusShowsWhatAGuardAlertsOf(t *testing.T) {
 	n.apply(guardJob(n.dir))
 	before := n.waitPhase("shop/leaky/0", spec.PhaseRunning)
 	n.waitGrown("leaky-0")
-	eventually(t, time.Minute, "it alerts", func() error {
+	eventually(t, patience, "it alerts", func() error {
 		if text := n.must("status", "shop"); !strings.Contains(text, `guard "memory": memory is `) {
 			return errors.New(text)
 		}
@@ -120,7 +120,7 @@ func TestStatusShowsWhatAGuardAlertsOf(t *testing.T) {
 		t.Errorf("it was touched, from pid %d to %d: %v", before.PID, after.PID, err)
 	}
 	n.must("restart", "shop/leaky")
-	eventually(t, time.Minute, "the alert is over", func() error {
+	eventually(t, patience, "the alert is over", func() error {
 		inst, err := n.instance("shop/leaky/0")
 		if err == nil && (inst.PID == before.PID || len(inst.Alerts) > 0) {
 			err = fmt.Errorf("pid %d alerts of %q", inst.PID, inst.Alerts)

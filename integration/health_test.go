@@ -1,14 +1,15 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -50,7 +51,7 @@ func healthJob(file string) string {
 // waitHealth waits until an instance says that it is so.
 func (n *node) waitHealth(id string, want spec.HealthState, of func(*spec.Instance) bool) (seen spec.Instance) {
 	n.t.Helper()
-	eventually(n.t, time.Minute, id+" is "+string(want), func() error {
+	eventually(n.t, patience, id+" is "+string(want), func() error {
 		inst, err := n.instance(id)
 		if err != nil {
 			return err
@@ -82,7 +83,7 @@ func TestFailingCheckRestartsAndHealthLetsOthersStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	later := func(i *spec.Instance) bool { return i.Generation > first.Generation }
-	eventually(t, time.Minute, "it is restarted", func() error {
+	eventually(t, patience, "it is restarted", func() error {
 		inst, err := n.instance("shop/web/0")
 		if err == nil && !later(&inst) {
 			err = fmt.Errorf("generation %d, %s, ailing for %q", inst.Generation, inst.Health, inst.Ailing)
@@ -93,13 +94,12 @@ func TestFailingCheckRestartsAndHealthLetsOthersStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.waitHealth("shop/web/0", spec.HealthPassing, later)
-	told := map[spec.EventType]bool{}
-	for _, ev := range n.events() {
-		told[ev.Type] = true
-	}
-	if !told[spec.EventUnhealthy] {
-		t.Error("nobody was told that it was unhealthy")
-	}
+	eventually(t, patience, "an event tells that it was unhealthy", func() error {
+		if !slices.ContainsFunc(n.events(), func(ev spec.Event) bool { return ev.Type == spec.EventUnhealthy }) {
+			return errors.New("none does")
+		}
+		return nil
+	})
 }
 
 // An agent's death ends the commands of its checks, and forgets nothing that
@@ -124,7 +124,7 @@ func TestChecksSurviveTheirAgentAndTheirCommandsDoNot(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := 0
-	eventually(t, time.Minute, "a check hangs", func() error {
+	eventually(t, patience, "a check hangs", func() error {
 		text, err := os.ReadFile(file)
 		if err == nil {
 			pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
@@ -134,7 +134,7 @@ func TestChecksSurviveTheirAgentAndTheirCommandsDoNot(t *testing.T) {
 	if err := syscall.Kill(n.status().Agent.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, time.Minute, "the check's command ends", func() error {
+	eventually(t, patience, "the check's command ends", func() error {
 		if alive(pid) {
 			return fmt.Errorf("process %d still runs", pid)
 		}

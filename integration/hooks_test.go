@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -21,7 +20,7 @@ func (n *node) killWatchdog() {
 	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
 		n.t.Fatal(err)
 	}
-	eventually(n.t, 30*time.Second, "another watchdog is up", func() error {
+	eventually(n.t, patience, "another watchdog is up", func() error {
 		s, err := n.tryStatus()
 		if err == nil && s.Agent.WatchdogPID == old {
 			err = errors.New("the old one is still told")
@@ -33,7 +32,7 @@ func (n *node) killWatchdog() {
 // hookRuns waits until a hook of an instance runs, and returns its process.
 func (n *node) hookRuns(id, reason string) (pid int) {
 	n.t.Helper()
-	eventually(n.t, 20*time.Second, id+": "+reason, func() error {
+	eventually(n.t, patience, id+": "+reason, func() error {
 		i, err := n.instance(id)
 		if err == nil && (i.Reason != reason || i.PID == 0) {
 			err = fmt.Errorf("%s is %s: %s", id, i.Phase, i.Reason)
@@ -52,6 +51,20 @@ func (n *node) notes(name string) []string {
 		n.t.Fatal(err)
 	}
 	return strings.Split(strings.TrimSpace(string(b)), "\n")
+}
+
+// waitNotes waits until the notes end with that line: what runs may not have
+// come to it yet.
+func (n *node) waitNotes(name, last string) (notes []string) {
+	n.t.Helper()
+	eventually(n.t, patience, "the last note is "+last, func() error {
+		notes = n.notes(name)
+		if strings.TrimSpace(notes[len(notes)-1]) != last {
+			return fmt.Errorf("there are %q", notes)
+		}
+		return nil
+	})
+	return notes
 }
 
 func TestHooksSurviveTheirWatchdogs(t *testing.T) {
@@ -76,7 +89,7 @@ func TestHooksSurviveTheirWatchdogs(t *testing.T) {
 	n.write("go-before", "")
 	// Its exit code may be lost with the watchdog that was its parent; then the
 	// start has failed, and is cleaned up and tried again.
-	eventually(t, 30*time.Second, "the program runs", func() error {
+	eventually(t, patience, "the program runs", func() error {
 		i, err := n.instance(id)
 		if err != nil || i.Phase == spec.PhaseRunning {
 			return err
@@ -105,7 +118,7 @@ func TestHooksSurviveTheirWatchdogs(t *testing.T) {
 	}
 	n.write("go-after", "")
 	n.hookRuns(id, "before_start hook runs") // of the restart
-	notes := n.notes("notes")
+	notes := n.waitNotes("notes", "before")
 	if first := notes[0]; first != "before " && first != "before" {
 		t.Errorf("%s came first", first)
 	}
@@ -128,7 +141,7 @@ func TestHooksSurviveTheirWatchdogs(t *testing.T) {
 	}
 	n.hookRuns(id, "after_stop hook runs") // before_start is ended and cleaned up after
 	n.write("go-after", "")
-	eventually(t, 20*time.Second, "nothing of it is left", func() error {
+	eventually(t, patience, "nothing of it is left", func() error {
 		if left := n.processes("go-"); len(left) > 0 {
 			return fmt.Errorf("%v are", left)
 		}
@@ -157,7 +170,7 @@ func TestBatchProcessesCompleteOrFail(t *testing.T) {
 	if migrated.LastExit == nil || !migrated.LastExit.Success() {
 		t.Errorf("completed with %v", migrated.LastExit)
 	}
-	if got := n.notes("notes"); !slices.Equal(got, []string{"migrate", "web"}) {
+	if got := n.waitNotes("notes", "web"); !slices.Equal(got, []string{"migrate", "web"}) {
 		t.Errorf("ran %q", got)
 	}
 	if text := n.must("status"); !strings.Contains(text, "completed") {

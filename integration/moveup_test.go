@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/synergymesh/meshrun/runtime/state/consul/consultest"
 	"github.com/synergymesh/meshrun/spec"
@@ -47,7 +46,7 @@ func TestAMachineMovesUpToConsulAndItsProcessesGoOn(t *testing.T) {
 
 	n.write("agent.hcl", fmt.Sprintf("node = \"n1\"\nconsul {\n  address = %q\n  prefix  = \"teams/a\"\n}\npeers { listen = \"127.0.0.1:0\" }\n", c.Address()))
 	n.must("upgrade")
-	eventually(t, 20*time.Second, "the agent has seen that the new store is empty", func() error {
+	eventually(t, patience, "the agent has seen that the new store is empty", func() error {
 		s, err := n.tryStatus()
 		if err != nil || s.Agent.PID == agent {
 			return fmt.Errorf("the agent is still %d: %w", s.Agent.PID, err)
@@ -68,7 +67,7 @@ func TestAMachineMovesUpToConsulAndItsProcessesGoOn(t *testing.T) {
 		}
 	}
 	// What was started without a lock and a lease is started once more with them.
-	eventually(t, 30*time.Second, "the exclusive one runs under a lease", func() error {
+	eventually(t, patience, "the exclusive one runs under a lease", func() error {
 		i, err := n.instance("web/only/0")
 		if err == nil && (i.PID == only || i.Phase != spec.PhaseRunning) {
 			err = fmt.Errorf("it is %s with pid %d", i.Phase, i.PID)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -17,7 +16,7 @@ func TestAnOperatorRestartsStopsAndScales(t *testing.T) {
 	pids := n.waitShards("web/app", 3)
 
 	n.must("restart", "web/app/1")
-	eventually(t, 10*time.Second, "shard 1 is a new process", func() error {
+	eventually(t, patience, "shard 1 is a new process", func() error {
 		i, err := n.instance("web/app/1")
 		if err != nil || i.PID == pids["web/app/1"] || i.Phase != spec.PhaseRunning {
 			return fmt.Errorf("%s pid %d (%v)", i.Phase, i.PID, err)
@@ -31,7 +30,7 @@ func TestAnOperatorRestartsStopsAndScales(t *testing.T) {
 	}
 
 	n.must("stop", "web/app/2")
-	eventually(t, 10*time.Second, "shard 2 is down", func() error {
+	eventually(t, patience, "shard 2 is down", func() error {
 		if i, err := n.instance("web/app/2"); err == nil && i.Phase.Alive() {
 			return fmt.Errorf("%s", i.Phase)
 		}
@@ -48,7 +47,7 @@ func TestAnOperatorRestartsStopsAndScales(t *testing.T) {
 
 	// The file has the last word again when it is applied.
 	n.must("apply", "-yes", n.dir+"/job.hcl")
-	eventually(t, 10*time.Second, "shard 3 is gone", func() error {
+	eventually(t, patience, "shard 3 is gone", func() error {
 		if i, err := n.instance("web/app/3"); err == nil {
 			return fmt.Errorf("%s", i.Phase)
 		}
@@ -75,7 +74,7 @@ func TestHistoryTellsWhoDidWhatAndRollbackGoesBack(t *testing.T) {
 		}
 	}
 	n.must("rollback", "-yes", "web", "1")
-	eventually(t, 10*time.Second, "version 1's environment is back", func() error {
+	eventually(t, patience, "version 1's environment is back", func() error {
 		i, err := n.instance("web/app/0")
 		if err != nil || i.Version != 4 || i.Phase != spec.PhaseRunning {
 			return fmt.Errorf("version %d %s (%v)", i.Version, i.Phase, err)
@@ -123,9 +122,9 @@ job "s" {
   }
 }
 `)
-	eventually(t, 10*time.Second, "it is up", func() error { return n.logged("s/p/1", "up") })
+	eventually(t, patience, "it is up", func() error { return n.logged("s/p/1", "up") })
 	n.must("signal", "USR1", "s/p/1")
-	eventually(t, 10*time.Second, "it got the signal", func() error { return n.logged("s/p/1", "got usr1") })
+	eventually(t, patience, "it got the signal", func() error { return n.logged("s/p/1", "got usr1") })
 	if err := n.logged("s/p/0", "got usr1"); err == nil {
 		t.Error("the other shard got it, too")
 	}
@@ -155,13 +154,16 @@ job "chain" {
   }
 }
 `, workloadBinary, n.ledger()))
-	n.waitPhase("chain/top/0", spec.PhaseRunning)
+	top, base := n.waitPhase("chain/top/0", spec.PhaseRunning), n.waitPhase("chain/base/0", spec.PhaseRunning)
 	n.waitPhase("chain/setup/0", spec.PhaseCompleted)
-	if s := n.ledgerLines("start"); len(s) != 2 || s[0][1] != "base" {
-		t.Errorf("starts: %v", s)
+	if !base.Started.Before(top.Started) {
+		t.Errorf("base was started at %s, and top, which depends on it, at %s", base.Started, top.Started)
 	}
+	eventually(t, patience, "both say that they are up", func() error {
+		return n.startedAs(map[string]int{"base": 1, "top": 1})
+	})
 	n.must("stop", "chain")
-	eventually(t, 10*time.Second, "both have ended", func() error {
+	eventually(t, patience, "both have ended", func() error {
 		if e := n.ledgerLines("term"); len(e) != 2 {
 			return fmt.Errorf("%v", e)
 		}

@@ -88,7 +88,7 @@ func (n *node) ledger() string { return filepath.Join(n.dir, "ledger") }
 func (n *node) start(args ...string) {
 	n.t.Helper()
 	n.spawn(args...)
-	eventually(n.t, 20*time.Second, "the agent answers", func() error {
+	eventually(n.t, patience, "the agent answers", func() error {
 		_, err := n.tryStatus()
 		return err
 	})
@@ -118,10 +118,13 @@ type result struct {
 	code           int
 }
 
+// commandTime is how long a command may take here; see patience.
+const commandTime = 3 * time.Minute
+
 // run runs a command of meshrun against the node.
 func (n *node) run(args ...string) result {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), commandTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, meshrunBinary, args...)
 	cmd.Env = append(append(os.Environ(), "MESHRUN_DATA_DIR="+n.data, "NO_COLOR=1"), n.env...)
@@ -240,7 +243,7 @@ func (n *node) waitShards(process string, shards int) map[string]int {
 func (n *node) waitPhase(id string, phase spec.Phase) spec.Instance {
 	n.t.Helper()
 	var found spec.Instance
-	eventually(n.t, 20*time.Second, id+" is "+string(phase), func() error {
+	eventually(n.t, patience, id+" is "+string(phase), func() error {
 		i, err := n.instance(id)
 		if err != nil {
 			return err
@@ -341,6 +344,11 @@ func alive(pid int) bool {
 	rest := string(stat[bytes.LastIndexByte(stat, ')')+1:])
 	return !strings.HasPrefix(strings.TrimSpace(rest), "Z")
 }
+
+// patience is how long anything is waited for that is to come soon. It only
+// bounds how long a test takes to fail: on a busy machine a single command can
+// take seconds.
+const patience = time.Minute
 
 // eventually polls until the condition holds, and fails the test with the
 // condition's last word if it doesn't within the time.

@@ -116,5 +116,5 @@ func TestAWaitForTheStopOfWhatNeverStartedIsOverAtOnce(t *testing.T) {
 	n.apply("job \"web\" {\n  process \"never\" {\n    command = [\"sleep\", \"1000\"]\n    depends_on \"fails\" { condition = \"completed\" }\n  }\n" +
 		"  process \"fails\" {\n    command = [\"false\"]\n    restart { policy = \"never\" }\n  }\n}\n")
 	n.waitPhase("web/fails/0", spec.PhaseFailed)
-	n.must("stop", "-wait", "web/never") // within the minute that a command may take here, not the five of -wait
+	n.must("stop", "-wait", "web/never") // within the time that a command may take here, not the five minutes of -wait
 }

@@ -43,7 +43,7 @@ job "reports" {
   }
 }
 `)
-	eventually(t, 10*time.Second, "good waits for its time", func() error {
+	eventually(t, patience, "good waits for its time", func() error {
 		i, err := n.instance("reports/good/0")
 		if err != nil || i.Phase != spec.PhasePending || !strings.Contains(i.Reason, "next run at 20") {
 			return fmt.Errorf("%s: %s (%v)", i.Phase, i.Reason, err)
@@ -51,7 +51,7 @@ job "reports" {
 		return nil
 	})
 	n.must("run", "-wait", "reports/good")
-	eventually(t, 10*time.Second, "good has written", func() error { return n.logged("reports/good/0", "written") })
+	eventually(t, patience, "good has written", func() error { return n.logged("reports/good/0", "written") })
 	if r := n.run("run", "-wait", "reports/bad"); r.code != 1 || !strings.Contains(r.stderr, "exit 7") {
 		t.Errorf("a run that fails: exit %d, %s", r.code, r.stderr)
 	}

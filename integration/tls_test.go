@@ -69,20 +69,25 @@ func issue(t *testing.T) issued {
 // certificate, and returns where.
 func secureConsul(t *testing.T, files issued) (port int) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for attempt := 1; ; attempt++ {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port = l.Addr().(*net.TCPAddr).Port
+		l.Close()
+		c, err := consultest.Start(t.Context(), consultest.Options{Config: fmt.Sprintf(
+			"connect { enabled = true } ports { https = %d } tls { https { ca_file = %q, cert_file = %q, key_file = %q, verify_incoming = true } }",
+			port, files.ca, files.cert, files.key)})
+		if err == nil {
+			t.Cleanup(c.Kill)
+			return port
+		}
+		// Somebody may take the port before Consul does.
+		if attempt == 5 || !strings.Contains(err.Error(), "address already in use") {
+			t.Fatal(err)
+		}
 	}
-	port = l.Addr().(*net.TCPAddr).Port
-	l.Close()
-	c, err := consultest.Start(t.Context(), consultest.Options{Config: fmt.Sprintf(
-		"connect { enabled = true } ports { https = %d } tls { https { ca_file = %q, cert_file = %q, key_file = %q, verify_incoming = true } }",
-		port, files.ca, files.cert, files.key)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Kill)
-	return port
 }
 
 // Consul's own environment, and the same in the configuration file.

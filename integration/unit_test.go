@@ -7,7 +7,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -50,7 +49,7 @@ func TestInstancesGetTheLimitOfOpenFilesThatMeshrunWasStartedWith(t *testing.T) 
 		t.Fatal(err)
 	}
 	go func() { _ = cmd.Wait() }()
-	eventually(t, 20*time.Second, "the agent answers", func() error { _, err := n.tryStatus(); return err })
+	eventually(t, patience, "the agent answers", func() error { _, err := n.tryStatus(); return err })
 	n.apply(`
 job "limits" {
   process "p" {
@@ -59,12 +58,12 @@ job "limits" {
 }
 `)
 	check := func() error { return n.logged("limits", "limit 321") }
-	eventually(t, 10*time.Second, "an instance has the limit", check)
+	eventually(t, patience, "an instance has the limit", check)
 	// A successor in place hands the same limit on.
 	n.must("upgrade")
 	pid := n.waitPhase("limits/p/0", spec.PhaseRunning).PID
 	n.must("restart", "-wait", "limits")
-	eventually(t, 10*time.Second, "after an upgrade it has, too", func() error {
+	eventually(t, patience, "after an upgrade it has, too", func() error {
 		if i, err := n.instance("limits/p/0"); err != nil || i.PID == pid {
 			return fmt.Errorf("not restarted: pid %d (%v)", i.PID, err)
 		}

@@ -54,7 +54,7 @@ func TestUpRunsTheQuickstartFollowsEditsAndStopsAll(t *testing.T) {
 	for i := range 3 {
 		n.waitPhase(fmt.Sprintf("quickstart/worker/%d", i), spec.PhaseRunning)
 	}
-	eventually(t, 10*time.Second, "the workers' words are shown", func() error { return n.upSaid("hello from shard 2") })
+	eventually(t, patience, "the workers' words are shown", func() error { return n.upSaid("hello from shard 2") })
 
 	worker := n.waitPhase("quickstart/worker/0", spec.PhaseRunning)
 	n.write("jobs/quickstart.hcl", strings.Replace(string(text), "shards  = 3", "shards  = 4", 1))
@@ -63,7 +63,7 @@ func TestUpRunsTheQuickstartFollowsEditsAndStopsAll(t *testing.T) {
 		t.Errorf("another shard touched worker 0: pid %d → %d (%v)", worker.PID, i.PID, err)
 	}
 	n.write("jobs/quickstart.hcl", strings.Replace(string(text), "shards  = 3", "shards  = oops", 1))
-	eventually(t, 10*time.Second, "the fault is shown", func() error { return n.upSaid("oops") })
+	eventually(t, patience, "the fault is shown", func() error { return n.upSaid("oops") })
 	if i, err := n.instance("quickstart/clock/0"); err != nil || i.PID != clock.PID {
 		t.Errorf("clock was touched: pid %d → %d (%v)", clock.PID, i.PID, err)
 	}
@@ -78,11 +78,11 @@ func TestUpRunsTheQuickstartFollowsEditsAndStopsAll(t *testing.T) {
 		if err != nil {
 			t.Errorf("up ended with %v", err)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		_ = cmd.Process.Kill()
-		t.Fatal("up did not end within 30 s")
+		t.Fatalf("up did not end within %s", patience)
 	}
-	eventually(t, 10*time.Second, "nothing is left", func() error {
+	eventually(t, patience, "nothing is left", func() error {
 		if left := n.processes(""); len(left) > 0 {
 			return fmt.Errorf("left: %v", left)
 		}
@@ -101,13 +101,13 @@ func TestWhatUpStartedOutlivesItsDeathAndTheNextUpGoesOn(t *testing.T) {
 		t.Fatal("the instance died with up")
 	}
 	second := n.up(file)
-	eventually(t, 10*time.Second, "the second up watches", func() error { return n.upSaid("watching") })
+	eventually(t, patience, "the second up watches", func() error { return n.upSaid("watching") })
 	if i := n.waitPhase("web/app/1", spec.PhaseRunning); i.PID != pid {
 		t.Errorf("pid %d → %d", pid, i.PID)
 	}
 	_ = second.Process.Signal(syscall.SIGTERM)
 	_ = second.Wait()
-	eventually(t, 10*time.Second, "its processes have ended", func() error {
+	eventually(t, patience, "its processes have ended", func() error {
 		if left := n.processes("sleep 100"); len(left) > 0 {
 			return fmt.Errorf("left: %v", left)
 		}

@@ -15,7 +15,7 @@ import (
 )
 
 // patience bounds every wait of the tests for the kernel's notifications.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // watched runs Watch in the background and keeps what it tells.
 type watched struct {
@@ -34,11 +34,16 @@ type result struct {
 // startWatch watches paths until the test ends and waits for the first result.
 func startWatch(t *testing.T, opts Options, paths ...string) *watched {
 	t.Helper()
+	return startWatchAs(t, WatchOptions{}, opts, paths...)
+}
+
+func startWatchAs(t *testing.T, how WatchOptions, opts Options, paths ...string) *watched {
+	t.Helper()
 	w := &watched{t: t, changed: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- Watch(ctx, paths, opts, WatchOptions{}, func(cfg *Config, diags Diagnostics) {
+		done <- Watch(ctx, paths, opts, how, func(cfg *Config, diags Diagnostics) {
 			w.mu.Lock()
 			w.results = append(w.results, result{cfg.Jobs, diags})
 			w.mu.Unlock()
@@ -102,6 +107,13 @@ func (w *watched) runs(arg string) {
 
 func jobWith(arg string) string {
 	return fmt.Sprintf("job \"web\" {\n  process \"server\" {\n    command = [\"echo\", %q]\n  }\n}\n", arg)
+}
+
+// replace puts a file in place at once: nobody reads it while it is written.
+func replace(t *testing.T, path, src string) {
+	t.Helper()
+	put(t, path+".new", src)
+	must(t, os.Rename(path+".new", path))
 }
 
 func put(t *testing.T, path, src string) {
@@ -187,16 +199,19 @@ func TestWatchGivesAFileAMomentToComeBack(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "web.hcl")
 	put(t, file, jobWith("same"))
-	w := startWatch(t, sealed, dir)
+	w := startWatchAs(t, WatchOptions{Absence: time.Hour}, sealed, dir)
+	usual := startWatch(t, sealed, dir)
 	before := w.count()
 	must(t, os.Remove(file))
-	time.AfterFunc(5*DefaultQuiet, func() { os.WriteFile(file, []byte(jobWith("other")), 0o644) })
+	back := make(chan struct{})
+	time.AfterFunc(5*DefaultQuiet, func() { defer close(back); replace(t, file, jobWith("other")) })
 	w.runs("other")
+	<-back
 	if got := w.count(); got != before+1 {
 		t.Errorf("%d results, want %d: the file's absence was told, which removes its jobs", got, before+1)
 	}
 	must(t, os.Remove(file))
-	w.until("that it is gone for good", func(r result) bool { return len(r.jobs) == 0 })
+	usual.until("that it is gone for good", func(r result) bool { return len(r.jobs) == 0 })
 }
 
 func TestWatchSaysNothingWhenNothingChanged(t *testing.T) {
@@ -206,12 +221,12 @@ func TestWatchSaysNothingWhenNothingChanged(t *testing.T) {
 	w := startWatch(t, sealed, dir)
 	before := w.count()
 	for range 3 {
-		put(t, file, jobWith("same"))
+		replace(t, file, jobWith("same"))
 		put(t, filepath.Join(dir, "notes.txt"), "not a job")
 		put(t, filepath.Join(dir, ".web.hcl.swp"), "not a job")
 	}
 	// The change of another file shows that the ones before have been seen.
-	put(t, file, jobWith("other"))
+	replace(t, file, jobWith("other"))
 	w.runs("other")
 	if got := w.count(); got != before+1 {
 		t.Errorf("%d results, want %d", got, before+1)
@@ -278,7 +293,8 @@ func TestWatchJoinsChangesThatComeTogether(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "web.hcl")
 	put(t, file, jobWith("start"))
-	w := startWatch(t, sealed, dir)
+	// On a slow machine those that come together come slowly.
+	w := startWatchAs(t, WatchOptions{Quiet: time.Second, Limit: 10 * time.Second}, sealed, dir)
 	before := w.count()
 	const edits = 200
 	for i := range edits {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/synergymesh/meshrun/runtime/api"
 	"github.com/synergymesh/meshrun/runtime/api/apitest"
@@ -97,9 +98,13 @@ func TestStatusWaitsForAnAgentThatIsBeingStartedAgain(t *testing.T) {
 		}
 		return info(ctx)
 	}
+	usual := mostRestart
+	t.Cleanup(func() { mostRestart = usual })
+	mostRestart = time.Minute
 	if stdout, stderr, code := meshrun(t, b, "status", "web"); code != 0 || !strings.Contains(stdout, "node ") {
 		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
 	}
+	mostRestart = time.Millisecond
 	if _, stderr, code := meshrun(t, nil, "status"); code != 1 || !strings.Contains(stderr, "start one with `meshrun agent`") {
 		t.Errorf("with no agent: exit %d\n%s", code, stderr)
 	}

@@ -177,7 +177,7 @@ func startUp(t *testing.T, n *fakeNode, file string, started func()) *upRun {
 // says waits until up has said something.
 func (u *upRun) says(text string) {
 	u.t.Helper()
-	for end := time.Now().Add(15 * time.Second); !strings.Contains(u.out.String(), text); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !strings.Contains(u.out.String(), text); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			u.t.Fatalf("up does not say %q:\n%s", text, u.out)
 		}
@@ -189,7 +189,7 @@ func (u *upRun) ends() error {
 	select {
 	case err := <-u.ended:
 		return err
-	case <-time.After(15 * time.Second):
+	case <-time.After(time.Minute):
 		u.t.Fatalf("up does not end:\n%s", u.out)
 		return nil
 	}

@@ -17,7 +17,7 @@ import (
 // eventually waits, driven by the engine's changes, until ok holds.
 func (r *rig) eventually(what string, ok func() bool) {
 	r.t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		r.dog.mu.Lock()
 		done, changed := ok(), r.dog.changed
@@ -57,14 +57,15 @@ func TestReloadFilesSendTheReloadSignal(t *testing.T) {
 		r.eventually(what, func() bool { return r.dog.reloads[id("shop/web/0")] == reloads })
 	}
 	write := func(path, text string) error { return os.WriteFile(filepath.Join(dir, path), []byte(text), 0o600) }
+	rename := func(from, to string) error { return os.Rename(filepath.Join(dir, from), filepath.Join(dir, to)) }
+	// All at once: what is read while it is written is a change as well.
 	step("a file that appears with its directory", func() error {
-		return errors.Join(os.Mkdir(filepath.Join(dir, "conf"), 0o700), write("conf/app.conf", "a"))
+		return errors.Join(os.Mkdir(filepath.Join(dir, "new"), 0o700), write("new/app.conf", "a"), rename("new", "conf"))
 	})
 	step("an editor's rename", func() error {
-		return errors.Join(write("conf/.app.conf.swp", "b"),
-			os.Rename(filepath.Join(dir, "conf/.app.conf.swp"), filepath.Join(dir, "conf/app.conf")))
+		return errors.Join(write("conf/.app.conf.swp", "b"), rename("conf/.app.conf.swp", "conf/app.conf"))
 	})
-	step("another file", func() error { return write("tls.pem", "x") })
+	step("another file", func() error { return errors.Join(write("tls.pem.new", "x"), rename("tls.pem.new", "tls.pem")) })
 	step("a removed directory", func() error { return os.RemoveAll(filepath.Join(dir, "conf")) })
 	if n := r.dog.starts[id("shop/web/0")] + r.dog.reloads[id("shop/db/0")]; n != 1 {
 		t.Errorf("something else was touched: %d", n)

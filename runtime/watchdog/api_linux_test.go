@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -36,10 +35,9 @@ func TestShutdownCanLeaveInstancesToASuccessor(t *testing.T) {
 	}
 }
 
-// Who is connected and asks nothing, or follows the events, must not make the
-// end wait; who asked for the end must be answered.
-func TestShutdownIsAnsweredAndAtOnce(t *testing.T) {
-	t.Setenv("GORACE", "atexit_sleep_ms=0") // else the race detector ends a second later
+// Who asked for the end must be answered, with others connected who ask nothing
+// or follow the events. That these hold nobody up, drain_test shows.
+func TestShutdownIsAnswered(t *testing.T) {
 	dir := t.TempDir()
 	d := startDaemon(t, dir)
 	silent, err := net.Dial("unix", filepath.Join(dir, "watchdog", socketName))
@@ -56,12 +54,8 @@ func TestShutdownIsAnsweredAndAtOnce(t *testing.T) {
 	if err := d.client.Shutdown(t.Context(), true); err != nil {
 		t.Fatalf("the answer did not get out: %v", err)
 	}
-	begun := time.Now()
 	if err := d.cmd.Wait(); err != nil {
 		t.Errorf("it ended with %v", err)
-	}
-	if took := time.Since(begun); took > drainLimit/2 {
-		t.Errorf("it took %s to end with nothing left to stop", took)
 	}
 	<-following
 }
@@ -115,7 +109,7 @@ func TestEventsAreReadFromDiskAndThenFollowed(t *testing.T) {
 	d.awaitPhase(l.ID, spec.PhaseCompleted)
 	d.kill()
 	d = startDaemon(t, dir) // its memory is empty: what was is on the disk
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	got := make(chan spec.Event, 100)
 	go d.client.Events(ctx, 0, func(e spec.Event) error { got <- e; return nil })

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -125,10 +126,14 @@ func removeRunDir(dir string) {
 	}
 }
 
+// patience is how long anything is waited for. It only bounds how long a test
+// takes to fail: on a busy machine the start of one process can take seconds.
+const patience = time.Minute
+
 // await polls until a condition holds.
 func (d *daemon) await(what string, ok func() bool) {
 	d.t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(deadline) {
 			d.t.Fatalf("waited too long until %s\ntable: %+v\nlog:\n%s", what, d.tableOrNil(), d.log)
@@ -190,16 +195,21 @@ func (d *daemon) declare(set ...spec.Launch) {
 }
 
 // events returns all events so far.
-func (d *daemon) events(after uint64) (out []spec.Event) {
+func (d *daemon) events(after uint64) []spec.Event {
 	d.t.Helper()
-	table, err := d.client.Table(d.t.Context())
+	out, err := d.tryEvents(after)
 	if err != nil {
-		d.t.Fatal(err)
+		d.t.Fatalf("events: %v", err)
+	}
+	return out
+}
+
+func (d *daemon) tryEvents(after uint64) (out []spec.Event, err error) {
+	table, err := d.client.Table(d.t.Context())
+	if err != nil || after == table.Seq {
+		return nil, err
 	}
 	enough := errors.New("enough")
-	if after == table.Seq {
-		return nil
-	}
 	err = d.client.Events(d.t.Context(), after, func(e spec.Event) error {
 		out = append(out, e)
 		if e.Seq >= table.Seq {
@@ -207,10 +217,29 @@ func (d *daemon) events(after uint64) (out []spec.Event) {
 		}
 		return nil
 	})
-	if !errors.Is(err, enough) {
-		d.t.Fatalf("events: %v", err)
+	if errors.Is(err, enough) {
+		err = nil
 	}
-	return out
+	return out, err
+}
+
+// upgrade makes the watchdog execute its program again, waits until that is up,
+// and returns the table of before.
+func (d *daemon) upgrade() (old spec.Table) {
+	d.t.Helper()
+	old, err := d.client.Table(d.t.Context())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if err := d.client.Upgrade(d.t.Context()); err != nil {
+		d.t.Fatal(err)
+	}
+	d.await("the new program is up", func() bool {
+		// Who asks just when the old one ends gets no answer.
+		events, err := d.tryEvents(old.Seq)
+		return err == nil && slices.ContainsFunc(events, func(e spec.Event) bool { return e.Type == spec.EventWatchdogUp })
+	})
+	return old
 }
 
 // shell is a launch of a shell script.

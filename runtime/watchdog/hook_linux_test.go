@@ -16,8 +16,8 @@ import (
 // withHooks gives a launch hooks that are shell scripts.
 func withHooks(l spec.Launch, before, after string) spec.Launch {
 	l.Hooks = []spec.LaunchHook{
-		{When: spec.HookBeforeStart, Argv: []string{"/bin/sh", "-c", before}, Timeout: spec.Duration(10 * time.Second)},
-		{When: spec.HookAfterStop, Argv: []string{"/bin/sh", "-c", after}, Timeout: spec.Duration(10 * time.Second)}}
+		{When: spec.HookBeforeStart, Argv: []string{"/bin/sh", "-c", before}, Timeout: spec.Duration(time.Hour)},
+		{When: spec.HookAfterStop, Argv: []string{"/bin/sh", "-c", after}, Timeout: spec.Duration(time.Hour)}}
 	return l
 }
 
@@ -143,6 +143,14 @@ func TestHookStorm(t *testing.T) {
 		l := withHooks(shell("storm", note("program")+"; exit 4"), note("before"), note("after"))
 		l.ID.Shard, l.Restart.Attempts, l.Exclusive = i, 1<<20, i%2 == 0
 		launches[i] = l
+	}
+	// On a slow machine none of them would come to anything in the storm.
+	d.declare(launches...)
+	for i := range launches {
+		d.await("each has noted something", func() bool {
+			_, err := os.Stat(fmt.Sprintf("%s/notes.%d", dir, i))
+			return err == nil
+		})
 	}
 	seq := uint64(0)
 	for range kills {

@@ -155,14 +155,14 @@ func TestStartFailuresSayWhatToDo(t *testing.T) {
 func TestProcessNotifies(t *testing.T) {
 	d := startDaemon(t, t.TempDir())
 	l := program("notifier", "notifier", "STATUS=warming up", "wait", "READY=1\nSTATUS=serving", "wait", "mainpid", "wait", "WATCHDOG=trigger")
-	l.Ready = &spec.Ready{Notify: true, Timeout: spec.Duration(30 * time.Second)}
-	l.Watchdog = &spec.Watchdog{Timeout: spec.Duration(20 * time.Second)}
+	l.Ready = &spec.Ready{Notify: true, Timeout: spec.Duration(time.Hour)}
+	l.Watchdog = &spec.Watchdog{Timeout: spec.Duration(time.Hour)}
 	d.declare(l)
 	in := d.awaitInstance(l.ID, "tells its status", func(in spec.Instance) bool { return in.Status == "warming up" })
 	if in.Phase != spec.PhaseStarting {
 		t.Errorf("without READY=1 it is %s", in.Phase)
 	}
-	d.awaitOutput(l.ID, "usec 20000000")
+	d.awaitOutput(l.ID, "usec 3600000000")
 	if err := d.client.Signal(t.Context(), []spec.InstanceID{l.ID}, "SIGUSR1"); err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +204,12 @@ func TestMissedHeartbeatIsKilled(t *testing.T) {
 
 func TestExclusiveLockOutlivesItsLeader(t *testing.T) {
 	d := startDaemon(t, t.TempDir())
-	l := shell("only", `setsid sleep 1000 & echo other is $!; sleep 0.2; exit 1`)
+	// It ends once the other has left its group, or the other would end with it;
+	// its successor stays.
+	once := filepath.Join(t.TempDir(), "once")
+	l := shell("only", `[ -e `+once+` ] && exec sleep 1000
+setsid sh -c 'echo other is $$; touch `+once+`; exec sleep 1000' &
+while [ ! -e `+once+` ]; do sleep 0.01; done; exit 1`)
 	l.Exclusive = true
 	d.declare(l)
 	other := number(t, d.awaitOutput(l.ID, "other is "), "other is ")
@@ -305,17 +310,21 @@ func TestForkThatNobodyNotedIsAdopted(t *testing.T) {
 	}
 	l := shell("a", "echo born; exec sleep 1000")
 	c := NewClient(dir)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		// Its answer may be lost: it dies of what it was asked.
-		err := c.Declare(t.Context(), []spec.Launch{l}, nil)
-		if err == nil || cmd.Process.Signal(syscall.Signal(0)) != nil {
-			break
+	dead := make(chan struct{})
+	go func() { defer close(dead); cmd.Wait() }()
+	for deadline := time.After(patience); ; {
+		err := c.Declare(t.Context(), []spec.Launch{l}, nil) // its answer may be lost: it dies of what it was asked
+		select {
+		case <-dead:
+		case <-deadline:
+			cmd.Process.Kill()
+			<-dead
+			t.Fatalf("it does not die of its first fork: %v", err)
+		case <-time.After(time.Millisecond):
+			continue
 		}
-		if _, serr := os.Stat(filepath.Join(dir, "logs")); serr == nil || time.Now().After(deadline) {
-			break
-		}
+		break
 	}
-	cmd.Wait()
 	d := startDaemon(t, dir)
 	in := d.awaitPhase(l.ID, spec.PhaseRunning)
 	if in.Generation != 1 || in.PID == 0 {

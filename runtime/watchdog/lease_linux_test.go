@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -22,9 +23,32 @@ import (
 
 func init() { programs["hold-on"] = holdOn }
 
-// late is how long after its deadline a group may give a sign of life on a busy
-// machine; without load it is about a millisecond.
+// late is how long after its deadline a group may give a sign of life; without
+// load it is about a millisecond.
 const late = 250 * time.Millisecond
+
+// lateness watches how long the machine holds up whoever wants to run. What it
+// returns tells how late that lets others be: what is no fault of the watchdog.
+func lateness(t *testing.T) (allowed func() time.Duration) {
+	var worst atomic.Int64
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for last := Boottime(); ; {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+			}
+			now := Boottime()
+			worst.Store(max(worst.Load(), int64(now-last)))
+			last = now
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-done })
+	// The watchdog, the process and who looks may each be held up.
+	return func() time.Duration { return late + 3*time.Duration(worst.Load()) }
+}
 
 // pulseFile holds the times of the last signs of life of a holdOn and its child.
 const pulseFile = "PULSE"
@@ -41,6 +65,15 @@ func pulse(word int64) {
 		f.WriteAt(b[:], 8*word)
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// awaitPulses waits until both processes of a launch give signs of life.
+func (d *daemon) awaitPulses(l *spec.Launch) {
+	d.t.Helper()
+	d.await("both give signs of life", func() bool {
+		b, err := os.ReadFile(strings.TrimPrefix(l.Env[len(l.Env)-1], pulseFile+"="))
+		return err == nil && len(b) == 16 && binary.NativeEndian.Uint64(b) != 0
+	})
 }
 
 // lastPulses reads the last signs of life of a launch's processes.
@@ -111,11 +144,12 @@ func withPulse(t *testing.T, l spec.Launch) spec.Launch {
 
 // endsAt fails the test unless both processes lived until a deadline and not
 // longer. To see them gone may take a busy machine some time more.
-func endsAt(t *testing.T, l *spec.Launch, group int, deadline time.Duration) {
+func endsAt(t *testing.T, l *spec.Launch, group int, deadline time.Duration, allowed func() time.Duration) {
 	t.Helper()
 	gone := groupGone(t, group, deadline)
 	leader, child := lastPulses(t, l)
-	t.Logf("last signs of life %s and %s after the deadline, seen gone %s after it", leader-deadline, child-deadline, gone-deadline)
+	late := allowed()
+	t.Logf("last signs of life %s and %s after the deadline, seen gone %s after it; %s are allowed", leader-deadline, child-deadline, gone-deadline, late)
 	for _, last := range [...]time.Duration{leader, child} {
 		if last > deadline+late || last < deadline-late {
 			t.Errorf("the last sign of life came %s after the deadline", last-deadline)
@@ -129,8 +163,13 @@ func endsAt(t *testing.T, l *spec.Launch, group int, deadline time.Duration) {
 // renew makes the lease s1 hold for a time from now, and returns its end.
 func (d *daemon) renew(left time.Duration) time.Duration {
 	d.t.Helper()
+	return d.renewSession("s1", left)
+}
+
+func (d *daemon) renewSession(session string, left time.Duration) time.Duration {
+	d.t.Helper()
 	until := Boottime() + left
-	if err := d.client.Renew(d.t.Context(), spec.Lease{Session: "s1", Until: int64(until)}); err != nil {
+	if err := d.client.Renew(d.t.Context(), spec.Lease{Session: session, Until: int64(until)}); err != nil {
 		d.t.Fatal(err)
 	}
 	return until
@@ -161,7 +200,7 @@ func groupGone(t *testing.T, group int, deadline time.Duration) time.Duration {
 		if alive == 0 {
 			return now
 		}
-		if now > deadline+10*time.Second {
+		if now > deadline+patience {
 			t.Fatalf("group %d outlives its lease by %s", group, now-deadline)
 		}
 		time.Sleep(time.Millisecond)
@@ -174,12 +213,13 @@ func sleepUntil(at time.Duration) { time.Sleep(at - Boottime()) }
 func TestEndOfALeaseEndsAWholeGroupOnTime(t *testing.T) {
 	d := startDaemon(t, t.TempDir())
 	l := withPulse(t, leasedProgram("a"))
-	d.renew(5 * time.Second)
+	d.renew(maxLease)
 	d.declare(l)
 	in := d.awaitPhase(l.ID, spec.PhaseRunning)
 	d.awaitOutput(l.ID, "up")
-	d.renew(5 * time.Second)
-	deadline := d.renew(3 * time.Second)
+	d.awaitPulses(&l)
+	allowed := lateness(t)
+	deadline := d.renew(StopMargin + time.Second)
 	sleepUntil(deadline - 20*time.Millisecond)
 	var crowd []spec.Launch
 	for i := range 100 {
@@ -189,7 +229,7 @@ func TestEndOfALeaseEndsAWholeGroupOnTime(t *testing.T) {
 	}
 	declared := make(chan error, 1)
 	go func() { declared <- d.client.Declare(t.Context(), crowd, nil) }()
-	endsAt(t, &l, in.PID, deadline)
+	endsAt(t, &l, in.PID, deadline, allowed)
 	if err := <-declared; err != nil {
 		t.Error(err)
 	}
@@ -197,12 +237,13 @@ func TestEndOfALeaseEndsAWholeGroupOnTime(t *testing.T) {
 	if !strings.Contains(v.Reason, "waits for its lease") {
 		t.Errorf("it is %+v", v)
 	}
-	log := d.awaitOutput(l.ID, "asked at")
-	asked := time.Duration(number64(t, log, "asked at "))
-	if early := deadline - asked; early > StopMargin || early < StopMargin-2*late {
-		t.Errorf("it was asked %s before the deadline", early)
+	if late := allowed(); late < StopMargin { // or it may not have had the time to say so
+		asked := time.Duration(number64(t, d.awaitOutput(l.ID, "asked at"), "asked at "))
+		if early := deadline - asked; early > StopMargin || early < StopMargin-2*late {
+			t.Errorf("it was asked %s before the deadline", early)
+		}
 	}
-	d.renew(5 * time.Second)
+	d.renew(maxLease)
 	if v := d.awaitPhase(l.ID, spec.PhaseRunning); v.Generation != 2 {
 		t.Errorf("renewed, it is %+v", v)
 	}
@@ -226,15 +267,15 @@ func TestSuccessorFencesWhatItAdopts(t *testing.T) {
 	d := startDaemon(t, dir)
 	over, holds := leasedProgram("over"), leasedProgram("holds")
 	holds.Lease = "s2"
-	deadline := d.renew(4 * time.Second)
-	err := d.client.Renew(t.Context(), spec.Lease{Session: "s2", Until: int64(deadline + 20*time.Second)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	d.renew(maxLease)
+	d.renewSession("s2", maxLease)
 	d.declare(over, holds)
 	victim, before := d.awaitPhase(over.ID, spec.PhaseRunning), d.awaitPhase(holds.ID, spec.PhaseRunning)
 	d.awaitOutput(over.ID, "up")
+	d.renewSession("s2", maxLease)
+	deadline := d.renew(4 * time.Second)
 	d.kill()
+	allowed := lateness(t)
 	sleepUntil(deadline + 10*time.Millisecond)
 	if n := members(victim.PID); n != 2 {
 		t.Fatalf("%d processes are alive without a watchdog, want 2", n)
@@ -245,7 +286,7 @@ func TestSuccessorFencesWhatItAdopts(t *testing.T) {
 	gone := groupGone(t, victim.PID, deadline)
 	d = <-started
 	t.Logf("gone %s after the successor was executed", gone-begun)
-	if gone-begun > 20*late { // it says more of the machine than of the successor
+	if gone-begun > 20*allowed() { // it says more of the machine than of the successor
 		t.Errorf("the successor took %s", gone-begun)
 	}
 	d.awaitPhase(over.ID, spec.PhasePending)
@@ -257,29 +298,18 @@ func TestSuccessorFencesWhatItAdopts(t *testing.T) {
 func TestUpgradeKeepsTheLeases(t *testing.T) {
 	d := startDaemon(t, t.TempDir())
 	l := withPulse(t, leasedProgram("a"))
-	d.renew(10 * time.Second)
+	d.renew(maxLease)
 	d.declare(l)
 	before := d.awaitPhase(l.ID, spec.PhaseRunning)
-	deadline := d.renew(4 * time.Second)
-	old, err := d.client.Table(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.client.Upgrade(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	d.await("the new program is up", func() bool {
-		for _, e := range d.events(old.Seq) {
-			if e.Type == spec.EventWatchdogUp {
-				return true
-			}
-		}
-		return false
-	})
-	if after := d.awaitPhase(l.ID, spec.PhaseRunning); after.PID != before.PID {
+	d.awaitPulses(&l)
+	allowed := lateness(t)
+	deadline := d.renew(StopMargin + 6*time.Second)
+	d.upgrade()
+	// On a machine that is slow enough, its end has begun by now.
+	if after, _ := d.instance(l.ID); after.PID != before.PID && Boottime() < deadline {
 		t.Errorf("process %d became %d", before.PID, after.PID)
 	}
-	endsAt(t, &l, before.PID, deadline)
+	endsAt(t, &l, before.PID, deadline, allowed)
 }
 
 // What it calls its main process is not followed out of the group that the
@@ -288,14 +318,14 @@ func TestLeasedInstanceCannotLeaveItsGroup(t *testing.T) {
 	d := startDaemon(t, t.TempDir())
 	l := leasedProgram("a", "away")
 	l.Watchdog = &spec.Watchdog{Timeout: spec.Duration(time.Hour)} // for its socket
-	deadline := d.renew(3 * time.Second)
+	d.renew(maxLease)
 	d.declare(l)
 	in := d.awaitPhase(l.ID, spec.PhaseRunning)
 	d.await("it is told", func() bool { return strings.Contains(d.log.String(), "where a lease does not reach it") })
 	if after := d.awaitPhase(l.ID, spec.PhaseRunning); after.PID != in.PID {
 		t.Errorf("process %d is followed to %d", in.PID, after.PID)
 	}
-	groupGone(t, in.PID, deadline)
+	groupGone(t, in.PID, d.renew(time.Second))
 }
 
 func TestBadRenewalsAreRefusedOverTheAPI(t *testing.T) {

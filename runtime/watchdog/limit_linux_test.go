@@ -2,6 +2,7 @@ package watchdog
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,16 +27,15 @@ func TestTooFewDescriptorsHarmNothing(t *testing.T) {
 		all = append(all, l)
 	}
 	d.declare(all...)
+	var tried []spec.Instance
 	d.await("every start has been tried", func() bool {
-		for _, in := range d.tableOrNil() {
-			if in.Phase != spec.PhaseRunning && in.Phase != spec.PhaseFailed {
-				return false
-			}
-		}
-		return true
+		tried = d.tableOrNil()
+		return len(tried) == len(all) && !slices.ContainsFunc(tried, func(in spec.Instance) bool {
+			return in.Phase != spec.PhaseRunning && in.Phase != spec.PhaseFailed
+		})
 	})
 	before := map[spec.InstanceID]int{}
-	for _, in := range d.tableOrNil() {
+	for _, in := range tried {
 		if in.Phase == spec.PhaseRunning {
 			before[in.ID] = in.PID
 		} else if !strings.Contains(in.LastExit.Error, "limit of 188 open files, which is enough for 10: raise it") {
@@ -45,22 +45,12 @@ func TestTooFewDescriptorsHarmNothing(t *testing.T) {
 	if len(before) != room {
 		t.Errorf("%d instances run, want %d", len(before), room)
 	}
-	old, err := d.client.Table(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	d.upgrade()
+	table, err := d.client.Table(t.Context())
+	if err != nil || len(table.Instances) != len(all) {
+		t.Errorf("%d instances are known, want %d (%v)", len(table.Instances), len(all), err)
 	}
-	if err := d.client.Upgrade(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	d.await("the new program is up", func() bool {
-		for _, e := range d.events(old.Seq) {
-			if e.Type == spec.EventWatchdogUp {
-				return true
-			}
-		}
-		return false
-	})
-	for _, in := range d.tableOrNil() {
+	for _, in := range table.Instances {
 		if pid := before[in.ID]; pid != in.PID {
 			t.Errorf("%s is process %d, was %d", in.ID, in.PID, pid)
 		}

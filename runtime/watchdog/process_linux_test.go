@@ -1,8 +1,10 @@
 package watchdog
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -55,14 +57,15 @@ func TestKilledWatchdogLosesNothing(t *testing.T) {
 	dir := t.TempDir()
 	d := startDaemon(t, dir)
 	stays, dies := shell("stays", "exec sleep 1000"), shell("dies", "exec sleep 1000")
-	codes := shell("codes", "sleep 0.3; exit 7")
+	let := filepath.Join(dir, "let")
+	codes := shell("codes", "while [ ! -e "+let+" ]; do sleep 0.01; done; exit 7")
 	codes.Restart.Policy = spec.RestartNever
 	d.declare(stays, dies, codes)
 	before := d.awaitPhase(stays.ID, spec.PhaseRunning)
 	victim := d.awaitPhase(dies.ID, spec.PhaseRunning)
 	d.awaitPhase(codes.ID, spec.PhaseRunning)
 	d.kill()
-	if err := unix.Kill(victim.PID, unix.SIGKILL); err != nil {
+	if err := errors.Join(unix.Kill(victim.PID, unix.SIGKILL), os.WriteFile(let, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	d = startDaemon(t, dir)
@@ -112,21 +115,7 @@ func TestUpgradeIsNoticedByNobody(t *testing.T) {
 	d.declare(l)
 	before := d.awaitPhase(l.ID, spec.PhaseRunning)
 	d.awaitOutput(l.ID, "tick")
-	old, err := d.client.Table(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.client.Upgrade(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	d.await("the new program is up", func() bool {
-		for _, e := range d.events(old.Seq) {
-			if e.Type == spec.EventWatchdogUp {
-				return true
-			}
-		}
-		return false
-	})
+	old := d.upgrade()
 	after := d.awaitPhase(l.ID, spec.PhaseRunning)
 	if after.PID != before.PID || after.Generation != before.Generation {
 		t.Errorf("the instance is %+v, was %+v", after, before)

@@ -35,7 +35,7 @@ func openPump(t *testing.T, dir string) *pump {
 // logged waits until the log has a text and returns it.
 func logged(t *testing.T, dir, text string) string {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		b, _ := os.ReadFile(filepath.Join(dir, "logs", "test", "p", "0", "current.log"))
 		if strings.Contains(string(b), text) {
 			return string(b)
@@ -113,7 +113,7 @@ func TestFullDiskDropsOutputAndBlocksNobody(t *testing.T) {
 		}
 	}
 	var lost uint64
-	for deadline := time.Now().Add(10 * time.Second); lost < total && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); lost < total && time.Now().Before(deadline); {
 		select {
 		case <-p.dropped:
 			lost += p.takeDropped()[id]

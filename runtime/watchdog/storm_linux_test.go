@@ -31,6 +31,11 @@ func TestStorm(t *testing.T) {
 		l.Restart.Attempts = 1 << 20
 		launches[i] = l
 	}
+	// On a slow machine none of them would come to anything in the storm.
+	d.declare(launches...)
+	for _, l := range launches {
+		d.awaitOutput(l.ID, "line 1")
+	}
 	seq := uint64(0)
 	for range kills {
 		for i := range launches {
@@ -89,6 +94,8 @@ func checkProcesses(t *testing.T, d *daemon, want int) {
 	told := map[int]bool{}
 	for _, in := range d.tableOrNil() {
 		told[in.PID] = true
+		// While it executes its program, nobody can read its environment.
+		d.await("its environment can be read", func() bool { return readMarks(in.PID)[envWatchdog] != "" })
 	}
 	procs, _ := filepath.Glob("/proc/[0-9]*")
 	alive := 0

@@ -24,8 +24,9 @@ import (
 )
 
 // unavailable demands that every method returns ErrUnavailable, and in time.
-func unavailable(t *testing.T, s state.Store, within time.Duration) {
+func unavailable(t *testing.T, s state.Store) {
 	t.Helper()
+	const within = patience
 	for name, call := range everyCall(s) {
 		start := time.Now()
 		err := call(t.Context())
@@ -65,7 +66,7 @@ func TestAKilledConsulIsUnavailableUntilItIsBack(t *testing.T) {
 	if w := <-out; !errors.Is(w.err, state.ErrUnavailable) {
 		t.Errorf("the watch got error %v, want ErrUnavailable", w.err)
 	}
-	unavailable(t, s, consul.DefaultTimeout)
+	unavailable(t, s)
 	if err := server.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -85,9 +86,9 @@ func TestAConsulThatDoesNotAnswerIsUnavailableAfterTheTimeout(t *testing.T) {
 	server := start(t, consultest.Options{})
 	const timeout = 300 * time.Millisecond
 	s := open(t, server, consul.Options{Timeout: timeout, Wait: timeout})
-	put(t, s, set("k", "v"))
+	put(t, open(t, server, consul.Options{}), set("k", "v")) // in whatever time it takes
 	freeze(t, server.Pid())
-	unavailable(t, s, consul.DefaultTimeout)
+	unavailable(t, s)
 	ctx, cancel := context.WithTimeout(t.Context(), timeout/3)
 	defer cancel()
 	if _, err := s.Get(ctx, "k"); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, state.ErrUnavailable) {
@@ -139,7 +140,7 @@ func TestOpenSucceedsWhileConsulIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	unavailable(t, s, consul.DefaultTimeout)
+	unavailable(t, s)
 }
 
 // A transaction whose answer is lost may have happened, and its error must not
@@ -158,7 +159,7 @@ func TestALostAnswerIsUnavailableThoughTheChangeIsDone(t *testing.T) {
 		panic(http.ErrAbortHandler)
 	}))
 	defer cut.Close()
-	s, err := consul.Open(t.Context(), consul.Options{Address: cut.URL})
+	s, err := consul.Open(t.Context(), consul.Options{Address: cut.URL, Timeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package consul_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -53,6 +54,7 @@ func open(t testing.TB, s *consultest.Server, opts consul.Options) *consul.Store
 	t.Helper()
 	opts.Address = s.Address()
 	opts.Logger = hclog.NewNullLogger()
+	opts.Timeout = cmp.Or(opts.Timeout, patience) // what a busy machine takes is none of a test's business
 	store, err := consul.Open(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
@@ -158,7 +160,7 @@ func TestTheStoresPrefixIsNoPartOfTheKeys(t *testing.T) {
 
 func TestTheEnvironmentSaysWhereConsulIsUnlessTheOptionsDo(t *testing.T) {
 	t.Setenv("CONSUL_HTTP_ADDR", server.Address())
-	s, err := consul.Open(t.Context(), consul.Options{})
+	s, err := consul.Open(t.Context(), consul.Options{Timeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +180,7 @@ func TestAnAddressMayBeAUnixSocket(t *testing.T) {
 	proxy := http.Server{Handler: httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: server.Address()})}
 	go proxy.Serve(listener) // it returns when closed
 	defer proxy.Close()
-	s, err := consul.Open(t.Context(), consul.Options{Address: "unix://" + path})
+	s, err := consul.Open(t.Context(), consul.Options{Address: "unix://" + path, Timeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +197,7 @@ func TestOpenRefusesWhatIsNoAddress(t *testing.T) {
 
 func TestCloseEndsAllCallsAndRefusesNewOnes(t *testing.T) {
 	t.Parallel()
-	s, err := consul.Open(t.Context(), consul.Options{Address: server.Address()})
+	s, err := consul.Open(t.Context(), consul.Options{Address: server.Address(), Timeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +213,7 @@ func TestCloseEndsAllCallsAndRefusesNewOnes(t *testing.T) {
 		if !errors.Is(w.err, state.ErrClosed) {
 			t.Errorf("watch: got error %v, want ErrClosed", w.err)
 		}
-	case <-time.After(time.Second):
+	case <-time.After(patience):
 		t.Error("the watch goes on")
 	}
 	_, getErr := s.Get(t.Context(), "k")

@@ -54,7 +54,7 @@ func (f *follower) next() spec.LogLine {
 	select {
 	case l := <-f.lines:
 		return l
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		f.t.Fatal("no line came")
 		return spec.LogLine{}
 	}
