@@ -270,7 +270,11 @@ func (e *Engine) step(ctx context.Context) error {
 	for _, id := range e.build.exclusive {
 		take[id] = true
 	}
-	defer e.locks.want(take, e.knows)
+	defer func() {
+		if !e.doubtful { // else what is not known may run all the same
+			e.locks.want(take, e.knows)
+		}
+	}()
 	if actions.Empty() {
 		return nil
 	}

@@ -80,3 +80,54 @@ func TestNoLockIsReleasedWhileADeclarationOvertakesTheTable(t *testing.T) {
 		}
 	})
 }
+
+// stalled starts what it is told to, then tells nothing of it (its journal's disk
+// hangs, say), and answers no removal.
+type stalled struct{ *fakeWatchdog }
+
+func (s *stalled) Declare(ctx context.Context, set []spec.Launch, remove []spec.InstanceID) error {
+	if len(remove) > 0 {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return s.fakeWatchdog.Declare(ctx, set, remove)
+}
+
+func (s *stalled) Table(ctx context.Context) (spec.Table, error) {
+	s.mu.Lock()
+	stuck := s.mute
+	s.mu.Unlock()
+	if stuck {
+		<-ctx.Done()
+		return spec.Table{}, ctx.Err()
+	}
+	return s.fakeWatchdog.Table(ctx)
+}
+
+func TestALockIsKeptWhileNobodyKnowsWhatTheWatchdogRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &fencedRig{rig: newRig(t)}
+		r.spy = &spyStore{Store: r.store}
+		r.spy.before = r.law
+		r.cfg.Store, r.cfg.LockDelay, r.cfg.Supervisor = r.spy, testDelay, &stalled{r.dog}
+		r.cfg.Session = func() string { return r.session }
+		r.session = r.create("n1")
+		r.put(state.HistoryKey("any", 1))
+		r.start()
+		defer func() { r.close() }()
+		settled()
+		r.dog.mu.Lock()
+		r.dog.mute = true
+		r.dog.mu.Unlock()
+		r.assign("shop", exclusive("solo", 0))
+		settled()
+		want(t, r.started("shop/solo/0"), 1)
+		r.assign("shop") // another node is to have it
+		for range 30 {
+			settled()
+		}
+		if holder, _ := r.lock("shop/solo/0"); holder == "" {
+			t.Error("the lock is free while the watchdog runs the shard")
+		}
+	})
+}
