@@ -43,7 +43,7 @@ const maxNeeds = 64
 // at the same time changes it: then the plan is stale, and the next one finds the
 // circle. A job that is not there is not demanded to stay so, as that takes the
 // right to make it; meshrun status tells of a circle that is closed that way.
-func needs(s *Snapshot, j *part, jobs map[string]*spec.Job, parts []part) map[string]uint64 {
+func needs(s *Snapshot, j *part, jobs map[string]*spec.Job, changed map[string]bool) map[string]uint64 {
 	if j.next == nil || j.next == j.current {
 		return nil
 	}
@@ -61,8 +61,7 @@ func needs(s *Snapshot, j *part, jobs map[string]*spec.Job, parts []part) map[st
 			continue
 		}
 		seen[name] = true
-		changed := slices.ContainsFunc(parts, func(p part) bool { return p.wanted.Job == name && p.next != p.current })
-		if there, ok := s.Jobs[name]; ok && !changed { // what the plan changes it demands anyway
+		if there, ok := s.Jobs[name]; ok && !changed[name] { // what the plan changes it demands anyway
 			out[name] = there.Index
 		}
 		queue = append(queue, jobs[name].Needs()...)

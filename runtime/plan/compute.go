@@ -42,9 +42,13 @@ func Compute(s Snapshot, wanted []Wanted, now time.Time) (spec.Plan, error) {
 		run(&s, *group, now)
 		return nil
 	})
+	changed := map[string]bool{}
+	for i := range parts {
+		changed[parts[i].wanted.Job] = parts[i].next != parts[i].current
+	}
 	_ = each(parts, func(j *part) error {
 		j.plan = j.compute(&s)
-		j.plan.Needs = needs(&s, j, jobs, parts)
+		j.plan.Needs = needs(&s, j, jobs, changed)
 		return nil
 	})
 	slices.SortFunc(parts, func(a, b part) int { return strings.Compare(a.wanted.Job, b.wanted.Job) })
