@@ -16,7 +16,7 @@ import (
 func catalogJob(tag string) string {
 	return fmt.Sprintf(`job "shop" {
   process "web" {
-    command = [%q, "-ledger", "/dev/null", "-id", "web-${shard.index}"]
+    command = [%q, "-id", "web-${shard.index}"]
     shards  = 4
     port "http" {}
     service {
