@@ -1,5 +1,7 @@
 package schema
 
+import "github.com/synergymesh/meshrun/spec"
+
 var processBlock = &Block{
 	Name: "process", Label: "name", Repeat: true,
 	Doc: "One program, and in how many shards it runs.",
@@ -33,7 +35,7 @@ var restartBlock = &Block{
 		{Name: "policy", Kind: KindEnum, Values: []string{"always", "on-failure", "never"}, Default: "always", Doc: "After which exits the process is started again. One that may end (`on-failure` or `never`), and has no `ready`, `watchdog`, `reload`, `port`, `service`, `health` or `schedule` block, is a batch process: `meshrun apply -wait` waits until it has completed."},
 		{Name: "delay", Kind: KindDuration, Default: "1s", Doc: "Wait before the first retry; it doubles up to `max_delay`, with jitter. `0s` restarts at once."},
 		{Name: "max_delay", Kind: KindDuration, Default: "1m", Doc: "Longest wait before a retry."},
-		{Name: "attempts", Kind: KindInt, Default: "3", Min: 0, Max: 1e6, Doc: "How many restarts are allowed within the sliding `window`."},
+		{Name: "attempts", Kind: KindInt, Default: "3", Min: 0, Max: spec.MaxAttempts, Doc: "How many restarts are allowed within the sliding `window`. For no end, write `exhausted = \"retry\"`."},
 		{Name: "window", Kind: KindDuration, Default: "5m", Doc: "Time within which restarts are counted."},
 		{Name: "exhausted", Kind: KindEnum, Values: []string{"fail", "retry", "reschedule"}, Default: "fail",
 			Doc: "What happens when the attempts are used up: `fail` stays down and alerts, `retry` alerts and goes on trying every `max_delay`, `reschedule` tries another node, and is `fail` where no other one can take the shard. A node on which a shard has used up its attempts does not get it again until the process is defined otherwise, `meshrun restart` is told of it, or the node has been away."},

@@ -12,6 +12,10 @@ import (
 // is merely busy.
 const MinWatchdogTimeout = Duration(100 * time.Millisecond)
 
+// MaxAttempts is the most restarts that a policy can count: the watchdog keeps
+// the time of each in memory and in its journal.
+const MaxAttempts = 1000
+
 // MinLogSize is the smallest log file: a smaller one would rotate all the time.
 const MinLogSize = Size(4 << 10)
 
@@ -42,6 +46,10 @@ func (v *validator) restart(p *Process) {
 	if r.Attempts < 0 || (r.Attempts == 0 && r.Exhausted != ExhaustedRetry) {
 		v.add(p.Name, "restart.attempts", fmt.Sprintf("policy %q with %d attempts never restarts anything", r.Policy, r.Attempts),
 			`Write policy = "never" if that is meant, attempts = 1 or more to limit restarts, or exhausted = "retry" to go on without end.`)
+	}
+	if r.Attempts > MaxAttempts {
+		v.add(p.Name, "restart.attempts", fmt.Sprintf("%d attempts are more than the %d that can be counted", r.Attempts, MaxAttempts),
+			fmt.Sprintf(`Write attempts = %d or less, or exhausted = "retry" to go on without end.`, MaxAttempts))
 	}
 	if r.Delay > r.MaxDelay {
 		v.add(p.Name, "restart.delay", fmt.Sprintf("The first delay (%s) is longer than the longest (%s)", r.Delay, r.MaxDelay),

@@ -73,6 +73,10 @@ func TestValidateNamesEachFault(t *testing.T) {
 		"too many shards":     {func(j *Job) { j.Processes[0].Shards = MaxShards + 1 }, "migrate/shards", "from 0 to"},
 		"unknown policy":      {func(j *Job) { j.Processes[1].Restart.Policy = "maybe" }, "web/restart.policy", "on-failure"},
 		"never with attempts": {func(j *Job) { r := &j.Processes[0].Restart; r.Policy, r.Attempts = RestartNever, 7 }, "migrate/restart.attempts", "contradicts"},
+		"too many attempts": {func(j *Job) {
+			r := &j.Processes[1].Restart
+			r.Attempts, r.Delay = MaxAttempts+1, 0
+		}, "web/restart.attempts", `exhausted = "retry"`},
 		"always with none":    {func(j *Job) { j.Processes[1].Restart.Attempts = 0 }, "web/restart.attempts", `policy = "never"`},
 		"delay above maximum": {func(j *Job) { j.Processes[1].Restart.MaxDelay = 0 }, "web/restart.delay", "max_delay"},
 		"attempts don't fit":  {func(j *Job) { j.Processes[1].Restart.Attempts = 20 }, "web/restart.window", "never fit"},

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -70,12 +71,37 @@ func (b *backend) Shutdown(ctx context.Context, stopInstances bool) error {
 	return nil
 }
 
+// An upgrade waits upgradePatience for the new watchdog, which has to adopt
+// everything first, and asks for it every upgradeAsk.
+const (
+	upgradePatience = 30 * time.Second
+	upgradeAsk      = 25 * time.Millisecond
+)
+
 // Upgrade lets the watchdog take over the binary that is installed now, and
-// then ends this agent, so that the watchdog starts the new one.
+// then ends this agent, so that the watchdog starts the new one. The agent ends
+// only when a new watchdog answers: until then it alone can replace one that
+// died of the upgrade.
 func (b *backend) Upgrade(ctx context.Context) error {
-	if err := b.watchdog.Upgrade(ctx); err != nil {
+	// Who asked may go: half an upgrade helps nobody.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), upgradePatience)
+	defer cancel()
+	before, err := b.watchdog.Health(ctx)
+	if err == nil {
+		err = b.watchdog.Upgrade(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("upgrade the watchdog: %w", err)
 	}
-	b.restart()
-	return nil
+	for {
+		now, err := b.watchdog.Health(ctx)
+		if err == nil && !now.Started.Equal(before.Started) {
+			b.restart()
+			return nil
+		}
+		pause(ctx, upgradeAsk)
+		if ctx.Err() != nil {
+			return errors.Join(fmt.Errorf("upgrade the watchdog: no new one answers after %s, so the agent goes on as it is: the watchdog's log says why; then `meshrun upgrade` again", upgradePatience), err)
+		}
+	}
 }

@@ -42,7 +42,7 @@ func pausers(n int) []spec.Launch {
 		l := shell("bench", "")
 		l.Argv, l.Hash = []string{"/bin/sleep", "10000"}, "x"
 		l.ID.Shard = i
-		l.Restart.Attempts = 1 << 20
+		l.Restart.Attempts = spec.MaxAttempts
 		out[i] = l
 	}
 	return out

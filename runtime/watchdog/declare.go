@@ -77,6 +77,8 @@ func checkLaunch(l *spec.Launch) error {
 		return refuse("instance %s: directory %q is not absolute", id, l.Dir)
 	case l.Restart.Attempts < 0:
 		return refuse("instance %s: restart attempts %d are negative", id, l.Restart.Attempts)
+	case l.Restart.Attempts > spec.MaxAttempts:
+		return refuse("instance %s: restart attempts %d are more than %d: write exhausted = \"retry\" to go on without end", id, l.Restart.Attempts, spec.MaxAttempts)
 	case l.Expire != nil && (len(l.Expire.Why) > maxWhy || strings.ContainsAny(l.Expire.Why, "\x00\n")):
 		return refuse("instance %s: why it expires must be one line of at most %d bytes", id, maxWhy)
 	case l.Watchdog != nil && l.Watchdog.Timeout <= 0:

@@ -34,7 +34,8 @@ func TestMain(m *testing.M) {
 
 // programs are what the test binary can be besides itself.
 var programs = map[string]func(args []string) int{
-	"watchdog-main": watchdogMain,
+	"watchdog-main":  watchdogMain,
+	"watchdog-stuck": watchdogStuck,
 }
 
 // watchdogMain is `meshrun watchdog DATADIR [-- AGENT…]`.
@@ -51,6 +52,13 @@ func watchdogMain(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+// watchdogStuck is a watchdog that can execute nothing in its place: the kernel
+// takes no variable as long as the one that it has.
+func watchdogStuck(args []string) int {
+	os.Setenv("TOO_LONG", strings.Repeat("x", 256<<10))
+	return watchdogMain(args)
 }
 
 // daemon is a real watchdog in a process of its own.

@@ -141,7 +141,8 @@ func TestHookStorm(t *testing.T) {
 			return fmt.Sprintf("echo %s >>%s/notes.%d; sleep 0.0%d", what, dir, i, 1+random.IntN(6))
 		}
 		l := withHooks(shell("storm", note("program")+"; exit 4"), note("before"), note("after"))
-		l.ID.Shard, l.Restart.Attempts, l.Exclusive = i, 1<<20, i%2 == 0
+		l.ID.Shard, l.Restart.Attempts, l.Exclusive = i, spec.MaxAttempts, i%2 == 0
+		l.Restart.Exhausted = spec.ExhaustedRetry
 		launches[i] = l
 	}
 	// On a slow machine none of them would come to anything in the storm.

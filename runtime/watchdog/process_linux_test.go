@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -131,6 +133,56 @@ func TestUpgradeIsNoticedByNobody(t *testing.T) {
 	end := d.awaitPhase(l.ID, spec.PhaseFailed)
 	if end.LastExit.Code != 3 || end.LastExit.Unknown {
 		t.Errorf("ended with %v, want exit 3", end.LastExit)
+	}
+}
+
+// All their names together are longer than any environment variable may be.
+func TestUpgradeHandsOnTheSocketsOfAnyNumberOfInstances(t *testing.T) {
+	d := startDaemon(t, t.TempDir())
+	launches := make([]spec.Launch, 400)
+	for i := range launches {
+		l := shell(strings.Repeat("p", 180), "")
+		l.ID.Job, l.ID.Shard = strings.Repeat("j", 180), i
+		l.Argv, l.Ready = []string{"/bin/sleep", "1000"}, &spec.Ready{Notify: true, Timeout: spec.Duration(time.Hour)}
+		launches[i] = l
+	}
+	d.declare(launches...)
+	d.await("all have a process", func() bool {
+		h, err := d.client.Health(t.Context())
+		return err == nil && h.Processes == len(launches) && h.Queued == 0
+	})
+	before := d.tableOrNil()
+	old := d.upgrade()
+	now, err := d.client.Table(t.Context())
+	if err != nil || now.PID != old.PID {
+		t.Fatalf("watchdog is process %d, was %d (%v)", now.PID, old.PID, err)
+	}
+	for i, in := range now.Instances {
+		if in.PID != before[i].PID || in.Generation != before[i].Generation {
+			t.Fatalf("%s is process %d, was %d", in.ID, in.PID, before[i].PID)
+		}
+	}
+}
+
+func TestAFailedUpgradeLeavesAllToASuccessor(t *testing.T) {
+	dir := t.TempDir()
+	d := launchDaemon(t, dir, exec.Command(os.Args[0], "watchdog-stuck", dir))
+	l := shell("a", "exec sleep 1000")
+	d.declare(l)
+	before := d.awaitPhase(l.ID, spec.PhaseRunning)
+	if err := d.client.Upgrade(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var end *exec.ExitError
+	if err := d.cmd.Wait(); !errors.As(err, &end) || end.ExitCode() != 1 {
+		t.Errorf("the watchdog ended with %v, want exit 1", err)
+	}
+	if said := d.log.String(); !strings.Contains(said, "argument list too long: what runs is left") || strings.Contains(said, "panic") {
+		t.Errorf("it said:\n%s", said)
+	}
+	d = startDaemon(t, dir)
+	if after := d.awaitPhase(l.ID, spec.PhaseRunning); after.PID != before.PID || after.Generation != before.Generation {
+		t.Errorf("the instance is %+v, was %+v", after, before)
 	}
 }
 

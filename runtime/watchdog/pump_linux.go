@@ -32,6 +32,7 @@ type pump struct {
 	intent  *intent // what is logged and not taken out yet
 	mirror  *mirror // shows the agent's output; nil if nobody looks
 	dropped chan struct{}
+	closing sync.Once
 
 	mu      sync.Mutex // guards what is below, and the wants of sources
 	sources map[spec.InstanceID]*source
@@ -98,8 +99,10 @@ func newPump(logDir, runDir string, mirrorTo io.Writer) (*pump, error) {
 func (p *pump) run() { p.poll.run(p.turn) }
 
 // close ends the pump and waits. What is in the pipes stays there for a
-// successor.
-func (p *pump) close() {
+// successor. It may be called again: an upgrade that failed has closed it.
+func (p *pump) close() { p.closing.Do(p.release) }
+
+func (p *pump) release() {
 	p.poll.close()
 	if p.mirror != nil {
 		p.mirror.close()

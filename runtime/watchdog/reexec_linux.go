@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -21,10 +22,14 @@ const envReexec = "MESHRUN_REEXEC"
 // handed is what a watchdog hands to the program that replaces it: it stays
 // the same process, so its children stay its children.
 type handed struct {
-	PID      int                     `json:"pid"`
-	Lock     int                     `json:"lock"`
-	Listener int                     `json:"listener"`
-	Sockets  map[spec.InstanceID]int `json:"sockets,omitempty"`
+	PID      int `json:"pid"`
+	Lock     int `json:"lock"`
+	Listener int `json:"listener"`
+	// Map is a file in memory with Sockets: there is one for each instance that
+	// notifies, and the kernel takes no variable of more than 128 KiB.
+	Map int `json:"map,omitempty"`
+	// Sockets stand in the variable itself if an older program handed them on.
+	Sockets map[spec.InstanceID]int `json:"sockets,omitempty"`
 }
 
 // takeHanded returns what a predecessor in this process handed on; nil if this
@@ -42,11 +47,32 @@ func takeHanded() (*handed, error) {
 	if h.PID != os.Getpid() {
 		return nil, nil // inherited by mistake
 	}
+	if err := h.readMap(); err != nil {
+		return nil, err
+	}
 	return &h, nil
 }
 
+// readMap takes the sockets out of their file, and closes that.
+func (h *handed) readMap() error {
+	if h.Map == 0 {
+		return nil
+	}
+	f := os.NewFile(uintptr(h.Map), "handed")
+	defer f.Close()
+	// The descriptor is the predecessor's, and stands where it stopped writing.
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("read handed sockets: %w", err)
+	}
+	if err := json.NewDecoder(f).Decode(&h.Sockets); err != nil {
+		return fmt.Errorf("read handed sockets: %w", err)
+	}
+	return nil
+}
+
 // reexec replaces the program by what is installed now. Until the loop has
-// ended it can fail and everything goes on; from then on it does not return.
+// ended it can fail and everything goes on. If it fails later, only the end is
+// left: the agent, or systemd, starts a successor that adopts what runs.
 func (w *watchdog) reexec() error {
 	path, err := os.Executable()
 	if err != nil {
@@ -61,6 +87,12 @@ func (w *watchdog) reexec() error {
 		return fmt.Errorf("hand on socket: %w", err)
 	}
 	defer ln.Close()
+	fd, err := unix.MemfdCreate("meshrun-handed", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("hand on sockets: %w", err)
+	}
+	list := os.NewFile(uintptr(fd), "handed")
+	defer list.Close()
 	err = w.loop.do(context.Background(), func() { w.loop.beginHalt(true, time.Now()) })
 	if err != nil {
 		return fmt.Errorf("leave processes: %w", err)
@@ -70,22 +102,26 @@ func (w *watchdog) reexec() error {
 	// Nothing may be in anybody's hands: answers are given, output is written.
 	w.ln.SetUnlinkOnClose(false)
 	w.answers.drain(w.http)
-	h := handed{PID: os.Getpid(), Lock: int(w.lock.Fd()), Listener: int(ln.Fd()), Sockets: w.kern.sockets()}
+	h := handed{PID: os.Getpid(), Lock: int(w.lock.Fd()), Listener: int(ln.Fd()), Map: fd, Sockets: w.kern.sockets()}
 	w.kern.poll.close()
 	w.pump.close()
 	w.journal.close()
+	if err := json.NewEncoder(list).Encode(h.Sockets); err != nil {
+		return fmt.Errorf("hand on sockets: %w", err)
+	}
 	env, err := h.environ()
 	if err != nil {
 		return err
 	}
 	err = syscall.Exec(path, os.Args, env)
 	w.log.Error("cannot execute the new program; going on with the old one", "path", path, "error", err)
-	return errors.Join(err, syscall.Exec("/proc/self/exe", os.Args, env))
+	err = errors.Join(err, syscall.Exec("/proc/self/exe", os.Args, env))
+	return fmt.Errorf("go on as a new program: %w: what runs is left to the watchdog that is started next", err)
 }
 
 // environ lets the descriptors through, and says which they are.
 func (h *handed) environ() ([]string, error) {
-	fds := []int{h.Lock, h.Listener}
+	fds := []int{h.Lock, h.Listener, h.Map}
 	for _, fd := range h.Sockets {
 		fds = append(fds, fd)
 	}
@@ -94,7 +130,9 @@ func (h *handed) environ() ([]string, error) {
 			return nil, fmt.Errorf("hand on descriptor: %w", err)
 		}
 	}
-	b, err := json.Marshal(h)
+	inline := *h
+	inline.Sockets = nil
+	b, err := json.Marshal(inline)
 	if err != nil {
 		return nil, fmt.Errorf("hand on descriptors: %w", err)
 	}

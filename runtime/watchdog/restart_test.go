@@ -1,6 +1,7 @@
 package watchdog
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -156,4 +157,16 @@ func TestJitterIsAtMostATenth(t *testing.T) {
 			t.Fatalf("%s became %s", d, got)
 		}
 	})
+}
+
+func TestNoMoreRestartsAreCountedThanMayBeKept(t *testing.T) {
+	l := shell("a", "")
+	l.Restart.Attempts = spec.MaxAttempts
+	if err := checkLaunch(&l); err != nil {
+		t.Error(err)
+	}
+	l.Restart.Attempts++
+	if err := checkLaunch(&l); !errors.Is(err, ErrRefused) {
+		t.Errorf("one more is answered with %v", err)
+	}
 }
