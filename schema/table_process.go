@@ -12,7 +12,7 @@ var processBlock = &Block{
 		{Name: "env", Kind: KindTemplateMap, Doc: "Environment variables, beside those that meshrun sets (MESHRUN_JOB, _PROCESS, _SHARD, _SHARDS, _NODE, _TOKEN, _PORT_<NAME>). MESHRUN_SHARDS is the number at the start: one that must follow every change uses `shard.count`, and is restarted then."},
 		{Name: "critical", Kind: KindBool, Default: "false", Doc: "`meshrun recover` brings critical processes back; for others a failure only alerts."},
 		{Name: "shards", Kind: KindInt, Default: "1", Min: 0, Max: 65536, Doc: "How many instances run, numbered from 0 (`shard.index`)."},
-		{Name: "exclusive", Kind: KindBool, Default: "false", Doc: "Never two copies of one shard; MESHRUN_TOKEN is its fencing token. In a cluster the watchdog ends it when its node loses its session, so keep the watchdog under systemd."},
+		{Name: "exclusive", Kind: KindBool, Default: "false", Doc: "Never two copies of one shard; MESHRUN_TOKEN is its fencing token. In a cluster the watchdog ends it when its node loses its session, so keep the watchdog under systemd. Where meshrun may make cgroups, each copy has one, so that its end is the end of all that it started."},
 	},
 	Blocks: []*Block{
 		restartBlock, stopBlock, reloadBlock, readyBlock, watchdogBlock, logsBlock, portBlock, dependsOnBlock,

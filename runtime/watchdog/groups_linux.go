@@ -14,7 +14,8 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// groups are the cgroups of instances that have limits. The others have none: a
+// groups are the cgroups of instances that have limits, and of exclusive ones,
+// none of whose processes may outlive their end. The others have none: a
 // thousand cgroups cost the kernel more than a thousand processes need.
 type groups struct {
 	tree     *cgroup.Tree
@@ -43,6 +44,9 @@ func (k *linuxKernel) Limit(l *spec.Launch, p *process, m marks) error {
 		k.groups.hold(p, g)
 		return g.Limit(l.Resources)
 	}
+	if l.Exclusive {
+		p.marked = markGeneration(m)
+	}
 	if l.Resources == nil {
 		return nil
 	}
@@ -56,10 +60,14 @@ func (k *linuxKernel) Limit(l *spec.Launch, p *process, m marks) error {
 
 // prepareGroup makes the group that the next generation is born in.
 func (k *linuxKernel) prepareGroup(l *spec.Launch, name string) error {
-	if l.Resources == nil {
+	if l.Resources == nil && !l.Exclusive {
 		return nil
 	}
 	g, err := k.groups.tree.Make(name)
+	if l.Resources == nil && err != nil { // see killMarked
+		k.log.Debug("no cgroup for an exclusive instance: what leaves its process group is found by its marks", "instance", l.ID.String(), "error", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -77,6 +85,9 @@ func (gs *groups) hold(p *process, g *cgroup.Group) {
 func (k *linuxKernel) settleGroup(st start, p *process, joined bool) {
 	g := k.groups.prepared[st.launch.ID]
 	if g == nil {
+		if p != nil && st.launch.Exclusive {
+			p.marked = markGeneration(st.marks)
+		}
 		return
 	}
 	delete(k.groups.prepared, st.launch.ID)
@@ -146,6 +157,43 @@ func (k *linuxKernel) belonging(p *process, m marks) []int {
 		}
 	}
 	return pids
+}
+
+// killMarked kills what a dead exclusive process without a cgroup has started
+// outside its process group, as far as its environment still tells.
+func (k *linuxKernel) killMarked(p *process) {
+	if p.marked == "" || p.group.Load() != nil {
+		return
+	}
+	marked := func(pid int) bool {
+		m := readMarks(pid)
+		return m[envWatchdog] == k.id && m[envGeneration] == p.marked
+	}
+	for range moveRounds {
+		entries, err := os.ReadDir("/proc")
+		if err != nil {
+			k.log.Error("cannot list processes: what an exclusive instance left is not found", "pid", p.pid, "error", err)
+			return
+		}
+		found := false
+		for _, e := range entries {
+			pid, err := strconv.Atoi(e.Name())
+			if err != nil || !marked(pid) {
+				continue
+			}
+			fd, err := unix.PidfdOpen(pid, 0)
+			if err != nil {
+				continue
+			}
+			if marked(pid) && unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil {
+				found = true
+			}
+			unix.Close(fd)
+		}
+		if !found {
+			return
+		}
+	}
 }
 
 // Signal signals the whole group of a process. SIGKILL ends its cgroup with it,

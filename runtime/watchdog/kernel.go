@@ -42,6 +42,8 @@ type process struct {
 	dead       bool // seen dead, exit not read yet
 	// group is its cgroup, if it has one; the fence reads it, too.
 	group atomic.Pointer[cgroup.Group]
+	// marked is the MESHRUN_GENERATION of an exclusive one without a cgroup.
+	marked string
 }
 
 // marks tell a process and its finder who it is.

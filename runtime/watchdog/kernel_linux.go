@@ -239,10 +239,24 @@ func (k *linuxKernel) Release(id spec.InstanceID) {
 	if h.notify >= 0 {
 		unix.Close(h.notify)
 	}
-	for _, suffix := range [...]string{".out", ".err", ".notify", ".lock"} {
+	removeLock(k.path(id, ".lock"))
+	for _, suffix := range [...]string{".out", ".err", ".notify"} {
 		if err := unix.Unlink(k.path(id, suffix)); err != nil && !errors.Is(err, unix.ENOENT) {
 			k.log.Warn("cannot remove a file of a removed instance", "instance", id.String(), "error", err)
 		}
+	}
+}
+
+// removeLock removes the lock of an exclusive instance unless somebody still
+// holds it: then the next copy has to find it locked.
+func removeLock(path string) {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return // it was never exclusive
+	}
+	defer unix.Close(fd)
+	if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
+		_ = unix.Unlink(path) // one that stays is taken again
 	}
 }
 
@@ -282,6 +296,7 @@ func (k *linuxKernel) Collect(p *process, last bool) (spec.Exit, bool) {
 	if kerr := k.Signal(p, unix.SIGKILL); kerr != nil {
 		k.log.Warn("cannot kill the rest of a group", "pid", p.pid, "error", kerr)
 	}
+	k.killMarked(p)
 	k.fence.release(p)
 	if err == nil {
 		var ws unix.WaitStatus

@@ -1,6 +1,7 @@
 package watchdog
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/synergymesh/meshrun/runtime/watchdog/cgroup"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -44,10 +46,27 @@ func KillOutlived(dataDir string, in *spec.Instance) (killed bool, err error) {
 	}
 	// A dead one that nobody reaps still pins the number of its group, of which
 	// somebody may live.
-	if err := signalGroup(p, unix.SIGKILL); err != nil {
+	if err := errors.Join(signalGroup(p, unix.SIGKILL), killCgroup(dataDir, in)); err != nil {
 		return false, fmt.Errorf("kill what has outlived its lease: %w", err)
 	}
 	return st.state != 'Z' && st.state != 'X', nil
+}
+
+// killCgroup kills all that is in the cgroup of an instance, if it has one.
+func killCgroup(dataDir string, in *spec.Instance) error {
+	dir := filepath.Join(dataDir, "watchdog")
+	id, err := os.ReadFile(filepath.Join(dir, "id"))
+	if err != nil {
+		return fmt.Errorf("find cgroup of process %d: %w", in.PID, err)
+	}
+	tree := cgroup.NewTree(strings.TrimSpace(string(id)), filepath.Join(dir, "cgroups"))
+	if err := tree.Resume(); err != nil {
+		return fmt.Errorf("find cgroup of process %d: %w", in.PID, err)
+	}
+	if g := tree.Find(cgroup.Name(in.ID, in.Generation)); g != nil {
+		return g.Kill()
+	}
+	return nil
 }
 
 // livesUnder reports whether the environment of an instance's process says

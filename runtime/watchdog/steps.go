@@ -190,7 +190,7 @@ func (s *supervisor) fork(batch []*instance) {
 		if in.phase == pending {
 			s.generate(in)
 		}
-		if in.launch.Resources != nil {
+		if in.launch.Resources != nil || in.launch.Exclusive {
 			s.limit(in)
 		}
 		starts[i] = in.order()
