@@ -34,7 +34,8 @@ func (a *agenda) forget(at int) {
 }
 
 // trim forgets the oldest runs, but for those that are under way, and the last
-// ones of each kind: they tell what was begun.
+// ones of each kind: they tell what was begun. Ticks that are yet to come, of a
+// clock that was ahead, are not the last ones.
 func (a *agenda) trim() {
 	over := len(a.runs) - RunsKept
 	if over <= 0 {
@@ -44,7 +45,9 @@ func (a *agenda) trim() {
 	lastTick, lastManual, highest := -1, -1, -1
 	for i := range a.runs {
 		if manual(&a.runs[i]) == 0 {
-			lastTick = i
+			if lastTick < 0 || !a.runs[i].Tick.After(a.now) {
+				lastTick = i
+			}
 		} else if lastManual < 0 || manual(&a.runs[i]) > manual(&a.runs[lastManual]) {
 			lastManual = i
 		}

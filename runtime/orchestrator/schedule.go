@@ -68,7 +68,7 @@ func (r *rollout) schedules() {
 			a := &agenda{rollout: r, def: r.defs[p.Name], cron: cron, runs: byProcess[p.Name]}
 			delete(byProcess, p.Name)
 			slices.SortFunc(a.runs, compareRuns)
-			r.since[p.Name] = a.from()
+			r.since[p.Name] = sooner(a.from(), r.now.UTC())
 			a.end()
 			if err == nil {
 				a.begin()
@@ -102,7 +102,7 @@ func manual(run *spec.Run) uint64 {
 }
 
 // from returns the time after which the ticks of the schedule count: when the
-// version was made that brought it.
+// version was made that brought it. By a clock that was ahead that is in the future.
 func (a *agenda) from() time.Time {
 	s := a.def.process.Schedule
 	for _, assignment := range a.Current {
@@ -242,8 +242,9 @@ func (a *agenda) begin() {
 	for i := range a.runs {
 		if n := manual(&a.runs[i]); n > 0 {
 			done = max(done, n)
-		} else {
-			last = later(last, a.runs[i].Tick)
+		} else if tick := a.runs[i].Tick; !tick.After(a.now) {
+			// A tick that is yet to come was run by a clock that was ahead.
+			last = later(last, tick)
 		}
 		epoch = max(epoch, a.runs[i].Epoch)
 	}

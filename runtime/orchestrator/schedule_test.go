@@ -243,6 +243,44 @@ func TestAnEditOfSomethingElseLosesNoTick(t *testing.T) {
 	c.expect(2, "12:10 active")
 }
 
+func TestAScheduleGoesOnAfterAClockThatWasAhead(t *testing.T) {
+	c := at(t, applied(1, scheduled("p")))
+	c.to("12:10")
+	c.ends("p", 0)
+	was := c.now
+	c.jump(30*24*time.Hour + 10*time.Second) // for one look
+	c.ends("p", 0)
+	c.now = was
+	c.to("12:20")
+	c.expect(1, "12:10 succeeded", "12:20 active", "12:00 skipped: missed: nobody was there for it (1000 times in a row)", "12:10 succeeded")
+}
+
+func TestAVersionOfAClockThatWasAheadIsScheduled(t *testing.T) {
+	v := applied(1, scheduled("p"))
+	v.When = noon.Add(30 * 24 * time.Hour)
+	c := at(t, v)
+	c.expect(0)
+	c.to("12:10")
+	c.expect(1, "12:10 active")
+}
+
+func TestHistoryKeepsTheLastTickBesideThoseOfAClockThatWasAhead(t *testing.T) {
+	c := at(t, applied(1, scheduled("p", everyMinute)))
+	c.jump(24 * time.Hour)
+	for range RunsKept + 5 {
+		c.jump(time.Minute)
+		c.ends("p", 0)
+	}
+	c.now = noon
+	c.jump(time.Minute)
+	c.jump(time.Minute) // is skipped
+	c.ends("p", 0)
+	c.jump(time.Second)
+	if n := len(c.running()); n != 0 {
+		t.Errorf("the tick that was skipped is run after all: %v", c.running())
+	}
+}
+
 func TestARunIsFinishedAsItBegan(t *testing.T) {
 	c := at(t, applied(1, scheduled("p")))
 	c.to("12:10")
@@ -397,7 +435,7 @@ func TestADependentWaitsForARunThatSucceeds(t *testing.T) {
 	c.expect(1, "12:10 failed: exit 1", "12:20 succeeded")
 }
 
-// However time passes, and whatever becomes of nodes and runs, each tick has at
+// However time passes, or is set, and whatever becomes of nodes and runs, each tick has at
 // most one record, no instance runs for two runs, and an epoch never comes twice.
 func TestATickIsRunAtMostOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -414,7 +452,9 @@ func TestATickIsRunAtMostOnce(t *testing.T) {
 		started := map[string]string{} // shard and epoch → node
 		epochs := map[uint64]string{}
 		for range 30 {
-			switch rapid.IntRange(0, 6).Draw(t, "what") {
+			switch rapid.IntRange(0, 7).Draw(t, "what") {
+			case 7: // the clock is set
+				w.now = w.now.Add(time.Duration(rapid.IntRange(-3600, 3600).Draw(t, "seconds set")) * time.Second)
 			case 0:
 				w.Placement = onNode(w.Job, rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "node"))
 			case 1:

@@ -194,6 +194,10 @@ func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, n
 	case in.phase == pending:
 		s.enqueue(in)
 	case in.phase == backoff:
+		// The journal has the time of a clock that may have been set back since.
+		if latest := now.Add(in.launch.Restart.MaxDelay.Std()); latest.Before(in.nextAt) {
+			in.nextAt, in.view.NextStart = latest, latest.UTC()
+		}
 		s.timers.set(in, timerStart, in.nextAt)
 	}
 	return nil

@@ -111,6 +111,29 @@ func TestBackoffAndAttemptsSurvive(t *testing.T) {
 	})
 }
 
+func TestABackoffEndsThoughTheClockWasSetBackMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, k := t.TempDir(), newFakeKernel(t)
+		w := newWorld(t, dir, k)
+		w.start(&replayed{})
+		l := job("a")
+		w.set(l)
+		w.exits(l.ID, 1)
+		w.stop()
+		next := newWorld(t, dir, k)
+		r := next.replayed()
+		e := r.entries[l.ID]
+		e.Instance.NextStart = e.Instance.NextStart.Add(24 * time.Hour) // by a clock that was ahead
+		r.entries[l.ID] = e
+		next.start(r)
+		next.pass(l.Restart.MaxDelay.Std() + time.Second)
+		if v := next.see(l.ID); v.Phase != spec.PhaseRunning {
+			t.Errorf("after the longest delay it is %s, its next start in %s", v.Phase, time.Until(v.NextStart))
+		}
+		next.stop()
+	})
+}
+
 // forkingEntry is what the journal holds of an instance whose fork was begun.
 func forkingEntry(l spec.Launch) *replayed {
 	in := instance{launch: &l, phase: pending, nonce: "abc", forking: true,

@@ -205,3 +205,24 @@ func TestProcesses(t *testing.T) {
 		}
 	}
 }
+
+func TestGuardsGoOnWhenTheClockIsSetBack(t *testing.T) {
+	looks := 0
+	r := New(Config{Alarm: func(Alarm) {}, Logger: hclog.NewNullLogger(), Processes: func() ([]Process, error) { looks++; return nil, nil }})
+	g := spec.DefaultGuard(spec.GuardMemory)
+	g.Above = "1MiB"
+	now := time.Now()
+	r.Set([]*Target{target(0, g)}, now)
+	for _, w := range r.watches {
+		if !strings.Contains(w.next[0].String(), "m=") {
+			t.Error("the time of a look goes by the wall clock alone")
+		}
+	}
+	back := now.Add(-time.Hour).Round(0) // without its monotonic reading
+	if wait := r.step(back); wait > g.Interval.Std() {
+		t.Errorf("a guard that looks every %s does not look for %s", g.Interval, wait)
+	}
+	if r.step(back.Add(g.Interval.Std())); looks != 1 {
+		t.Errorf("after its interval a guard has looked %d times", looks)
+	}
+}

@@ -66,7 +66,7 @@ func (r *Runner) Set(targets []*Target, now time.Time) {
 		for i := range t.Guards {
 			g := &t.Guards[i]
 			// Those of one interval are due together, so that one look does for all.
-			w.next[i] = now.Truncate(g.Interval.Std()).Add(g.Interval.Std())
+			w.next[i] = after(now, g.Interval.Std())
 			if old == nil {
 				if t.Over[g.Name] {
 					w.tallies[i] = Tally{Since: now.Add(-g.For.Std()), Over: true}
@@ -117,12 +117,15 @@ func (r *Runner) step(now time.Time) time.Duration {
 	for _, w := range r.watches {
 		for i := range w.target.Guards {
 			g := &w.target.Guards[i]
+			if w.next[i].Sub(now) > g.Interval.Std() {
+				w.next[i] = after(now, g.Interval.Std()) // the clock was set back
+			}
 			if !now.Before(w.next[i]) {
 				if all == nil && g.Name != spec.GuardAbsent {
 					all = r.processes()
 				}
 				r.look(w, i, all, now)
-				w.next[i] = now.Truncate(g.Interval.Std()).Add(g.Interval.Std())
+				w.next[i] = after(now, g.Interval.Std())
 			}
 			if next.IsZero() || w.next[i].Before(next) {
 				next = w.next[i]
@@ -133,6 +136,12 @@ func (r *Runner) step(now time.Time) time.Duration {
 		return 0
 	}
 	return max(next.Sub(now), time.Millisecond)
+}
+
+// after returns the next multiple of an interval. What Truncate returns has no
+// monotonic reading: a clock that is set back would put off all guards.
+func after(now time.Time, interval time.Duration) time.Time {
+	return now.Add(interval - now.Sub(now.Truncate(interval)))
 }
 
 // processes reads the processes of the node; none if that fails.

@@ -163,7 +163,7 @@ func (r *Runner) begin(t *Target, known *Finding, now time.Time) *watch {
 			wait = time.Duration(r.cfg.Random() * float64(h.Interval.Std()))
 			p.spread = true
 		}
-		p.at = now.Add(wait).Truncate(grid)
+		p.at = onGrid(now.Add(wait))
 		heap.Push(&r.due, p)
 		w.probes = append(w.probes, p)
 	}
@@ -256,11 +256,20 @@ func (r *Runner) next(now time.Time) (*probe, time.Duration) {
 	if len(r.due) == 0 {
 		return nil, 24 * time.Hour
 	}
+	for p := r.due[0]; p.at.Sub(now) > p.health.Interval.Std(); p = r.due[0] {
+		// Whatever became of the clock, no check waits for longer than its interval.
+		p.at = now.Add(p.health.Interval.Std())
+		heap.Fix(&r.due, 0)
+	}
 	if wait := r.due[0].at.Sub(now); wait > 0 {
 		return nil, wait
 	}
 	return heap.Pop(&r.due).(*probe), 0
 }
+
+// onGrid rounds a time down to the grid. Truncate would strip its monotonic
+// reading: a clock that is set back would put off all checks.
+func onGrid(t time.Time) time.Time { return t.Add(-t.Sub(t.Truncate(grid))) }
 
 // run runs one check.
 func (r *Runner) run(p *probe) {
@@ -303,7 +312,7 @@ func (r *Runner) done(p *probe, result Result, now time.Time, counts bool) {
 		p.at = p.at.Add(interval)
 	} else {
 		p.spread = true
-		p.at = p.at.Add(time.Duration((0.1 + 0.9*r.cfg.Random()) * float64(interval))).Truncate(grid)
+		p.at = onGrid(p.at.Add(time.Duration((0.1 + 0.9*r.cfg.Random()) * float64(interval))))
 	}
 	if p.at.Before(now) {
 		p.at = now

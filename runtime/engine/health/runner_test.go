@@ -266,3 +266,20 @@ func TestKnownFindingIsGoneOnWith(t *testing.T) {
 		}
 	})
 }
+
+func TestChecksGoOnWhenTheClockIsSetBack(t *testing.T) {
+	r := New(Config{Found: func(*Target, Finding) {}})
+	h := spec.DefaultHealth("a")
+	now := time.Now()
+	r.Set([]*Target{{ID: spec.InstanceID{Job: "j", Process: "p"}, Started: now, Checks: []spec.Health{h}}}, now)
+	if !strings.Contains(r.due[0].at.String(), "m=") {
+		t.Error("the time of a check goes by the wall clock alone")
+	}
+	back := now.Add(-time.Hour).Round(0) // without its monotonic reading
+	if _, wait := r.next(back); wait > h.Interval.Std() {
+		t.Errorf("a check every %s is not run for %s", h.Interval, wait)
+	}
+	if p, _ := r.next(back.Add(h.Interval.Std())); p == nil {
+		t.Errorf("a check every %s is not run after it", h.Interval)
+	}
+}
