@@ -213,7 +213,8 @@ func (v *validator) staticPorts() {
 	}
 }
 
-// size makes sure that the job fits into the store.
+// size makes sure that the job fits into the store, also while a node has two
+// versions of those of its processes that an update block changes in steps.
 func (v *validator) size() {
 	data, err := json.Marshal(v.job)
 	if err != nil {
@@ -221,14 +222,25 @@ func (v *validator) size() {
 		return
 	}
 	size := len(data) + assignedBytes*len(v.job.Processes)
+	twice := 0
 	for i := range v.job.Processes {
-		if v.job.Processes[i].Schedule != nil {
+		p := &v.job.Processes[i]
+		if p.Schedule != nil {
 			size += scheduledBytes
 		}
+		if p.Update != nil && p.Shards > 1 {
+			old, _ := json.Marshal(p) // the job could be
+			twice += len(old) + assignedBytes
+		}
 	}
-	if size > MaxJobBytes {
+	const mend = "Split it into several jobs, use shards instead of processes that are alike, or keep large texts in files."
+	switch {
+	case size > MaxJobBytes:
 		v.add("", "", "The job is too large", fmt.Sprintf(
-			"It takes %d KiB; at most %d KiB fit into one value of the store. Split it into several jobs, use shards instead of processes that are alike, or keep large texts in files.",
-			size>>10, MaxJobBytes>>10))
+			"It takes %d KiB; at most %d KiB fit into one value of the store. %s", size>>10, MaxJobBytes>>10, mend))
+	case size+twice > MaxJobBytes:
+		v.add("", "", "The job is too large to be updated in steps", fmt.Sprintf(
+			"A process with an update block and several shards counts twice, as a node has its old and its new version during a rollout. "+
+				"So it takes %d KiB; at most %d KiB fit into one value of the store. %s", (size+twice)>>10, MaxJobBytes>>10, mend))
 	}
 }
