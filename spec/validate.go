@@ -27,6 +27,17 @@ const assignedBytes = 160
 // epoch of its last one, and since when its ticks count.
 const scheduledBytes = 150
 
+// MaxReportBytes is the largest JSON that a node may tell of what it runs of a
+// job, so that it fits into one transaction of every store.
+const MaxReportBytes = 378 << 10
+
+// reportedBytes is what an instance takes in the shortest report beside the names
+// of its job and its process, and checkedBytes what comes to that with checks.
+const (
+	reportedBytes = 335
+	checkedBytes  = 65
+)
+
 // MaxFiles bounds the rotated log files of an instance.
 const MaxFiles = 1000
 
@@ -211,6 +222,16 @@ func (v *validator) staticPorts() {
 			taken[port.Static] = place{p.Name, port.Name}
 		}
 	}
+}
+
+// ReportBytes is about the most that a node must tell of one instance of the
+// process, all but what it can leave out.
+func (p *Process) ReportBytes(job string) int {
+	n := reportedBytes + len(job) + len(p.Name)
+	if len(p.Health) > 0 {
+		n += checkedBytes
+	}
+	return n
 }
 
 // size makes sure that the job fits into the store, also while a node has two

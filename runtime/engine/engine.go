@@ -71,6 +71,9 @@ type Config struct {
 	// Emit is told about launches that cannot be made, and what checks and guards
 	// find. It must not block. Nil tells nobody.
 	Emit func(spec.Event)
+	// Problem is told what is wrong with the node that people should know, and
+	// with an empty text that it is mended. It must not block. Nil tells nobody.
+	Problem func(text string)
 	// Output finds lines of instances' output for checks that look for one, and
 	// Prepare prepares the commands of those that run one.
 	Output  health.FindOutput
@@ -131,6 +134,9 @@ func New(cfg Config) *Engine {
 	}
 	if cfg.Emit == nil {
 		cfg.Emit = func(spec.Event) {}
+	}
+	if cfg.Problem == nil {
+		cfg.Problem = func(string) {}
 	}
 	cfg.Logger = cfg.Logger.Named("engine")
 	e := &Engine{
