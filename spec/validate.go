@@ -27,6 +27,17 @@ const assignedBytes = 160
 // epoch of its last one, and since when its ticks count.
 const scheduledBytes = 150
 
+// MaxReportBytes is the largest JSON that a node may tell of what it runs of a
+// job, so that it fits into one transaction of every store.
+const MaxReportBytes = 378 << 10
+
+// reportedBytes is what an instance takes in the shortest report beside the names
+// of its job and its process, and checkedBytes what comes to that with checks.
+const (
+	reportedBytes = 335
+	checkedBytes  = 65
+)
+
 // MaxFiles bounds the rotated log files of an instance.
 const MaxFiles = 1000
 
@@ -213,7 +224,18 @@ func (v *validator) staticPorts() {
 	}
 }
 
-// size makes sure that the job fits into the store.
+// ReportBytes is about the most that a node must tell of one instance of the
+// process, all but what it can leave out.
+func (p *Process) ReportBytes(job string) int {
+	n := reportedBytes + len(job) + len(p.Name)
+	if len(p.Health) > 0 {
+		n += checkedBytes
+	}
+	return n
+}
+
+// size makes sure that the job fits into the store, also while a node has two
+// versions of those of its processes that an update block changes in steps.
 func (v *validator) size() {
 	data, err := json.Marshal(v.job)
 	if err != nil {
@@ -221,14 +243,25 @@ func (v *validator) size() {
 		return
 	}
 	size := len(data) + assignedBytes*len(v.job.Processes)
+	twice := 0
 	for i := range v.job.Processes {
-		if v.job.Processes[i].Schedule != nil {
+		p := &v.job.Processes[i]
+		if p.Schedule != nil {
 			size += scheduledBytes
 		}
+		if p.Update != nil && p.Shards > 1 {
+			old, _ := json.Marshal(p) // the job could be
+			twice += len(old) + assignedBytes
+		}
 	}
-	if size > MaxJobBytes {
+	const mend = "Split it into several jobs, use shards instead of processes that are alike, or keep large texts in files."
+	switch {
+	case size > MaxJobBytes:
 		v.add("", "", "The job is too large", fmt.Sprintf(
-			"It takes %d KiB; at most %d KiB fit into one value of the store. Split it into several jobs, use shards instead of processes that are alike, or keep large texts in files.",
-			size>>10, MaxJobBytes>>10))
+			"It takes %d KiB; at most %d KiB fit into one value of the store. %s", size>>10, MaxJobBytes>>10, mend))
+	case size+twice > MaxJobBytes:
+		v.add("", "", "The job is too large to be updated in steps", fmt.Sprintf(
+			"A process with an update block and several shards counts twice, as a node has its old and its new version during a rollout. "+
+				"So it takes %d KiB; at most %d KiB fit into one value of the store. %s", (size+twice)>>10, MaxJobBytes>>10, mend))
 	}
 }

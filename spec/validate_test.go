@@ -160,6 +160,11 @@ func TestValidateNamesEachFault(t *testing.T) {
 		"too large": {func(j *Job) {
 			j.Processes[0].Env = map[string]Template{"A": Template(strings.Repeat("x", MaxJobBytes))}
 		}, "/", "KiB"},
+		"too large for two versions": {func(j *Job) {
+			u := DefaultUpdate()
+			j.Processes[1].Update, j.Processes[1].Shards, j.Processes[1].Ports = &u, 2, nil
+			j.Processes[1].Env = map[string]Template{"A": Template(strings.Repeat("x", MaxJobBytes*6/10))}
+		}, "/", "its old and its new version"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

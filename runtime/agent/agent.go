@@ -191,6 +191,7 @@ func (a *agent) open(ctx context.Context) error {
 		HoldOutput: func(id spec.InstanceID) (io.Closer, error) { return watchdog.HoldOutput(a.cfg.DataDir, id) },
 		Refused:    func(err error) bool { return errors.Is(err, watchdog.ErrRefused) },
 		Emit:       a.emit,
+		Problem:    func(text string) { a.backend.problem("report", text) },
 		Output:     a.findOutput,
 		Prepare:    watchdog.Prepare,
 	})

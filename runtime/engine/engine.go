@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -32,7 +31,6 @@ type Supervisor interface {
 }
 
 const (
-	declareTimeout = 15 * time.Second
 	// firstRetry doubles up to lastRetry while the store or the watchdog is away.
 	firstRetry = 50 * time.Millisecond
 	lastRetry  = 5 * time.Second
@@ -73,6 +71,9 @@ type Config struct {
 	// Emit is told about launches that cannot be made, and what checks and guards
 	// find. It must not block. Nil tells nobody.
 	Emit func(spec.Event)
+	// Problem is told what is wrong with the node that people should know, and
+	// with an empty text that it is mended. It must not block. Nil tells nobody.
+	Problem func(text string)
 	// Output finds lines of instances' output for checks that look for one, and
 	// Prepare prepares the commands of those that run one.
 	Output  health.FindOutput
@@ -133,6 +134,9 @@ func New(cfg Config) *Engine {
 	}
 	if cfg.Emit == nil {
 		cfg.Emit = func(spec.Event) {}
+	}
+	if cfg.Problem == nil {
+		cfg.Problem = func(string) {}
 	}
 	cfg.Logger = cfg.Logger.Named("engine")
 	e := &Engine{
@@ -283,114 +287,6 @@ func (e *Engine) step(ctx context.Context) error {
 		return err
 	}
 	return e.declare(ctx, actions.Declare[actions.Urgent:], nil)
-}
-
-// declare tells the watchdog and remembers what was told. Of a batch that is
-// refused it finds what is guilty, so that one bad launch holds up no other.
-func (e *Engine) declare(ctx context.Context, set []Wanted, remove []spec.InstanceID) error {
-	err := e.tell(ctx, set, remove)
-	switch {
-	case err == nil || !e.cfg.Refused(err):
-		return err
-	case len(remove) > 0 && len(set) > 0:
-		if err := e.declare(ctx, nil, remove); err != nil {
-			return err
-		}
-		return e.declare(ctx, set, nil)
-	case len(set) > 1:
-		half := len(set) / 2
-		if err := e.declare(ctx, set[:half], nil); err != nil {
-			return err
-		}
-		return e.declare(ctx, set[half:], nil)
-	case len(set) == 1:
-		e.build.refuse(set[0].ID, fmt.Errorf("the watchdog refused it: %w", errors.Unwrap(err)))
-		signal(e.kick)
-		return nil
-	}
-	return err
-}
-
-// tell is one call of the watchdog.
-func (e *Engine) tell(ctx context.Context, set []Wanted, remove []spec.InstanceID) error {
-	if len(set)+len(remove) == 0 {
-		return nil
-	}
-	launches := make([]spec.Launch, len(set))
-	told := make(map[spec.InstanceID]Declared, len(set)+len(remove))
-	for i, w := range set {
-		launches[i] = *w.Launch
-		told[w.ID] = Declared{Digest: w.Digest}
-	}
-	for _, id := range remove {
-		told[id] = Declared{Removed: true}
-	}
-	ctx, cancel := context.WithTimeout(ctx, declareTimeout)
-	defer cancel()
-	if err := e.take(ctx); err != nil {
-		return fmt.Errorf("declare %d instances and remove %d: %w", len(set), len(remove), err)
-	}
-	defer e.leave()
-	// Remembered before, so that an event that comes meanwhile can overrule it.
-	before := e.remember(told)
-	if err := e.cfg.Supervisor.Declare(ctx, launches, remove); err != nil {
-		e.unsay(told, before)
-		if !e.cfg.Refused(err) {
-			// Nobody knows what arrived, and so which locks may be given up: the
-			// table tells.
-			e.doubtful = true
-			e.view.lose()
-		}
-		return fmt.Errorf("declare %d instances and remove %d: %w", len(set), len(remove), err)
-	}
-	return nil
-}
-
-// take takes talk, leave gives it back.
-func (e *Engine) take(ctx context.Context) error {
-	select {
-	case e.talk <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (e *Engine) leave() { <-e.talk }
-
-// remember notes what is told and returns what was told before.
-func (e *Engine) remember(told map[spec.InstanceID]Declared) map[spec.InstanceID]Declared {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	before := make(map[spec.InstanceID]Declared, len(told))
-	for id, d := range told {
-		if old, ok := e.declared[id]; ok {
-			before[id] = old
-		}
-		e.declared[id] = d
-	}
-	return before
-}
-
-// unsay takes back what was told in vain. It may have arrived or not: what is
-// unknown is told again, but a removal stays known as one.
-func (e *Engine) unsay(told, before map[spec.InstanceID]Declared) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for id := range told {
-		delete(e.declared, id)
-		if old, ok := before[id]; ok && old.Removed && !told[id].Removed {
-			e.declared[id] = old
-		}
-	}
-}
-
-// knows reports whether the watchdog has, or may have, an instance.
-func (e *Engine) knows(id spec.InstanceID) bool {
-	e.mu.Lock()
-	_, declared := e.declared[id]
-	e.mu.Unlock()
-	return declared || e.view.has(id)
 }
 
 // tellFaults emits an event for every launch that newly cannot be made.

@@ -1,11 +1,10 @@
 package engine
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"hash/maphash"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -26,11 +25,6 @@ const (
 	// what its processes say of themselves, and how much of their output is lost:
 	// each write is one of the cluster, and wakes every node.
 	statusEvery = time.Minute
-	// maxIndented is the largest report that is indented to be read by people.
-	maxIndented = 64 << 10
-	// maxReport is how large a value may become: a transaction carries it in
-	// base64.
-	maxReport = state.MaxTxnBytes/4*3 - 4<<10
 )
 
 // reporter writes what is seen to the store, a job at a time: at once when it
@@ -39,6 +33,7 @@ type reporter struct {
 	store   state.Store
 	node    string
 	session func() string
+	problem func(text string)
 	fenced  bool
 	view    *view
 	logger  hclog.Logger
@@ -52,6 +47,8 @@ type reporter struct {
 	last    map[string]time.Time
 	dirty   map[string]bool
 	pause   time.Duration // between two writes of a job
+	// unreported are the jobs that are too large to be reported.
+	unreported map[string]bool
 }
 
 // digests stand for a report.
@@ -64,6 +61,7 @@ func newReporter(cfg *Config, v *view) *reporter {
 	return &reporter{
 		store: cfg.Store, node: cfg.Node, session: cfg.Session, fenced: cfg.fenced(), view: v, logger: cfg.Logger.Named("report"),
 		wake: make(chan struct{}, 1), seed: maphash.MakeSeed(),
+		problem: cfg.Problem, unreported: map[string]bool{},
 		written: map[string]digests{}, last: map[string]time.Time{}, dirty: map[string]bool{}, pause: reportEvery,
 	}
 }
@@ -185,9 +183,11 @@ func (r *reporter) write(ctx context.Context, now time.Time, jobs []string) (lat
 		op, d, err := r.op(job)
 		if err != nil {
 			r.logger.Error("a job has too many instances on this node to be reported; split it into several jobs", "job", job, "error", err)
+			r.tell(job, true)
 			delete(r.dirty, job)
 			continue
 		}
+		r.tell(job, false)
 		old, known := r.written[job]
 		if known == (op.Kind == state.OpSet) && (!known || old.all == d.all) {
 			delete(r.dirty, job)
@@ -208,6 +208,22 @@ func (r *reporter) write(ctx context.Context, now time.Time, jobs []string) (lat
 		made[job] = d
 	}
 	return later, flush()
+}
+
+// tell notes whether a job is too large to be reported, and lets people know.
+func (r *reporter) tell(job string, tooLarge bool) {
+	if r.unreported[job] == tooLarge {
+		return
+	}
+	if r.unreported[job] = true; !tooLarge {
+		delete(r.unreported, job)
+	}
+	text := ""
+	if len(r.unreported) > 0 {
+		text = fmt.Sprintf("too much runs on this node of %s to be reported, so that others see it as it was, and what waits for it goes on waiting; split it into several jobs",
+			strings.Join(slices.Sorted(maps.Keys(r.unreported)), ", "))
+	}
+	r.problem(text)
 }
 
 // wrote notes what the store holds now.
@@ -251,36 +267,4 @@ func calm(seen *spec.Observed) (moves bool) {
 		in.Status, in.DroppedBytes = "", 0
 	}
 	return moves
-}
-
-// encode writes a report to be read by people if it is small, else without
-// white space, and if that is too large without what only the node itself
-// needs.
-func encode(seen *spec.Observed) ([]byte, error) {
-	b, err := json.Marshal(seen)
-	if err == nil && len(b) > maxReport {
-		for i := range seen.Instances {
-			inst := &seen.Instances[i]
-			inst.Node, inst.BootID, inst.StartTicks, inst.Lease, inst.Status, inst.ReloadHash, inst.Services = "", "", 0, "", "", "", nil
-			inst.Checks = slices.Clone(inst.Checks)
-			for k := range inst.Checks {
-				inst.Checks[k].Output = ""
-			}
-		}
-		b, err = json.Marshal(seen)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("encode report: %w", err)
-	}
-	if len(b) > maxReport {
-		return nil, fmt.Errorf("encode report of %d instances: %d bytes, of at most %d: %w", len(seen.Instances), len(b), maxReport, state.ErrTooLarge)
-	}
-	if len(b) > maxIndented {
-		return b, nil
-	}
-	var out bytes.Buffer
-	if err := json.Indent(&out, b, "", "  "); err != nil {
-		return nil, fmt.Errorf("encode report: %w", err)
-	}
-	return bytes.Clone(out.Bytes()), nil // without the room that the buffer has left
 }

@@ -267,3 +267,60 @@ func TestALargeJobGoesBackToo(t *testing.T) {
 		}
 	})
 }
+
+// Validation counts both versions, but not what an older one was like.
+func TestARolloutThatCannotBeWrittenHasFailedAndABetterVersionMendsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t)
+		stepped := func(n uint64, size int) *spec.JobVersion {
+			p, u := process("p"), spec.DefaultUpdate()
+			p.Shards, p.Update = 2, &u
+			p.Env = map[string]spec.Template{"A": spec.Template(fmt.Sprint(n) + strings.Repeat("x", size))}
+			return version(n, p)
+		}
+		run := func(n uint64, p *spec.Process) {
+			o := spec.Observed{Job: "j", Node: "a"}
+			for shard := range 2 {
+				o.Instances = append(o.Instances, spec.Instance{
+					ID: spec.InstanceID{Job: "j", Process: "p", Shard: shard}, Node: "a", Phase: spec.PhaseRunning,
+					Version: n, Hash: spec.ReplaceHash(p), Generation: 1, ReadyAt: time.Now(), Since: time.Now(),
+				})
+			}
+			s.set(state.ObservedKey("a", "j"), state.Encode(o))
+			time.Sleep(time.Minute) // virtual
+			synctest.Wait()
+		}
+		rollout := func() spec.Rollout {
+			r, _, err := state.GetAs[spec.Rollout](t.Context(), s.store, state.RolloutKey("j"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		first := stepped(1, 225_000)
+		s.want(first)
+		run(1, &first.Job.Processes[0])
+		if r := rollout(); r.State != spec.RolloutDone {
+			t.Fatalf("the first version: %+v", r)
+		}
+		s.want(stepped(2, 225_000))
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if r := rollout(); r.State != spec.RolloutFailed || r.Version != 2 || !strings.Contains(r.Reason, "too large") {
+			t.Errorf("what cannot be written: %+v", r)
+		}
+		before := s.index()
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if after := s.index(); after != before {
+			t.Errorf("what has failed took the store from %d to %d", before, after)
+		}
+		s.want(stepped(3, 1000))
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		a, _, err := state.GetAs[spec.Assignment](t.Context(), s.store, state.AssignmentKey("a", "j"))
+		if r := rollout(); err != nil || r.State != spec.RolloutRunning || len(a.Processes) != 2 {
+			t.Errorf("a smaller one: %+v, assigned at %d versions, %v", r, len(a.Processes), err)
+		}
+	})
+}

@@ -15,6 +15,9 @@ import (
 // failed rollout. Such a one is not reverted in its turn.
 const WhyReverted = "revert"
 
+// whyTooLarge is why a rollout has failed that cannot be written.
+const whyTooLarge = "its old and its new version are too large to be told to a node together; keep large texts in files, or remove the update block"
+
 // refusedGrace is how long after its making a version may be one that a node
 // cannot launch: it tries again every 10 s.
 const refusedGrace = 15 * time.Second
@@ -127,6 +130,9 @@ func (g *gate) stuck() string {
 	if was := g.Rollout; was != nil && was.Version == g.Job.Version && was.State == spec.RolloutFailed && (g.down != "" || tried == 0) {
 		if why, mine := strings.CutPrefix(was.Reason, g.def.process.Name+": "); mine {
 			return why
+		}
+		if strings.HasSuffix(was.Reason, whyTooLarge) { // one process can't tell which of them are
+			return whyTooLarge
 		}
 	}
 	return ""

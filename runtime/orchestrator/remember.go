@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/synergymesh/meshrun/runtime/state"
@@ -66,6 +67,21 @@ func (d *desk) remember(job string, next *spec.Rollout) []change {
 		c.ops = withEvent(op, event)
 	}
 	return []change{c}
+}
+
+// tooLarge returns what is to be written so that a rollout whose assignments
+// cannot be written has failed: nothing if it has already, or is none in steps.
+func (d *desk) tooLarge(job string, next *spec.Rollout, now time.Time) []change {
+	if next == nil {
+		return nil
+	}
+	was := d.rollouts[job].value
+	if was != nil && was.Version == next.Version && was.State == spec.RolloutFailed && strings.HasSuffix(was.Reason, whyTooLarge) {
+		return nil
+	}
+	failed := *next
+	failed.State, failed.Reason, failed.Since = spec.RolloutFailed, whyTooLarge, now.UTC()
+	return d.remember(job, &failed)
 }
 
 // tidings returns the event of a rollout that has come to another state.

@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -61,7 +62,14 @@ func (d *desk) rollOut(ctx context.Context, term *follow.Term, name string, now 
 	changes := d.recordRuns(job, decision.Runs)
 	changes = append(changes, d.changes(name, job, current, decision)...)
 	changes = append(changes, d.remember(name, decision.Rollout)...)
-	if err := d.write(ctx, checks, changes); err != nil || decision.Revert == 0 {
+	err = d.write(ctx, checks, changes)
+	if errors.Is(err, state.ErrTooLarge) {
+		if failed := d.tooLarge(name, decision.Rollout, now); len(failed) > 0 {
+			d.logger.Error("a rollout has failed: "+whyTooLarge, "job", name, "error", err)
+			return true, d.write(ctx, checks, failed)
+		}
+	}
+	if err != nil || decision.Revert == 0 {
 		return len(changes) > 0, err
 	}
 	return len(changes) > 0, d.revert(ctx, checks, job, jobIndex, decision)

@@ -36,6 +36,11 @@ func Compute(s Snapshot, wanted []Wanted, now time.Time) (spec.Plan, error) {
 		return spec.Plan{}, err
 	}
 	board, moved := place(&s, parts)
+	for i := range parts {
+		if err := parts[i].reportable(&s); err != nil {
+			return spec.Plan{}, err
+		}
+	}
 	p.Warnings = moved
 	together := groups(&s, board, parts)
 	_ = each(together, func(group *[]*part) error { // which don't look at each other
