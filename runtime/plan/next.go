@@ -290,6 +290,10 @@ func tidyOrders(v *spec.JobVersion) {
 	shards := map[string]int{}
 	for _, p := range v.Job.Processes {
 		shards[p.Name] = p.Instances()
+		if o, ordered := v.Orders[p.Name]; ordered && p.Schedule == nil {
+			o.Runs = 0 // their records go with the schedule: they would be run once more
+			v.Orders[p.Name] = o
+		}
 	}
 	maps.DeleteFunc(v.Orders, func(key string, o spec.Order) bool {
 		process, shard, one := strings.Cut(key, "/")

@@ -154,3 +154,20 @@ func TestAnOrderOfARolloutIsToldAsOne(t *testing.T) {
 		t.Errorf("no event of type %s is written", spec.EventRolloutOrdered)
 	}
 }
+
+func TestRunsByHandEndWithTheSchedule(t *testing.T) {
+	scheduled := process("a", 1)
+	s := spec.DefaultSchedule()
+	s.Cron = "0 3 * * *"
+	scheduled.Restart.Policy, scheduled.Schedule = spec.RestartNever, &s
+	v := next(t, nil, apply(job("j", scheduled)))
+	v = next(t, v, order(spec.OpRun, "a", -1))
+	if n := v.Orders["a"].Runs; n != 1 {
+		t.Fatalf("%d runs are asked for", n)
+	}
+	v = next(t, v, apply(job("j", process("a", 1))))
+	v = next(t, v, apply(job("j", scheduled)))
+	if n := v.Orders["a"].Runs; n != 0 {
+		t.Errorf("%d runs are asked for once more", n)
+	}
+}
