@@ -240,6 +240,46 @@ job "vault" {
 		}
 		return err
 	})
+	failing := n.write("failing.hcl", `
+variable "token" {
+  type      = string
+  sensitive = true
+}
+job "failing" {
+  process "dir" {
+    command = ["sleep", "1000"]
+    dir     = "/nowhere/${var.token}"
+  }
+  process "command" { command = ["/nowhere/${var.token}"] }
+  process "check" {
+    command = ["sleep", "1000"]
+    health "address" {
+      tcp          = "${var.token}:99"
+      interval     = "100ms"
+      timeout      = "1s"
+      failures     = 1
+      start_period = "0s"
+    }
+  }
+}
+`)
+	show(n.run("apply", "-yes", "-var", "token="+secret, failing))
+	eventually(t, patience, "all three have failed", func() error {
+		for process, failed := range map[string]func(spec.Instance) bool{
+			"dir": func(i spec.Instance) bool {
+				return i.LastExit != nil && strings.Contains(i.LastExit.Error, "does not exist")
+			},
+			"command": func(i spec.Instance) bool {
+				return i.LastExit != nil && strings.Contains(i.LastExit.Error, "(sensitive)")
+			},
+			"check": func(i spec.Instance) bool { return i.Health == spec.HealthFailing },
+		} {
+			if i, err := n.instance("failing/" + process + "/0"); err != nil || !failed(i) {
+				return fmt.Errorf("%s is %+v, %v", process, i, err)
+			}
+		}
+		return nil
+	})
 	show(n.run("plan", "-json", "-var", "token=another", file))
 	show(n.run("plan", "-var", "token=another", file))
 	show(n.run("apply", "-yes", "-var", "token=another-"+secret, file))

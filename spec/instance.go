@@ -140,6 +140,9 @@ type Launch struct {
 	Env  []string `json:"env,omitempty"`
 	Dir  string   `json:"dir,omitempty"`
 	User string   `json:"user,omitempty"`
+	// Secrets are values of what is above that messages would quote, and must not.
+	// They are in no order that matters, but what holds another one comes first.
+	Secrets []string `json:"secrets,omitempty"`
 	// Exclusive hands the process a locked descriptor, so that the kernel
 	// refuses a second local copy.
 	Exclusive bool `json:"exclusive,omitempty"`

@@ -216,6 +216,18 @@ func (w *walker) hide(path string, v reflect.Value, text string) (shown, hidden 
 	return "[" + strings.Join(parts, ", ") + "]", hidden
 }
 
+// Hides reports whether the value at a path ("dir", "command[0]", "health.up.tcp")
+// came from a sensitive variable: no message may show it.
+func (p *Process) Hides(path string) bool { return isSensitive(p.Sensitive, path) }
+
+// Conceal replaces secrets in a text for people.
+func Conceal(text string, secrets []string) string {
+	for _, s := range secrets {
+		text = strings.ReplaceAll(text, s, sensitiveText)
+	}
+	return text
+}
+
 // isSensitive reports whether a path, or something that holds it, is listed.
 func isSensitive(sensitive []string, path string) bool {
 	for _, s := range sensitive {

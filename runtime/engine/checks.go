@@ -150,6 +150,9 @@ func (c *checks) target(p *process, inst *spec.Instance) *health.Target {
 	runs := false
 	for i := range p.Process.Health {
 		t.Checks[i] = x.health(&p.Process.Health[i])
+		if hides(&p.Process, &p.Process.Health[i]) {
+			t.Hidden = append(t.Hidden, t.Checks[i].Name)
+		}
 		runs = runs || len(t.Checks[i].Command) > 0
 	}
 	if runs {
@@ -202,6 +205,17 @@ func (x *expander) health(h *spec.Health) spec.Health {
 		out.Headers[name] = spec.Literal(x.text(value, path+".headers."+name))
 	}
 	return out
+}
+
+// hides reports whether what goes wrong with a check would tell what is sensitive.
+func hides(p *spec.Process, h *spec.Health) bool {
+	path := "health." + h.Name
+	for _, of := range []string{".url", ".tcp", ".grpc", ".ca_file", ".command[0]"} {
+		if p.Hides(path + of) {
+			return true
+		}
+	}
+	return len(h.Command) > 0 && (p.Hides("dir") || p.Hides("user") || p.Hides("env.PATH"))
 }
 
 // found shows what the checks of an instance say, and tells when it has become

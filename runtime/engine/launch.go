@@ -82,6 +82,7 @@ func Launch(p *spec.AssignedProcess, id spec.InstanceID, given Given, host *Host
 		return spec.Launch{}, fmt.Errorf("make launch of %s: look up user: %w", id, err)
 	}
 	l.Env = x.env(proc, id, given, account)
+	l.Secrets = secrets(proc, &l)
 	if x.err == nil {
 		x.err = check(&l)
 	}
@@ -91,6 +92,41 @@ func Launch(p *spec.AssignedProcess, id spec.InstanceID, given Given, host *Host
 	return l, nil
 }
 
+// secrets returns what a message about a failed start must not quote, what is
+// longer first.
+func secrets(p *spec.Process, l *spec.Launch) []string {
+	if len(p.Sensitive) == 0 {
+		return nil
+	}
+	var out []string
+	hide := func(path, value string) {
+		if value != "" && p.Hides(path) {
+			out = append(out, value, filepath.Clean(value))
+		}
+	}
+	command := func(path string, argv []string) {
+		for i, arg := range argv {
+			hide(path+"["+strconv.Itoa(i)+"]", arg)
+		}
+	}
+	hide("dir", l.Dir)
+	hide("user", l.User)
+	hide("user", userName(l.User))
+	command("command", l.Argv)
+	for _, h := range l.Hooks {
+		command("hook."+string(h.When)+".command", h.Argv)
+	}
+	for _, kv := range l.Env {
+		if path, ok := strings.CutPrefix(kv, "PATH="); ok {
+			for _, dir := range filepath.SplitList(path) {
+				hide("env.PATH", dir)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
+	return slices.Compact(out)
+}
+
 // check refuses what templates may have made of good intentions: only on the
 // node can it be seen. It tells no values of the environment.
 func check(l *spec.Launch) error {
@@ -98,7 +134,7 @@ func check(l *spec.Launch) error {
 		return errors.New("command[0] is empty on this node: it must name a program")
 	}
 	if !filepath.IsAbs(l.Dir) {
-		return fmt.Errorf("dir is %q on this node: it must be an absolute path", l.Dir)
+		return fmt.Errorf("dir is %q on this node: it must be an absolute path", spec.Conceal(l.Dir, l.Secrets))
 	}
 	if err := checkArgs("command", l.Argv); err != nil {
 		return err

@@ -8,6 +8,25 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
+func TestALaunchNamesWhatNoMessageMayQuote(t *testing.T) {
+	r := newRig(t)
+	p := proc("web", 1)
+	p.Process.Command, p.Process.Dir = []spec.Template{"/opt//s1/run", "open", "s2"}, "/srv/s1"
+	p.Process.Env = map[string]spec.Template{"PATH": "/s3:/bin", "TOKEN": "quoted nowhere"}
+	p.Process.Hooks = []spec.Hook{{When: spec.HookBeforeStart, Command: []spec.Template{"s4"}}}
+	host := Host{Node: "n1", Account: r.cfg.Account, Expand: r.cfg.Expand}
+	if l, err := Launch(&p, id("shop/web/0"), Given{}, &host); err != nil || l.Secrets != nil {
+		t.Errorf("nothing is sensitive: %q, %v", l.Secrets, err)
+	}
+	p.Process.Sensitive = []string{"command[0]", "command[2]", "dir", "env.PATH", "env.TOKEN", "hook.before_start.command[0]"}
+	l, err := Launch(&p, id("shop/web/0"), Given{}, &host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, strings.Join(l.Secrets, " "), "/opt//s1/run /opt/s1/run /srv/s1 /bin /s3 s2 s4")
+	want(t, spec.Conceal("stat /opt/s1/run: no such file", l.Secrets), "stat (sensitive): no such file")
+}
+
 func TestEnvironmentIsMinimalAndComplete(t *testing.T) {
 	r := newRig(t)
 	p := proc("web", 2)

@@ -235,7 +235,7 @@ func (s *supervisor) forked(in *instance, proc *process, err error, now time.Tim
 		if errors.Is(err, errFenced) { // between two processes of a generation
 			s.cede(in, evFence, errFenced.Error(), now)
 		}
-		s.ended(in, spec.Exit{Error: err.Error()}, errors.Is(err, errLocked), now)
+		s.ended(in, spec.Exit{Error: spec.Conceal(err.Error(), in.launch.Secrets)}, errors.Is(err, errLocked), now)
 		return
 	}
 	s.holdProcess(in, proc)

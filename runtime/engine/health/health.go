@@ -25,6 +25,9 @@ type Target struct {
 	User   string
 	Dir    string
 	Env    []string
+	// Hidden names the checks whose address or program is sensitive: what goes
+	// wrong with them is told without it.
+	Hidden []string
 	// Fault says why the checks cannot be made on this node; they fail then.
 	Fault string
 	// Known is what was found out about this generation before, by an earlier

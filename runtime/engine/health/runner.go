@@ -3,6 +3,7 @@ package health
 import (
 	"container/heap"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -124,7 +125,7 @@ func (r *Runner) Set(targets []*Target, now time.Time) {
 
 // same reports whether two targets are checked in the same way.
 func same(a, b *Target) bool {
-	return a == b || a.Life == b.Life && a.User == b.User && a.Dir == b.Dir && a.Fault == b.Fault && slices.Equal(a.Env, b.Env) &&
+	return a == b || a.Life == b.Life && a.User == b.User && a.Dir == b.Dir && a.Fault == b.Fault && slices.Equal(a.Env, b.Env) && slices.Equal(a.Hidden, b.Hidden) &&
 		reflect.DeepEqual(a.Checks, b.Checks)
 }
 
@@ -291,8 +292,17 @@ func (r *Runner) run(p *probe) {
 	if p.checker != nil {
 		result = p.checker.check(ctx)
 	}
+	if result.Err != nil && slices.Contains(w.target.Hidden, p.health.Name) {
+		result.Err = errHidden
+		if len(p.health.Command) == 0 { // of a command, it is its own to say
+			result.Output = ""
+		}
+	}
 	r.done(p, result, time.Now(), true)
 }
+
+// errHidden stands for what a check found whose words would tell a secret.
+var errHidden = errors.New("it failed; why is not told, as a sensitive variable is in its address or program")
 
 // done takes over the result of a check, if it has one that counts, and sets
 // its next time.
