@@ -204,19 +204,41 @@ func TestMissedHeartbeatIsKilled(t *testing.T) {
 
 func TestExclusiveLockOutlivesItsLeader(t *testing.T) {
 	d := startDaemon(t, t.TempDir())
-	// It ends once the other has left its group, or the other would end with it;
-	// its successor stays.
-	once := filepath.Join(t.TempDir(), "once")
-	l := shell("only", `[ -e `+once+` ] && exec sleep 1000
-setsid sh -c 'echo other is $$; touch `+once+`; exec sleep 1000' &
-while [ ! -e `+once+` ]; do sleep 0.01; done; exit 1`)
+	l := shell("only", "exec sleep 1000")
 	l.Exclusive = true
 	d.declare(l)
-	other := number(t, d.awaitOutput(l.ID, "other is "), "other is ")
+	in := d.awaitPhase(l.ID, spec.PhaseRunning)
+	// Who has got out of its group and its cgroup, and lives on, still has the lock.
+	var lock *os.File
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", in.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		path, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", in.PID, fd.Name()))
+		if err == nil && strings.HasSuffix(path, ".lock") {
+			pidfd, err := unix.PidfdOpen(in.PID, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			number, _ := strconv.Atoi(fd.Name())
+			same, err := unix.PidfdGetfd(pidfd, number, 0)
+			unix.Close(pidfd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lock = os.NewFile(uintptr(same), path)
+		}
+	}
+	if lock == nil {
+		t.Fatal("it holds no lock")
+	}
+	defer lock.Close()
+	unix.Kill(in.PID, unix.SIGKILL)
 	d.awaitInstance(l.ID, "is refused", func(in spec.Instance) bool {
 		return in.Phase == spec.PhaseBackoff && in.Reason == "another copy still holds the lock"
 	})
-	unix.Kill(other, unix.SIGKILL)
+	lock.Close()
 	d.awaitInstance(l.ID, "runs again", func(in spec.Instance) bool { return in.Phase == spec.PhaseRunning })
 }
 

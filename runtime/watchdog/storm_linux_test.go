@@ -28,7 +28,7 @@ func TestStorm(t *testing.T) {
 		// By generation and nonce, for pids come again.
 		l := shell("storm", `g=$MESHRUN_GENERATION; i=0; while [ $i -lt 30 ]; do i=$((i+1)); echo "line $g $i"; sleep 0.01; done; echo "end $g"; exit 4`)
 		l.ID.Shard = i
-		l.Restart.Attempts = 1 << 20
+		l.Restart.Attempts, l.Restart.Exhausted = spec.MaxAttempts, spec.ExhaustedRetry
 		launches[i] = l
 	}
 	// On a slow machine none of them would come to anything in the storm.

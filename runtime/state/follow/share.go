@@ -138,6 +138,13 @@ func (s *shared) start(prefix string, after uint64) *query {
 		if err == nil {
 			s.judge(prefix, before, answer{after: after, entries: entries, index: index})
 		}
+		// Somebody has seen more meanwhile: whether that was before the store was put
+		// back, another look tells.
+		if last := s.before(prefix); err == nil && last.index > index {
+			if entries, index, err = s.Store.Watch(ctx, prefix, 0); err == nil {
+				s.judge(prefix, last, answer{entries: entries, index: index})
+			}
+		}
 		if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
 			err = cause // superseded, or closed
 		}
