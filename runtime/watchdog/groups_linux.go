@@ -3,8 +3,6 @@ package watchdog
 import (
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -132,31 +130,30 @@ func (k *linuxKernel) moveIn(g *cgroup.Group, p *process, m marks) error {
 // belonging returns a process and those of its session or with its marks.
 func (k *linuxKernel) belonging(p *process, m marks) []int {
 	pids := []int{p.pid}
-	entries, err := os.ReadDir("/proc")
+	others, err := otherProcesses()
 	if err != nil {
 		k.log.Error("cannot list processes: only the main one is limited", "pid", p.pid, "error", err)
 		return pids
 	}
-	self := os.Getpid()
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == p.pid || pid == self {
+	for _, pid := range others {
+		if pid == p.pid {
 			continue
 		}
 		st, err := readStat(pid)
 		if err != nil || st.state == 'Z' || st.state == 'X' {
 			continue
 		}
-		own := st.session == p.session
-		if !own {
-			found := readMarks(pid)
-			own = found[envWatchdog] == k.id && found[envGeneration] == markGeneration(m)
-		}
-		if own {
+		if st.session == p.session || k.marked(pid, markGeneration(m)) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
+}
+
+// marked reports whether a process carries the marks of a generation.
+func (k *linuxKernel) marked(pid int, generation string) bool {
+	m := readMarks(pid)
+	return m[envWatchdog] == k.id && m[envGeneration] == generation
 }
 
 // killMarked kills what a dead exclusive process without a cgroup has started
@@ -165,27 +162,22 @@ func (k *linuxKernel) killMarked(p *process) {
 	if p.marked == "" || p.group.Load() != nil {
 		return
 	}
-	marked := func(pid int) bool {
-		m := readMarks(pid)
-		return m[envWatchdog] == k.id && m[envGeneration] == p.marked
-	}
 	for range moveRounds {
-		entries, err := os.ReadDir("/proc")
+		others, err := otherProcesses()
 		if err != nil {
 			k.log.Error("cannot list processes: what an exclusive instance left is not found", "pid", p.pid, "error", err)
 			return
 		}
 		found := false
-		for _, e := range entries {
-			pid, err := strconv.Atoi(e.Name())
-			if err != nil || !marked(pid) {
+		for _, pid := range others {
+			if !k.marked(pid, p.marked) {
 				continue
 			}
 			fd, err := unix.PidfdOpen(pid, 0)
 			if err != nil {
 				continue
 			}
-			if marked(pid) && unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil {
+			if k.marked(pid, p.marked) && unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil {
 				found = true
 			}
 			unix.Close(fd)

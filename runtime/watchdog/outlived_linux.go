@@ -52,14 +52,19 @@ func KillOutlived(dataDir string, in *spec.Instance) (killed bool, err error) {
 	return st.state != 'Z' && st.state != 'X', nil
 }
 
+// writtenID returns the watchdogID of a data directory.
+func writtenID(dataDir string) (string, error) {
+	id, err := os.ReadFile(filepath.Join(dataDir, "watchdog", "id"))
+	return strings.TrimSpace(string(id)), err
+}
+
 // killCgroup kills all that is in the cgroup of an instance, if it has one.
 func killCgroup(dataDir string, in *spec.Instance) error {
-	dir := filepath.Join(dataDir, "watchdog")
-	id, err := os.ReadFile(filepath.Join(dir, "id"))
+	id, err := writtenID(dataDir)
 	if err != nil {
 		return fmt.Errorf("find cgroup of process %d: %w", in.PID, err)
 	}
-	tree := cgroup.NewTree(strings.TrimSpace(string(id)), filepath.Join(dir, "cgroups"))
+	tree := cgroup.NewTree(id, filepath.Join(dataDir, "watchdog", "cgroups"))
 	if err := tree.Resume(); err != nil {
 		return fmt.Errorf("find cgroup of process %d: %w", in.PID, err)
 	}
@@ -73,9 +78,9 @@ func killCgroup(dataDir string, in *spec.Instance) error {
 // nothing else.
 func livesUnder(dataDir string, in *spec.Instance) bool {
 	found := readMarks(in.PID)
-	id, err := os.ReadFile(filepath.Join(dataDir, "watchdog", "id"))
+	id, err := writtenID(dataDir)
 	for name, want := range map[string]string{
-		envWatchdog: strings.TrimSpace(string(id)), envInstance: in.ID.String(), envLease: in.Lease,
+		envWatchdog: id, envInstance: in.ID.String(), envLease: in.Lease,
 	} {
 		if got := found[name]; got != "" && got != want {
 			return false

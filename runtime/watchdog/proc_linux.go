@@ -139,9 +139,25 @@ func readBootID() (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
+// otherProcesses lists the processes of the machine but this one.
+func otherProcesses() ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	self := os.Getpid()
+	var pids []int
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil && pid != self {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
 // Scan looks at every process for this watchdog's marks and pipes.
 func (k *linuxKernel) Scan(ids []spec.InstanceID) []sighting {
-	dirs, err := os.ReadDir("/proc")
+	pids, err := otherProcesses()
 	if err != nil {
 		k.log.Error("cannot list processes: strays will not be found", "error", err)
 		return nil
@@ -152,12 +168,7 @@ func (k *linuxKernel) Scan(ids []spec.InstanceID) []sighting {
 		pipes[k.path(id, ".err")] = id
 	}
 	var found []sighting
-	self := os.Getpid()
-	for _, d := range dirs {
-		pid, err := strconv.Atoi(d.Name())
-		if err != nil || pid == self {
-			continue
-		}
+	for _, pid := range pids {
 		if s, ok := k.look(pid, pipes); ok {
 			found = append(found, s)
 		}
