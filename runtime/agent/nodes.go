@@ -41,9 +41,9 @@ func (b *backend) Cluster(ctx context.Context) (api.Cluster, error) {
 	if err != nil {
 		return api.Cluster{}, fmt.Errorf("read what runs: %w", err)
 	}
-	placements, _, err := state.ListAs[spec.Placement](ctx, store, state.PlacementsPrefix)
+	placements, err := b.Placements(ctx)
 	if err != nil {
-		return api.Cluster{}, fmt.Errorf("read placements: %w", err)
+		return api.Cluster{}, err
 	}
 	return clusterOf(nodes, locks, observed, placements)
 }

@@ -72,7 +72,7 @@ func placeOne(s *Snapshot, board map[string]*spec.Placement, name string, j *par
 				rest = append(rest, p)
 			}
 		}
-		taken = scheduler.Taken(rest)
+		taken = scheduler.Loads(rest...)
 	}
 	noted := scheduler.Note(version, previous, func(node string) []spec.Instance { return s.Observed[name][node].Instances })
 	p := scheduler.Place(version, s.Nodes, taken, noted)

@@ -283,7 +283,7 @@ func (d *desk) takenBut(job string) map[string]Load {
 			others = append(others, p)
 		}
 	}
-	return Taken(others)
+	return Loads(others...)
 }
 
 // tell adds the event of a decision to its transaction; a nil placement is its

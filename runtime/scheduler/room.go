@@ -36,29 +36,18 @@ func Bounded(nodes []spec.Node) bool {
 	return slices.ContainsFunc(nodes, func(n spec.Node) bool { return n.Capacity > 0 || n.CPU > 0 || n.Memory > 0 })
 }
 
-// Loads returns what a placement takes of each node.
-func Loads(p *spec.Placement) map[string]Load {
-	loads := map[string]Load{}
-	addLoads(loads, p)
-	return loads
-}
-
-// Taken returns what placements take together of each node.
-func Taken(placements []*spec.Placement) map[string]Load {
+// Loads returns what placements take together of each node.
+func Loads(placements ...*spec.Placement) map[string]Load {
 	loads := map[string]Load{}
 	for _, p := range placements {
-		addLoads(loads, p)
-	}
-	return loads
-}
-
-func addLoads(loads map[string]Load, p *spec.Placement) {
-	for process, nodes := range p.Processes {
-		each := one(p.Resources[process])
-		for node, shards := range nodes {
-			loads[node] = loads[node].plus(each, len(shards))
+		for process, nodes := range p.Processes {
+			each := one(p.Resources[process])
+			for node, shards := range nodes {
+				loads[node] = loads[node].plus(each, len(shards))
+			}
 		}
 	}
+	return loads
 }
 
 // MadeRoom reports whether a placement takes less of any node than the one before.
