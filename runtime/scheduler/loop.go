@@ -58,6 +58,7 @@ type desk struct {
 	observed   *follow.View[spec.Observed] // by node/job
 	seen       map[string]map[string]bool  // node → jobs that it observes
 	reported   map[string]bool             // jobs of which something new is observed
+	moving     map[string]bool             // jobs that are to be rescheduled, as they were placed last
 
 	roster  roster
 	records records
@@ -73,7 +74,7 @@ func newDesk(store state.Store, logger hclog.Logger) *desk {
 		placements: follow.NewView[spec.Placement](state.PlacementsPrefix),
 		observed:   follow.NewView[spec.Observed](state.ObservedPrefix),
 		records:    newRecords(),
-		seen:       map[string]map[string]bool{}, reported: map[string]bool{}, dirty: map[string]bool{},
+		seen:       map[string]map[string]bool{}, reported: map[string]bool{}, moving: map[string]bool{}, dirty: map[string]bool{},
 	}
 }
 
@@ -191,6 +192,7 @@ func (d *desk) place(ctx context.Context, term *follow.Term, name string) error 
 		d.logger.Error("cannot read job, its placement stays as it is; apply it again", "job", name, "error", err)
 		return nil
 	}
+	d.noteMoving(name, job)
 	previous, index, err := d.placements.Read(name)
 	if err != nil {
 		d.logger.Warn("cannot read placement, making a new one", "job", name, "error", err)

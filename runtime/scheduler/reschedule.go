@@ -25,12 +25,25 @@ func (d *desk) instances(job string) func(node string) []spec.Instance {
 	}
 }
 
+// noteMoving notes whether anything of a job, nil for one that is gone, is to be
+// rescheduled: what others report says nothing to the scheduler, and of those
+// neither job nor placement has to be decoded for it.
+func (d *desk) noteMoving(name string, job *spec.JobVersion) {
+	delete(d.moving, name)
+	if job != nil && slices.ContainsFunc(job.Job.Processes, func(p spec.Process) bool { return p.Restart.Reschedules() }) {
+		d.moving[name] = true
+	}
+}
+
 // markSpent marks the jobs of which shards have used up their restarts since it
 // was last looked.
 func (d *desk) markSpent() {
 	for name := range d.reported {
+		if !d.moving[name] || d.dirty[name] { // what is dirty is looked at anyway
+			continue
+		}
 		job, _, err := d.jobs.Get(name)
-		if err != nil || job == nil || d.dirty[name] {
+		if err != nil || job == nil {
 			continue
 		}
 		if placed, _, err := d.placements.Get(name); err == nil && Note(job, placed, d.instances(name)) != placed {
