@@ -186,7 +186,7 @@ func (a *agent) open(ctx context.Context) error {
 		return err
 	}
 	a.engine = engine.New(engine.Config{
-		Store: a.store, Supervisor: a.client, Node: a.cfg.Node, Labels: a.cfg.Labels,
+		Store: a.store, Watchdog: a.client, Node: a.cfg.Node, Labels: a.cfg.Labels,
 		Session: a.sessionNow, LockDelay: a.lockDelay(), Expand: schema.Expand, Logger: a.logger,
 		HoldOutput: func(id spec.InstanceID) (io.Closer, error) { return watchdog.HoldOutput(a.cfg.DataDir, id) },
 		Refused:    func(err error) bool { return errors.Is(err, watchdog.ErrRefused) },

@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/synergymesh/meshrun/runtime/engine"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -122,7 +121,7 @@ func (a *agent) waitAllEnded(ctx context.Context) error {
 			return fmt.Errorf("ask the watchdog what still runs: %w", err)
 		}
 		if !slices.ContainsFunc(table.Instances, func(i spec.Instance) bool {
-			return i.ID.Job != engine.ReservedJob && i.Phase.Alive()
+			return i.ID.Job != spec.ReservedJob && i.Phase.Alive()
 		}) {
 			return nil
 		}

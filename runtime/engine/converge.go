@@ -8,10 +8,6 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// ReservedJob is the job of meshrun's own instances, which the engine neither
-// touches nor reports.
-const ReservedJob = "meshrun"
-
 // Wanted is one shard that is assigned to the node. Exactly one of Launch and
 // Why is set.
 type Wanted struct {
@@ -79,7 +75,7 @@ func Converge(assigned []Wanted, running []spec.Instance, declared map[spec.Inst
 	a := Actions{Pending: map[spec.InstanceID]Pending{}}
 	for i := range running {
 		inst := &running[i]
-		if inst.ID.Job == ReservedJob {
+		if inst.ID.Job == spec.ReservedJob {
 			continue
 		}
 		runs[inst.ID] = inst
@@ -97,7 +93,7 @@ func Converge(assigned []Wanted, running []spec.Instance, declared map[spec.Inst
 	for _, w := range wanted {
 		d, known := declared[w.ID]
 		switch {
-		case w.ID.Job == ReservedJob:
+		case w.ID.Job == spec.ReservedJob:
 		case w.Launch == nil:
 			a.Pending[w.ID] = Pending{Reason: w.Why, Failed: w.Failed, Version: w.Version}
 			if w.Stop && !d.Removed && (known || runs[w.ID] != nil) {

@@ -50,7 +50,7 @@ func (m *model) act(t *rapid.T, a Actions) {
 
 func drawID(t *rapid.T) spec.InstanceID {
 	return spec.InstanceID{
-		Job:     rapid.SampledFrom([]string{"a", "b", ReservedJob}).Draw(t, "job"),
+		Job:     rapid.SampledFrom([]string{"a", "b", spec.ReservedJob}).Draw(t, "job"),
 		Process: rapid.SampledFrom([]string{"p", "q"}).Draw(t, "process"),
 		Shard:   rapid.IntRange(0, 3).Draw(t, "shard"),
 	}
@@ -79,7 +79,7 @@ func drawModel(t *rapid.T) *model {
 			continue
 		}
 		m.runs[w.ID] = spec.Instance{ID: w.ID, Hash: w.Launch.Hash, Epoch: w.Launch.Epoch, ReloadHash: w.Launch.ReloadHash}
-		if w.ID.Job != ReservedJob && rapid.Bool().Draw(t, "declared") {
+		if w.ID.Job != spec.ReservedJob && rapid.Bool().Draw(t, "declared") {
 			m.declared[w.ID] = Declared{Digest: w.Digest}
 		}
 	}
@@ -106,7 +106,7 @@ func TestConvergeReachesWhatIsAssignedAndStaysThere(t *testing.T) {
 			w, isWanted := byID[id]
 			old, ran := before[id]
 			switch {
-			case id.Job == ReservedJob:
+			case id.Job == spec.ReservedJob:
 				if m.touched[id] || !ran {
 					t.Fatalf("%s is not ours to touch", id)
 				}
@@ -123,7 +123,7 @@ func TestConvergeReachesWhatIsAssignedAndStaysThere(t *testing.T) {
 			}
 		}
 		for id, w := range byID {
-			if _, runs := m.runs[id]; id.Job != ReservedJob && w.Launch != nil && !runs {
+			if _, runs := m.runs[id]; id.Job != spec.ReservedJob && w.Launch != nil && !runs {
 				t.Fatalf("%s is assigned and does not run", id)
 			}
 		}
@@ -140,7 +140,7 @@ func TestConvergeTouchesOnlyWhatChanged(t *testing.T) {
 		m.act(t, Converge(assigned, m.running(), m.declared))
 		i := rapid.IntRange(0, len(assigned)-1).Draw(t, "edited")
 		edited := assigned[i]
-		if edited.Launch == nil || edited.ID.Job == ReservedJob {
+		if edited.Launch == nil || edited.ID.Job == spec.ReservedJob {
 			t.Skip("held, or not ours")
 		}
 		l := *edited.Launch

@@ -95,7 +95,7 @@ func (e *Engine) tell(ctx context.Context, set []Wanted, remove []spec.InstanceI
 	defer e.leave()
 	// Remembered before, so that an event that comes meanwhile can overrule it.
 	before := e.remember(told)
-	if err := e.cfg.Supervisor.Declare(ctx, launches, remove); err != nil {
+	if err := e.cfg.Watchdog.Declare(ctx, launches, remove); err != nil {
 		e.unsay(told, before)
 		if !e.cfg.Refused(err) {
 			// Nobody knows what arrived, and so which locks may be given up: the

@@ -2,8 +2,8 @@
 // assignments into launches, declares the difference to the watchdog, and
 // reports what it sees.
 //
-//	assignments/<node>/ ──watch──▶ Launch ──▶ Converge ──▶ Supervisor.Declare
-//	observed/<node>/<job> ◀──batched── view ◀──events── Supervisor.Events
+//	assignments/<node>/ ──watch──▶ Launch ──▶ Converge ──▶ Watchdog.Declare
+//	observed/<node>/<job> ◀──batched── view ◀──events── Watchdog.Events
 //
 // Its brain is two pure functions, Launch and Converge; its body is a loop that
 // may be killed at any moment: all that it must not forget is in the store, in

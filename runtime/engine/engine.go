@@ -16,8 +16,8 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// Supervisor is what the engine needs of the watchdog.
-type Supervisor interface {
+// Watchdog is what the engine needs of the watchdog.
+type Watchdog interface {
 	// Table returns what the watchdog keeps.
 	Table(ctx context.Context) (spec.Table, error)
 	// Declare sets and removes instances; when it returns nil, the watchdog
@@ -41,10 +41,10 @@ const (
 
 // Config is what an engine is made of.
 type Config struct {
-	Store      state.Store
-	Supervisor Supervisor
-	Node       string
-	Labels     map[string]string
+	Store    state.Store
+	Watchdog Watchdog
+	Node     string
+	Labels   map[string]string
 	// Session returns the agent's session, which holds the locks of exclusive
 	// shards; "" while there is none. Call Refresh when its answer changes. It
 	// must not block.

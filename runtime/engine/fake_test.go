@@ -53,7 +53,7 @@ func newFakeWatchdog() *fakeWatchdog {
 	}
 }
 
-var _ Supervisor = (*fakeWatchdog)(nil)
+var _ Watchdog = (*fakeWatchdog)(nil)
 
 func (w *fakeWatchdog) Table(context.Context) (spec.Table, error) {
 	w.mu.Lock()
@@ -193,7 +193,7 @@ func newRig(t *testing.T) *rig {
 	r := &rig{t: t, store: local.OpenMemory(local.Options{}), dog: newFakeWatchdog()}
 	r.cfg = Config{
 		Refused: func(err error) bool { return errors.Is(err, errRefused) },
-		Store:   r.store, Supervisor: r.dog, Node: "n1", Logger: hclog.NewNullLogger(),
+		Store:   r.store, Watchdog: r.dog, Node: "n1", Logger: hclog.NewNullLogger(),
 		Environ: []string{"PATH=/bin", "SECRET=1"}, PortFree: func(int) bool { return true },
 		Account: func(name string) (Account, error) {
 			if name == "nobody-here" {

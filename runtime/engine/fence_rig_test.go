@@ -186,7 +186,7 @@ func (r *fencedRig) started(name string) int {
 // seize takes a shard's lock for another node.
 func (r *fencedRig) seize(name, session string) {
 	r.t.Helper()
-	value, err := json.Marshal(ShardHolder{Node: "n2", Session: session})
+	value, err := json.Marshal(LockOwner{Node: "n2", Session: session})
 	if err == nil {
 		_, err = r.store.Txn(r.t.Context(),
 			state.Op{Kind: state.OpDelete, Key: state.ShardLock(id(name))},

@@ -129,7 +129,7 @@ func (e *Engine) follow(ctx context.Context, seq uint64) error {
 		case <-ctx.Done():
 		}
 	})
-	err := e.cfg.Supervisor.Events(ctx, seq, func(ev spec.Event) error {
+	err := e.cfg.Watchdog.Events(ctx, seq, func(ev spec.Event) error {
 		if ev.Seq > seq+1 || ev.Type == spec.EventJournalGap {
 			return errGap
 		}
@@ -153,7 +153,7 @@ func (e *Engine) readTable(ctx context.Context) (uint64, error) {
 	}
 	defer e.leave()
 	losses := e.view.lost()
-	table, err := e.cfg.Supervisor.Table(ctx)
+	table, err := e.cfg.Watchdog.Table(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("read table: %w", err)
 	}

@@ -162,7 +162,7 @@ func (l *locks) forgo() {
 
 // holderOf says who holds a lock.
 func holderOf(e *state.Entry) string {
-	var holder ShardHolder
+	var holder LockOwner
 	_ = json.Unmarshal(e.Value, &holder) // a value of others may say nothing
 	return fmt.Sprintf("shard is locked by session %s on node %s", e.Session, cmp.Or(holder.Node, "unknown"))
 }
@@ -194,7 +194,7 @@ func (l *locks) free(ctx context.Context, ids []spec.InstanceID, now time.Time) 
 // take takes a batch of locks in one transaction, without those that others
 // hold.
 func (l *locks) take(ctx context.Context, session string, ids []spec.InstanceID, now time.Time) error {
-	value, err := json.MarshalIndent(ShardHolder{Node: l.node, Session: session}, "", "  ")
+	value, err := json.MarshalIndent(LockOwner{Node: l.node, Session: session}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("take shard locks: %w", err)
 	}

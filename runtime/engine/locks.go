@@ -21,9 +21,9 @@ const (
 	lockBatch = state.MaxTxnOps / 2
 )
 
-// ShardHolder is the value of an exclusive shard's lock. The token is the
+// LockOwner is the value of an exclusive shard's lock. The token is the
 // ModifyIndex of the lock's key, which nobody writes while it is held.
-type ShardHolder struct {
+type LockOwner struct {
 	Node    string `json:"node"`
 	Session string `json:"session"`
 }

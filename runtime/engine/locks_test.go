@@ -25,7 +25,7 @@ func TestExclusiveShardsRunUnderTheirLock(t *testing.T) {
 		}
 		mine, others := session("n1"), session("n2")
 		r.cfg.Session = func() string { return mine }
-		value, _ := json.Marshal(ShardHolder{Node: "n2"})
+		value, _ := json.Marshal(LockOwner{Node: "n2"})
 		lock := state.Op{Kind: state.OpLock, Key: state.ShardLock(id("shop/solo/1")), Value: value, Session: others}
 		if _, err := r.store.Txn(t.Context(), lock); err != nil {
 			t.Fatal(err)

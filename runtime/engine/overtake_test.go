@@ -53,7 +53,7 @@ func TestNoLockIsReleasedWhileADeclarationOvertakesTheTable(t *testing.T) {
 		r.spy = &spyStore{Store: r.store}
 		r.spy.before = r.law
 		dog := &staleTable{fakeWatchdog: r.dog, hold: make(chan struct{}), broken: make(chan struct{}), late: make(chan struct{})}
-		r.cfg.Store, r.cfg.LockDelay, r.cfg.Supervisor = r.spy, testDelay, dog
+		r.cfg.Store, r.cfg.LockDelay, r.cfg.Watchdog = r.spy, testDelay, dog
 		r.cfg.Session = func() string { return r.session }
 		r.session = r.create("n1")
 		r.put(state.HistoryKey("any", 1))
@@ -109,7 +109,7 @@ func TestALockIsKeptWhileNobodyKnowsWhatTheWatchdogRuns(t *testing.T) {
 		r := &fencedRig{rig: newRig(t)}
 		r.spy = &spyStore{Store: r.store}
 		r.spy.before = r.law
-		r.cfg.Store, r.cfg.LockDelay, r.cfg.Supervisor = r.spy, testDelay, &stalled{r.dog}
+		r.cfg.Store, r.cfg.LockDelay, r.cfg.Watchdog = r.spy, testDelay, &stalled{r.dog}
 		r.cfg.Session = func() string { return r.session }
 		r.session = r.create("n1")
 		r.put(state.HistoryKey("any", 1))

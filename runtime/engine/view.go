@@ -78,7 +78,7 @@ func (v *view) reset(instances []spec.Instance, losses int) (gone []spec.Instanc
 }
 
 func (v *view) put(inst spec.Instance) {
-	if inst.ID.Job == ReservedJob {
+	if inst.ID.Job == spec.ReservedJob {
 		return
 	}
 	inst.Node = v.node
@@ -126,7 +126,7 @@ func (v *view) parted(ids []spec.InstanceID) (moved bool) {
 
 // apply takes one event over and reports whether an instance is gone.
 func (v *view) apply(ev *spec.Event) (gone bool) {
-	if ev.Instance == nil || ev.Instance.ID.Job == ReservedJob {
+	if ev.Instance == nil || ev.Instance.ID.Job == spec.ReservedJob {
 		return false
 	}
 	v.mu.Lock()
