@@ -10,6 +10,7 @@ import (
 
 	"github.com/synergymesh/meshrun/runtime/engine/guard"
 	"github.com/synergymesh/meshrun/runtime/engine/health"
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -22,7 +23,7 @@ type checks struct {
 	engine *Engine
 	health *health.Runner
 	guards *guard.Runner
-	wake   chan struct{}
+	wake   loop.Signal
 
 	// What follows belongs to run's goroutine.
 	made map[spec.InstanceID]*examined
@@ -39,13 +40,13 @@ type examined struct {
 }
 
 func newChecks(e *Engine) *checks {
-	c := &checks{engine: e, wake: make(chan struct{}, 1), made: map[spec.InstanceID]*examined{}}
+	c := &checks{engine: e, wake: loop.NewSignal(), made: map[spec.InstanceID]*examined{}}
 	c.health = health.New(health.Config{Found: c.found, Output: e.cfg.Output, Prepare: e.cfg.Prepare})
 	c.guards = guard.New(guard.Config{Alarm: c.alarm, Logger: e.logger})
 	return c
 }
 
-func (c *checks) wakeUp() { signal(c.wake) }
+func (c *checks) wakeUp() { c.wake.Set() }
 
 // run follows what runs until ctx is done.
 func (c *checks) run(ctx context.Context) {
@@ -60,7 +61,7 @@ func (c *checks) run(ctx context.Context) {
 		case <-c.wake:
 		}
 		c.update(time.Now())
-		sleep(ctx, gatherFor)
+		_ = loop.Sleep(ctx, gatherFor)
 	}
 }
 

@@ -67,7 +67,7 @@ func (e *Engine) declareBatch(ctx context.Context, set []Wanted, remove []spec.I
 		return e.declareBatch(ctx, set[half:], nil)
 	case len(set) == 1:
 		e.build.refuse(set[0].ID, fmt.Errorf("the watchdog refused it: %w", errors.Unwrap(err)))
-		signal(e.kick)
+		e.kick.Set()
 		return nil
 	}
 	return err

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/synergymesh/meshrun/runtime/engine/health"
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -96,14 +97,14 @@ type Engine struct {
 	view        *view
 	locks       *locks
 	files       *files
-	joined      chan struct{} // the session may be another one; for watchAssignments
+	joined      loop.Signal // the session may be another one; for watchAssignments
 	report      *reporter
 	outputs     *outputs
 	checks      *checks
-	kick        chan struct{} // something that step looks at has changed
-	reread      chan struct{} // the watchdog's table must be read again
-	build       builder       // owned by the loop of Run
-	doubtful    bool          // a declaration may have arrived or not; the loop's
+	kick        loop.Signal // something that step looks at has changed
+	reread      loop.Signal // the watchdog's table must be read again
+	build       builder     // owned by the loop of Run
+	doubtful    bool        // a declaration may have arrived or not; the loop's
 	// talk is held by a declaration on its way and by a reading of the table: a
 	// table from before a declaration must not replace what is known after it.
 	talk chan struct{}
@@ -142,13 +143,13 @@ func New(cfg Config) *Engine {
 	e := &Engine{
 		cfg: cfg, logger: cfg.Logger,
 		host: Host{Node: cfg.Node, Labels: cfg.Labels, Environ: cfg.Environ, Account: cfg.Account, Expand: cfg.Expand},
-		kick: make(chan struct{}, 1), joined: make(chan struct{}, 1), reread: make(chan struct{}, 1), talk: make(chan struct{}, 1),
+		kick: loop.NewSignal(), joined: loop.NewSignal(), reread: loop.NewSignal(), talk: make(chan struct{}, 1),
 		declared: map[spec.InstanceID]Declared{},
 	}
 	e.assignments = newAssignments(cfg.Node, cfg.Logger)
-	e.locks = newLocks(&e.cfg, func() { signal(e.kick) }, e.freed)
+	e.locks = newLocks(&e.cfg, e.kick.Set, e.freed)
 	e.view = newView(cfg.Node, e.locks.holds)
-	e.files = newFiles(cfg.Logger, func() { signal(e.kick) })
+	e.files = newFiles(cfg.Logger, e.kick.Set)
 	e.report = newReporter(&e.cfg, e.view)
 	e.checks = newChecks(e)
 	e.outputs = newOutputs(cfg.HoldOutput, cfg.Logger)
@@ -165,8 +166,8 @@ func (e *Engine) Retry() { e.locks.retry(time.Now()) }
 // Refresh makes the engine look again at what it cannot watch: call it when
 // Session's answer has changed. It costs one read of all shard locks.
 func (e *Engine) Refresh() {
-	signal(e.kick)
-	signal(e.joined)
+	e.kick.Set()
+	e.joined.Set()
 	e.locks.refresh()
 	e.report.wakeUp()
 }
@@ -214,7 +215,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 
-	retry := newBackoff(e.logger)
+	retry := loop.Backoff{Min: firstRetry, Max: lastRetry}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -225,17 +226,17 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-timer.C:
 			e.build.pardon()
 			if e.doubtful {
-				signal(e.reread)
+				e.reread.Set()
 			}
 		}
 		if err := e.step(ctx); err != nil && ctx.Err() == nil {
-			timer.Reset(retry.next("the watchdog did not take a declaration", err))
+			timer.Reset(retry.Failed(e.logger, "the watchdog did not take a declaration", err))
 			continue
 		}
 		if e.doubtful {
 			continue // until the table has been read
 		}
-		retry.reset("the watchdog takes declarations again")
+		retry.Recovered(e.logger, "the watchdog takes declarations again")
 		timer.Stop()
 		if e.build.faults > 0 {
 			timer.Reset(faultRetry)

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/spec"
 )
 
 // watchAssignments follows what is assigned to the node.
 func (e *Engine) watchAssignments(ctx context.Context) {
-	retry := newBackoff(e.logger)
+	retry := loop.Backoff{Min: firstRetry, Max: lastRetry}
 	var after uint64
 	for ctx.Err() == nil {
 		if !e.member(ctx) {
@@ -27,16 +28,16 @@ func (e *Engine) watchAssignments(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			sleep(ctx, retry.next("assignments cannot be read; what runs goes on", err))
+			_ = loop.Sleep(ctx, retry.Failed(e.logger, "assignments cannot be read; what runs goes on", err))
 			continue
 		}
-		retry.reset("assignments can be read again")
+		retry.Recovered(e.logger, "assignments can be read again")
 		after = index
 		if e.cfg.fenced() && len(entries) == 0 && e.assignments.mayRun() {
 			blank, err := e.isBlank(ctx)
 			if err != nil {
 				after = 0
-				sleep(ctx, retry.next("it is not known whether there ever were jobs; what runs goes on", err))
+				_ = loop.Sleep(ctx, retry.Failed(e.logger, "it is not known whether there ever were jobs; what runs goes on", err))
 				continue
 			}
 			if blank {
@@ -45,7 +46,7 @@ func (e *Engine) watchAssignments(ctx context.Context) {
 			}
 		}
 		e.assignments.update(entries)
-		signal(e.kick)
+		e.kick.Set()
 	}
 }
 
@@ -97,11 +98,11 @@ var errGap = errors.New("events are missing")
 
 // followTable keeps the mirror of the watchdog's table.
 func (e *Engine) followTable(ctx context.Context) {
-	retry := newBackoff(e.logger)
+	retry := loop.Backoff{Min: firstRetry, Max: lastRetry}
 	for ctx.Err() == nil {
 		seq, err := e.readTable(ctx)
 		if err == nil {
-			retry.reset("the watchdog can be reached again")
+			retry.Recovered(e.logger, "the watchdog can be reached again")
 			err = e.follow(ctx, seq)
 			e.view.lose()
 		}
@@ -111,7 +112,7 @@ func (e *Engine) followTable(ctx context.Context) {
 		if errors.Is(err, errGap) {
 			continue
 		}
-		sleep(ctx, retry.next("the watchdog cannot be reached; what runs goes on", err))
+		_ = loop.Sleep(ctx, retry.Failed(e.logger, "the watchdog cannot be reached; what runs goes on", err))
 	}
 }
 
@@ -168,7 +169,7 @@ func (e *Engine) readTable(ctx context.Context) (uint64, error) {
 	}
 	e.report.wakeUp()
 	e.checks.wakeUp()
-	signal(e.kick)
+	e.kick.Set()
 	return table.Seq, nil
 }
 
@@ -183,7 +184,7 @@ func (e *Engine) see(ev *spec.Event) {
 		delete(e.declared, id)
 		e.mu.Unlock()
 		e.outputs.drop(id)
-		signal(e.kick)
+		e.kick.Set()
 	} else {
 		e.outputs.hold(id)
 	}

@@ -69,7 +69,7 @@ func (l *locks) soon() {
 			l.attempts[id] = a
 		}
 	}
-	signal(l.wake)
+	l.wake.Set()
 }
 
 // refuse notes that a lock could not be had, and why.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -53,7 +54,7 @@ type locks struct {
 	logger  hclog.Logger
 	changed func()                  // told after every change of what token says
 	freed   func([]spec.InstanceID) // told which locks are no longer held
-	wake    chan struct{}
+	wake    loop.Signal
 
 	mu       sync.Mutex               // guards all below
 	wanted   map[spec.InstanceID]bool // true: take or keep; false: release
@@ -69,16 +70,9 @@ type locks struct {
 func newLocks(cfg *Config, changed func(), freed func([]spec.InstanceID)) *locks {
 	return &locks{
 		store: cfg.Store, session: cfg.Session, node: cfg.Node, delay: cfg.LockDelay, logger: cfg.Logger.Named("locks"),
-		changed: changed, freed: freed, wake: make(chan struct{}, 1),
+		changed: changed, freed: freed, wake: loop.NewSignal(),
 		wanted: map[spec.InstanceID]bool{}, held: map[spec.InstanceID]hold{},
 		lost: map[spec.InstanceID]string{}, attempts: map[spec.InstanceID]attempt{},
-	}
-}
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
 	}
 }
 
@@ -113,7 +107,7 @@ func (l *locks) note(take, unknown map[spec.InstanceID]bool) (found bool) {
 		}
 	}
 	if moved || found {
-		signal(l.wake)
+		l.wake.Set()
 	}
 	return found
 }
@@ -172,15 +166,15 @@ func (l *locks) holds(id spec.InstanceID) bool {
 
 // run takes and releases locks until ctx is done.
 func (l *locks) run(ctx context.Context) {
-	retry := newBackoff(l.logger)
+	retry := loop.Backoff{Min: firstRetry, Max: lastRetry}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
 		wait, err := l.step(ctx, time.Now())
 		if err != nil && ctx.Err() == nil {
-			wait = retry.next("shard locks are delayed", err)
+			wait = retry.Failed(l.logger, "shard locks are delayed", err)
 		} else if err == nil {
-			retry.reset("shard locks can be had again")
+			retry.Recovered(l.logger, "shard locks can be had again")
 		}
 		if wait > 0 {
 			timer.Reset(wait)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -37,7 +38,7 @@ type reporter struct {
 	fenced  bool
 	view    *view
 	logger  hclog.Logger
-	wake    chan struct{}
+	wake    loop.Signal
 	seed    maphash.Seed
 
 	// What follows belongs to run's goroutine.
@@ -60,17 +61,17 @@ type digests struct {
 func newReporter(cfg *Config, v *view) *reporter {
 	return &reporter{
 		store: cfg.Store, node: cfg.Node, session: cfg.Session, fenced: cfg.fenced(), view: v, logger: cfg.Logger.Named("report"),
-		wake: make(chan struct{}, 1), seed: maphash.MakeSeed(),
+		wake: loop.NewSignal(), seed: maphash.MakeSeed(),
 		problem: cfg.Problem, unreported: map[string]bool{},
 		written: map[string]digests{}, last: map[string]time.Time{}, dirty: map[string]bool{}, pause: reportEvery,
 	}
 }
 
-func (r *reporter) wakeUp() { signal(r.wake) }
+func (r *reporter) wakeUp() { r.wake.Set() }
 
 // run reports until ctx is done.
 func (r *reporter) run(ctx context.Context) {
-	retry := newBackoff(r.logger)
+	retry := loop.Backoff{Min: firstRetry, Max: lastRetry}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -85,9 +86,9 @@ func (r *reporter) run(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			next = retry.next("what is seen cannot be reported", err)
+			next = retry.Failed(r.logger, "what is seen cannot be reported", err)
 		} else {
-			retry.reset("what is seen can be reported again")
+			retry.Recovered(r.logger, "what is seen can be reported again")
 		}
 		if next > 0 {
 			timer.Reset(next)
