@@ -78,8 +78,8 @@ func TestGuardRestartsWhatGrowsInItsTurn(t *testing.T) {
 	for _, id := range shards {
 		eventually(t, 2*time.Minute, id+" is restarted and small", func() error {
 			inst, err := n.instance(id)
-			if err == nil && (inst.Generation < 2 || inst.Phase != spec.PhaseRunning || len(inst.Alerts) > 0 || inst.Ailing != "") {
-				err = fmt.Errorf("generation %d is %s, alerts of %q and is ailing for %q", inst.Generation, inst.Phase, inst.Alerts, inst.Ailing)
+			if err == nil && (inst.Generation < 2 || inst.Phase != spec.PhaseRunning || len(inst.Alerts) > 0 || inst.RestartCause != "") {
+				err = fmt.Errorf("generation %d is %s, alerts of %q and restarts for %q", inst.Generation, inst.Phase, inst.Alerts, inst.RestartCause)
 			}
 			return err
 		})

@@ -86,7 +86,7 @@ func TestFailingCheckRestartsAndHealthLetsOthersStart(t *testing.T) {
 	eventually(t, patience, "it is restarted", func() error {
 		inst, err := n.instance("shop/web/0")
 		if err == nil && !later(&inst) {
-			err = fmt.Errorf("generation %d, %s, ailing for %q", inst.Generation, inst.Health, inst.Ailing)
+			err = fmt.Errorf("generation %d, %s, restarts for %q", inst.Generation, inst.Health, inst.RestartCause)
 		}
 		return err
 	})

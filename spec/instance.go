@@ -236,9 +236,9 @@ type Instance struct {
 	Checks      []CheckResult `json:"checks,omitempty"`
 	// Withdrawn is set while a failing check keeps the services out of catalogs.
 	Withdrawn bool `json:"withdrawn,omitempty"`
-	// Ailing says why this generation should be restarted, as a check or a guard
+	// RestartCause says why this generation should be restarted, as a check or a guard
 	// finds; the orchestrator says when.
-	Ailing string `json:"ailing,omitempty"`
+	RestartCause string `json:"ailing,omitempty"`
 	// Alerts say in words what each guard that is over its bound found when it
 	// came to be. They last until the guard is content again.
 	Alerts []string `json:"alerts,omitempty"`

@@ -32,7 +32,7 @@ func checksText(instances []spec.Instance, o statusOptions) string {
 		b.WriteString("\n" + t.String())
 	}
 	for i := range instances {
-		if why := instances[i].Ailing; why != "" {
+		if why := instances[i].RestartCause; why != "" {
 			b.WriteString("  " + o.style.yellow(fmt.Sprintf("%s is to be restarted: %s", instances[i].ID, oneLine(why))) + "\n")
 		}
 	}

@@ -164,7 +164,7 @@ func TestAStatusShowsHealth(t *testing.T) {
 		return out
 	}
 	sick, fresh := &v.Instances[3], &v.Instances[0]
-	sick.Health, sick.Checks, sick.Ailing = spec.HealthFailing, checks(spec.HealthPassing, spec.HealthFailing), `its check "queue" fails`
+	sick.Health, sick.Checks, sick.RestartCause = spec.HealthFailing, checks(spec.HealthPassing, spec.HealthFailing), `its check "queue" fails`
 	sick.Checks[1].Output = "exit status 1\nthe queue holds " + strings.Repeat("very ", 20) + "much"
 	fresh.Health, fresh.Checks = spec.HealthUnknown, []spec.CheckResult{{Name: "page", State: spec.HealthUnknown}}
 	golden(t, "status-health", renderStatus(v, statusOptions{now: testNow()}))

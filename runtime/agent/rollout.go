@@ -277,7 +277,7 @@ func (b *backend) awaitInstances(ctx context.Context, name string, v *rolloutVie
 func sameInstance(a, b spec.Instance) bool {
 	return a.ID == b.ID && a.Node == b.Node && a.Phase == b.Phase && a.Version == b.Version && a.Hash == b.Hash && a.Epoch == b.Epoch &&
 		a.Generation == b.Generation && a.Health == b.Health && a.Since.Equal(b.Since) && a.ReadyAt.Equal(b.ReadyAt) &&
-		a.HealthSince.Equal(b.HealthSince) && a.Ailing == b.Ailing
+		a.HealthSince.Equal(b.HealthSince) && a.RestartCause == b.RestartCause
 }
 
 // good returns the version that a revert goes back to: the last one that was

@@ -96,8 +96,8 @@ func TestHealthIsReportedWhenItChangesAndOnlyThen(t *testing.T) {
 		r.wantHealth("shop/front/0", spec.HealthUnknown, spec.ServiceWarning)
 		time.Sleep(time.Minute)
 		inst := r.wantHealth("shop/front/0", spec.HealthFailing, spec.ServiceCritical)
-		if len(inst.Checks) != 1 || inst.Checks[0].Output == "" || inst.Ailing != "" {
-			t.Errorf("its checks say %+v, and it is ailing for %q", inst.Checks, inst.Ailing)
+		if len(inst.Checks) != 1 || inst.Checks[0].Output == "" || inst.RestartCause != "" {
+			t.Errorf("its checks say %+v, and it is ailing for %q", inst.Checks, inst.RestartCause)
 		}
 		said.Store(true)
 		time.Sleep(time.Minute)
@@ -124,8 +124,8 @@ func TestFailingCheckWithdrawsServicesOrAsksForARestart(t *testing.T) {
 		time.Sleep(time.Minute)
 		r.wantHealth("shop/back/0", spec.HealthFailing, "")
 		inst := r.wantHealth("shop/front/0", spec.HealthFailing, spec.ServiceCritical)
-		if inst.Ailing != `its check "up" fails` {
-			t.Errorf("it is ailing for %q", inst.Ailing)
+		if inst.RestartCause != `its check "up" fails` {
+			t.Errorf("it is ailing for %q", inst.RestartCause)
 		}
 		want(t, r.dog.starts, map[spec.InstanceID]int{id("shop/back/0"): 1, id("shop/front/0"): 1})
 	})
@@ -286,8 +286,8 @@ func TestAlertLastsAsLongAsWhatItIsAbout(t *testing.T) {
 		v.alarm(front, a, true)
 		test.then(v, a)
 		got := v.observed("shop").Instances[0]
-		if !slices.Equal(got.Alerts, test.alerts) || got.Ailing != test.ailing {
-			t.Errorf("%s: it alerts of %q and is ailing for %q, want %q and %q", name, got.Alerts, got.Ailing, test.alerts, test.ailing)
+		if !slices.Equal(got.Alerts, test.alerts) || got.RestartCause != test.ailing {
+			t.Errorf("%s: it alerts of %q and is ailing for %q, want %q and %q", name, got.Alerts, got.RestartCause, test.alerts, test.ailing)
 		}
 	}
 }

@@ -34,7 +34,7 @@ func (v *view) examine(inst *spec.Instance) {
 	if p := v.processes[inst.ID]; p != nil && inst.Phase.Alive() && len(p.Process.Health) > 0 {
 		if h := f.health; h != nil && h.Life == inst.Life() {
 			inst.Health, inst.HealthSince, inst.Checks = h.Health, h.Since, h.Checks
-			inst.Ailing, inst.Withdrawn = h.Ailing, h.Withdrawn
+			inst.RestartCause, inst.Withdrawn = h.RestartCause, h.Withdrawn
 		} else {
 			inst.Health, inst.HealthSince = spec.HealthUnknown, inst.Started
 		}
@@ -44,8 +44,8 @@ func (v *view) examine(inst *spec.Instance) {
 		if !a.of(inst.Life()) || !v.processes[inst.ID].guardedBy(a.guard) {
 			continue
 		}
-		if a.guard.Action == spec.GuardRestart && inst.Ailing == "" {
-			inst.Ailing = fmt.Sprintf("its guard %q: %s", kind, a.text)
+		if a.guard.Action == spec.GuardRestart && inst.RestartCause == "" {
+			inst.RestartCause = fmt.Sprintf("its guard %q: %s", kind, a.text)
 		}
 		inst.Alerts = append(inst.Alerts, alertHead(kind)+a.text+bound(&a.guard))
 	}
@@ -138,7 +138,7 @@ func (v *view) recall(seen []spec.Instance, processes map[spec.InstanceID]*proce
 		if f := v.findings[i.ID]; i.Health != "" && f.health == nil && v.shown(i.ID, i.Life()) != nil {
 			f.health = &health.Finding{
 				Life: i.Life(), Health: i.Health, Since: i.HealthSince, Checks: i.Checks,
-				Ailing: i.Ailing, Withdrawn: i.Withdrawn,
+				RestartCause: i.RestartCause, Withdrawn: i.Withdrawn,
 			}
 			v.findings[i.ID] = f
 			v.dirty[i.ID.Job] = true

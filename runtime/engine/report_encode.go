@@ -59,7 +59,7 @@ func details(in *spec.Instance) {
 // shorten cuts the texts of an instance, those that say something by being there
 // to length telling.
 func shorten(in *spec.Instance, plain, telling int) {
-	in.Reason, in.Ailing = cut(in.Reason, plain), cut(in.Ailing, telling)
+	in.Reason, in.RestartCause = cut(in.Reason, plain), cut(in.RestartCause, telling)
 	if in.LastExit != nil {
 		exit := *in.LastExit
 		exit.Cause, exit.Error = cut(exit.Cause, plain), cut(exit.Error, telling)

@@ -292,7 +292,7 @@ func (g *gate) take(m *member, need need, old *spec.AssignedProcess) {
 	t := turn{old: old, epoch: g.Job.Order(m.to.process, m.to.shard).Epoch, expire: m.carried()}
 	switch need {
 	case needExpire:
-		t.expire = spec.Expire{Generation: m.in.Generation, Why: brief(g.ails(m)), Planned: m.in.Ailing == ""}
+		t.expire = spec.Expire{Generation: m.in.Generation, Why: brief(g.ails(m)), Planned: m.in.RestartCause == ""}
 	case needReplace:
 		g.left--
 	}

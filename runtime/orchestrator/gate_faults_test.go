@@ -91,9 +91,9 @@ func TestARestartThatIsOrderedByTheGateDoesNotFailARollout(t *testing.T) {
 	w.release(version(2, rolled("v2", 3, slowly)))
 	w.pass(8*time.Minute, time.Minute)
 	in := w.instance("a", "p", 0)
-	in.Ailing = "memory is over 1 GiB"
+	in.RestartCause = "memory is over 1 GiB"
 	w.decide()
-	in.Ailing, in.Phase = "", spec.PhaseStopping
+	in.RestartCause, in.Phase = "", spec.PhaseStopping
 	if d := w.decide(); d.Revert != 0 || d.Rollout.State != spec.RolloutRunning {
 		t.Errorf("%+v: %s", d.Rollout, d.Why)
 	}
@@ -259,7 +259,7 @@ func TestToStopABadVersionDoesNotMakeItGood(t *testing.T) {
 
 func TestWhyAGenerationEndsIsNothingThatAWatchdogRefuses(t *testing.T) {
 	w := up(t, 1, nil)
-	w.instance("a", "p", 0).Ailing = "it said:\nno\x00" + strings.Repeat("é", 1000)
+	w.instance("a", "p", 0).RestartCause = "it said:\nno\x00" + strings.Repeat("é", 1000)
 	d := w.decide()
 	why := d.Assignments["a"].Processes[0].Expire[0].Why
 	if !strings.HasPrefix(why, "it said: no?é") || len(why) > 1<<10 || strings.ContainsAny(why, "\n\x00") || !utf8.ValidString(why) {
@@ -285,7 +285,7 @@ func TestAnEditTakesNoShardDownBesideOneThatHasNoPlace(t *testing.T) {
 	if why := d.Reasons[spec.InstanceID{Job: "j", Process: "p", Shard: 0}]; why != want || d.Progress[0].Waits != "shard 2 has no place: all nodes are full" {
 		t.Errorf("it says %q, and %+v", why, d.Progress)
 	}
-	w.instance("a", "p", 0).Ailing = "memory is over 1 GiB"
+	w.instance("a", "p", 0).RestartCause = "memory is over 1 GiB"
 	before := *w.instance("a", "p", 0)
 	w.pass(time.Minute, time.Second)
 	if in := w.instance("a", "p", 0); in.Generation == before.Generation || in.Version != 1 {

@@ -46,7 +46,7 @@ func TestANodeIsDrainedThoughARolloutHasFailedThere(t *testing.T) {
 func TestWhatAFailedRolloutHoldsBackSaysHowToGoOn(t *testing.T) {
 	causes := map[string]func(w *world){
 		"move to b":                        func(w *world) { w.Placement.Processes["p"] = map[string]spec.ShardSet{"c": {0}, "b": {1, 2}} },
-		"restart, as memory is over 1 GiB": func(w *world) { w.instance("a", "p", 1).Ailing = "memory is over 1 GiB" },
+		"restart, as memory is over 1 GiB": func(w *world) { w.instance("a", "p", 1).RestartCause = "memory is over 1 GiB" },
 	}
 	for what, cause := range causes {
 		w := up(t, 3, nil)
@@ -134,7 +134,7 @@ func TestAShardIsRestartedAsItIsWhileItsRolloutIsHeld(t *testing.T) {
 		w.release(v)
 		w.pass(time.Minute, time.Second)
 		before := *w.instance("a", "p", 2)
-		w.instance("a", "p", 2).Ailing = "memory is over 1 GiB"
+		w.instance("a", "p", 2).RestartCause = "memory is over 1 GiB"
 		w.pass(time.Minute, time.Second)
 		if in := w.instance("a", "p", 2); in.Generation == before.Generation || in.Version != 1 {
 			t.Errorf("%s: a guard asks for a restart, and it is %+v", name, in)

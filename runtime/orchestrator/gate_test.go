@@ -293,7 +293,7 @@ func TestEveryCauseOfARestartPassesTheSameGate(t *testing.T) {
 			v.Version, v.Orders = 2, map[string]spec.Order{"p/1": {Epoch: 1}}
 			w.release(&v)
 		},
-		"check": func(w *world) { w.instance("a", "p", 1).Ailing = "check web fails" },
+		"check": func(w *world) { w.instance("a", "p", 1).RestartCause = "check web fails" },
 		"move": func(w *world) {
 			w.Placement.Processes["p"] = map[string]spec.ShardSet{"a": {0, 2}, "b": {1}}
 		},
@@ -304,7 +304,7 @@ func TestEveryCauseOfARestartPassesTheSameGate(t *testing.T) {
 		w.bad["v1"] = spec.PhaseBackoff
 		before := *w.instance("a", "p", 1)
 		cause(w)
-		before.Ailing = w.instance("a", "p", 1).Ailing
+		before.RestartCause = w.instance("a", "p", 1).RestartCause
 		d := w.pass(time.Minute, time.Second)
 		if after := w.instance("a", "p", 1); after == nil || after.Generation != before.Generation {
 			t.Errorf("%s: shard 1 was disturbed while shard 0 was down", name)
@@ -320,13 +320,13 @@ func TestEveryCauseOfARestartPassesTheSameGate(t *testing.T) {
 	}
 }
 
-func TestAnAilingGenerationIsEndedOnce(t *testing.T) {
+func TestAGenerationWithARestartCauseIsEndedOnce(t *testing.T) {
 	p := process("p") // nothing bounds it
 	w := newWorld()
 	w.want(version(1, p))
 	w.settle(t, nil, func() {})
 	in := w.instance("a", "p", 0)
-	in.Ailing = "check web fails"
+	in.RestartCause = "check web fails"
 	first := in.Generation
 	w.decide()
 	if e := w.Current["a"].Processes[0].Expire[0]; e.Generation != first || e.Why != "check web fails" {

@@ -75,8 +75,8 @@ func (g *gate) ails(m *member) string {
 	switch {
 	case m.in == nil || (m.in.Phase != spec.PhaseRunning && m.in.Phase != spec.PhaseStarting):
 		return ""
-	case m.in.Ailing != "":
-		return m.in.Ailing
+	case m.in.RestartCause != "":
+		return m.in.RestartCause
 	}
 	return g.follows(m.at, m.in)
 }

@@ -233,7 +233,7 @@ func (r *rollout) index() {
 		for i := range o.Instances {
 			where := spot{node, o.Instances[i].ID.Process, o.Instances[i].ID.Shard}
 			r.seen[where] = &o.Instances[i]
-			if o.Instances[i].Ailing != "" {
+			if o.Instances[i].RestartCause != "" {
 				r.expiring[where.process] = true
 			}
 			note(where)

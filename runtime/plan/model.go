@@ -127,7 +127,7 @@ func (u *unit) settle() {
 	if !down(u.seen.Phase) {
 		u.seen.Phase = spec.PhaseRunning
 	}
-	u.seen.Health, u.seen.Checks, u.seen.Ailing = "", nil, ""
+	u.seen.Health, u.seen.Checks, u.seen.RestartCause = "", nil, ""
 	u.seen.ReadyAt, u.seen.Since = time.Time{}, time.Time{}
 }
 

@@ -41,10 +41,10 @@ type Finding struct {
 	Health spec.HealthState
 	Since  time.Time
 	Checks []spec.CheckResult
-	// Ailing says why the instance should be restarted, Withdrawn that its
-	// services are not to be listed: a failing check wants it so.
-	Ailing    string
-	Withdrawn bool
+	// RestartCause says why the instance should be restarted; Withdrawn is set if its
+	// services are not to be listed. Failing checks ask for either.
+	RestartCause string
+	Withdrawn    bool
 }
 
 // Result is what one check said once.
@@ -156,8 +156,8 @@ func Find(life spec.Life, checks []spec.Health, tallies []Tally, before *Finding
 		}
 		switch checks[i].OnFailure {
 		case spec.HealthRestart:
-			if f.Ailing == "" {
-				f.Ailing = fmt.Sprintf("its check %q fails", checks[i].Name)
+			if f.RestartCause == "" {
+				f.RestartCause = fmt.Sprintf("its check %q fails", checks[i].Name)
 			}
 		case spec.HealthWithdraw:
 			f.Withdrawn = true

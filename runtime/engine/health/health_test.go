@@ -145,7 +145,7 @@ func TestFindingOfSeveralChecks(t *testing.T) {
 			tallies[i].State = map[rune]spec.HealthState{'u': spec.HealthUnknown, 'p': spec.HealthPassing, 'f': spec.HealthFailing}[s]
 		}
 		f := Find(spec.Life{}, checks, tallies, nil, began)
-		if f.Health != test.health || f.Ailing != test.ailing || f.Withdrawn != test.withdrawn {
+		if f.Health != test.health || f.RestartCause != test.ailing || f.Withdrawn != test.withdrawn {
 			t.Errorf("%s: got %+v", test.states, f)
 		}
 		again := Find(spec.Life{}, checks, tallies, &f, began.Add(time.Hour))
