@@ -225,7 +225,7 @@ func (v *rolloutView) status(now time.Time) (api.RolloutStatus, error) {
 		}
 		s.Rollout = &begun
 	}
-	return s, s.Seal()
+	return s, s.SetTag()
 }
 
 // awaitRollout returns when the status of a job may be another one.

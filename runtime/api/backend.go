@@ -107,6 +107,14 @@ type PlanRequest struct {
 	Who string `json:"who,omitempty"`
 }
 
+// from fills in who asks.
+func (r PlanRequest) from(ctx context.Context) PlanRequest {
+	if r.Who == "" {
+		r.Who = Who(ctx)
+	}
+	return r
+}
+
 // JobSource is a job and the file that it came from.
 type JobSource struct {
 	Job spec.Job `json:"job"`

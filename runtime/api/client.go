@@ -250,21 +250,11 @@ func readError(res *http.Response) error {
 	return wire
 }
 
-// call sends a request and decodes the answer.
-func call[T any](ctx context.Context, c *Client, method, path string, body any) (T, error) {
-	var value T
-	if _, bounded := ctx.Deadline(); !bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, callTimeout)
-		defer cancel()
-	}
-	res, err := c.send(ctx, method, path, body)
+// Healthy returns nil if an agent answers.
+func (c *Client) Healthy(ctx context.Context) error {
+	res, err := c.send(ctx, http.MethodGet, "/healthz", nil)
 	if err != nil {
-		return value, err
+		return err
 	}
-	defer res.Body.Close()
-	if err := json.NewDecoder(res.Body).Decode(&value); err != nil {
-		return value, c.sendError(ctx, err)
-	}
-	return value, nil
+	return res.Body.Close()
 }

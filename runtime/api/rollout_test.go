@@ -17,7 +17,7 @@ func TestARolloutCrossesTheSocketAndIsFollowedByItsTag(t *testing.T) {
 		Progress: []spec.Progress{{Process: "web", State: spec.RolloutWaiting, Wanted: 4, Updated: 1, Healthy: 1, Waits: "promote"}},
 		Waiting:  map[spec.InstanceID]string{{Job: "shop", Process: "web", Shard: 2}: "the canaries first"},
 	}
-	if err := status.Seal(); err != nil || status.Tag == "" {
+	if err := status.SetTag(); err != nil || status.Tag == "" {
 		t.Fatalf("tag %q, %v", status.Tag, err)
 	}
 	var asked []string
@@ -53,7 +53,7 @@ func TestTheTagOfARolloutIsThatOfWhatItSays(t *testing.T) {
 	a := api.RolloutStatus{Job: "shop", Version: 3}
 	b := a
 	for _, s := range []*api.RolloutStatus{&a, &b} {
-		if err := s.Seal(); err != nil {
+		if err := s.SetTag(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -61,7 +61,7 @@ func TestTheTagOfARolloutIsThatOfWhatItSays(t *testing.T) {
 		t.Errorf("the same has tags %q and %q", a.Tag, b.Tag)
 	}
 	b.Progress = []spec.Progress{{Process: "web"}}
-	if err := b.Seal(); err != nil || a.Tag == b.Tag {
+	if err := b.SetTag(); err != nil || a.Tag == b.Tag {
 		t.Errorf("another status has the same tag %q, %v", b.Tag, err)
 	}
 }

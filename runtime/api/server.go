@@ -66,7 +66,7 @@ func NewServer(cfg Config) *Server {
 	s := &Server{cfg: cfg, logger: cfg.Logger.Named("api"), slots: make(chan struct{}, maxRequests)}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.http = &http.Server{
-		Handler:           s.admit(s.routes()),
+		Handler:           s.admit(s.handler()),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
@@ -43,20 +44,33 @@ var _ api.Backend = (*Backend)(nil)
 
 var errUnexpected = errors.New("the test expects no such call")
 
+// expected returns the function, or for a nil one a function that returns
+// errUnexpected as its last result.
+func expected[F any](f F) F {
+	v := reflect.ValueOf(f)
+	if !v.IsNil() {
+		return f
+	}
+	return reflect.MakeFunc(v.Type(), func([]reflect.Value) []reflect.Value {
+		out := make([]reflect.Value, v.Type().NumOut())
+		for i := range out {
+			out[i] = reflect.Zero(v.Type().Out(i))
+		}
+		last := reflect.New(v.Type().Out(len(out) - 1)).Elem()
+		last.Set(reflect.ValueOf(errUnexpected))
+		out[len(out)-1] = last
+		return out
+	}).Interface().(F)
+}
+
 // Plan calls PlanFunc.
 func (b *Backend) Plan(ctx context.Context, req api.PlanRequest) (spec.Plan, error) {
-	if b.PlanFunc == nil {
-		return spec.Plan{}, errUnexpected
-	}
-	return b.PlanFunc(ctx, req)
+	return expected(b.PlanFunc)(ctx, req)
 }
 
 // Apply calls ApplyFunc.
 func (b *Backend) Apply(ctx context.Context, plan spec.Plan) (api.ApplyResult, error) {
-	if b.ApplyFunc == nil {
-		return api.ApplyResult{}, errUnexpected
-	}
-	return b.ApplyFunc(ctx, plan)
+	return expected(b.ApplyFunc)(ctx, plan)
 }
 
 // PlanAndApply calls DoneFunc. If that is nil, it calls PlanFunc and ApplyFunc,
@@ -75,114 +89,72 @@ func (b *Backend) PlanAndApply(ctx context.Context, req api.PlanRequest) (api.Do
 
 // Jobs calls JobsFunc.
 func (b *Backend) Jobs(ctx context.Context) ([]spec.JobVersion, error) {
-	if b.JobsFunc == nil {
-		return nil, errUnexpected
-	}
-	return b.JobsFunc(ctx)
+	return expected(b.JobsFunc)(ctx)
 }
 
 // Job calls JobFunc.
 func (b *Backend) Job(ctx context.Context, name string) (spec.JobVersion, error) {
-	if b.JobFunc == nil {
-		return spec.JobVersion{}, errUnexpected
-	}
-	return b.JobFunc(ctx, name)
+	return expected(b.JobFunc)(ctx, name)
 }
 
 // History calls HistoryFunc.
 func (b *Backend) History(ctx context.Context, name string) ([]spec.JobVersion, error) {
-	if b.HistoryFunc == nil {
-		return nil, errUnexpected
-	}
-	return b.HistoryFunc(ctx, name)
+	return expected(b.HistoryFunc)(ctx, name)
 }
 
 // Runs calls RunsFunc.
 func (b *Backend) Runs(ctx context.Context, name string) ([]spec.Run, error) {
-	if b.RunsFunc == nil {
-		return nil, errUnexpected
-	}
-	return b.RunsFunc(ctx, name)
+	return expected(b.RunsFunc)(ctx, name)
 }
 
 // Rollout calls RolloutFunc.
 func (b *Backend) Rollout(ctx context.Context, name, after string) (api.RolloutStatus, error) {
-	if b.RolloutFunc == nil {
-		return api.RolloutStatus{}, errUnexpected
-	}
-	return b.RolloutFunc(ctx, name, after)
+	return expected(b.RolloutFunc)(ctx, name, after)
 }
 
 // Rollouts calls RolloutsFunc.
 func (b *Backend) Rollouts(ctx context.Context) ([]spec.Rollout, error) {
-	if b.RolloutsFunc == nil {
-		return nil, errUnexpected
-	}
-	return b.RolloutsFunc(ctx)
+	return expected(b.RolloutsFunc)(ctx)
 }
 
 // Placements calls PlacementsFunc.
 func (b *Backend) Placements(ctx context.Context) ([]spec.Placement, error) {
-	if b.PlacementsFunc == nil {
-		return nil, errUnexpected
-	}
-	return b.PlacementsFunc(ctx)
+	return expected(b.PlacementsFunc)(ctx)
 }
 
 // Instances calls InstancesFunc.
 func (b *Backend) Instances(ctx context.Context, after uint64) ([]spec.Instance, uint64, error) {
-	if b.InstancesFunc == nil {
-		return nil, 0, errUnexpected
-	}
-	return b.InstancesFunc(ctx, after)
+	return expected(b.InstancesFunc)(ctx, after)
 }
 
 // Logs calls LogsFunc.
 func (b *Backend) Logs(ctx context.Context, q spec.LogQuery, each func(spec.LogLine) error) error {
-	if b.LogsFunc == nil {
-		return errUnexpected
-	}
-	return b.LogsFunc(ctx, q, each)
+	return expected(b.LogsFunc)(ctx, q, each)
 }
 
 // Events calls EventsFunc.
 func (b *Backend) Events(ctx context.Context, q api.EventQuery, each func(spec.Event) error) error {
-	if b.EventsFunc == nil {
-		return errUnexpected
-	}
-	return b.EventsFunc(ctx, q, each)
+	return expected(b.EventsFunc)(ctx, q, each)
 }
 
 // Signal calls SignalFunc.
 func (b *Backend) Signal(ctx context.Context, target string, signal spec.Signal) (int, error) {
-	if b.SignalFunc == nil {
-		return 0, errUnexpected
-	}
-	return b.SignalFunc(ctx, target, signal)
+	return expected(b.SignalFunc)(ctx, target, signal)
 }
 
 // Info calls InfoFunc.
 func (b *Backend) Info(ctx context.Context) (api.Info, error) {
-	if b.InfoFunc == nil {
-		return api.Info{}, errUnexpected
-	}
-	return b.InfoFunc(ctx)
+	return expected(b.InfoFunc)(ctx)
 }
 
 // Shutdown calls ShutdownFunc.
 func (b *Backend) Shutdown(ctx context.Context, stopInstances bool) error {
-	if b.ShutdownFunc == nil {
-		return errUnexpected
-	}
-	return b.ShutdownFunc(ctx, stopInstances)
+	return expected(b.ShutdownFunc)(ctx, stopInstances)
 }
 
 // Upgrade calls UpgradeFunc.
 func (b *Backend) Upgrade(ctx context.Context) error {
-	if b.UpgradeFunc == nil {
-		return errUnexpected
-	}
-	return b.UpgradeFunc(ctx)
+	return expected(b.UpgradeFunc)(ctx)
 }
 
 // Serve serves the backend on agent.sock in a directory of its own until the

@@ -2,67 +2,14 @@ package api
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"sync"
 	"time"
-
-	"github.com/synergymesh/meshrun/spec"
 )
-
-// errorTrailer carries the error that ended a stream.
-const errorTrailer = "Meshrun-Error"
 
 // flushDelay bounds how long a line waits for others to go with it.
 const flushDelay = 10 * time.Millisecond
-
-// queryParam carries a stream's query as JSON, so that what is asked is
-// encoded in one place: the type.
-const queryParam = "q"
-
-func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
-	query := spec.LogQuery{Shard: -1}
-	stream(s, w, r, &query, func(ctx context.Context, each func(spec.LogLine) error) error {
-		return s.cfg.Backend.Logs(ctx, query, each)
-	})
-}
-
-func (s *Server) events(w http.ResponseWriter, r *http.Request) {
-	var query EventQuery
-	stream(s, w, r, &query, func(ctx context.Context, each func(spec.Event) error) error {
-		return s.cfg.Backend.Events(ctx, query, each)
-	})
-}
-
-// stream reads the query and answers with one value per line. An error before
-// the first value is an ordinary error; a later one is in the trailer.
-func stream[T any](s *Server, w http.ResponseWriter, r *http.Request, query any, run func(context.Context, func(T) error) error) {
-	if err := json.Unmarshal([]byte(r.URL.Query().Get(queryParam)), query); err != nil {
-		s.fail(w, r, fmt.Errorf("read query: %w: %w", err, ErrInvalid))
-		return
-	}
-	lines := newLineWriter(w)
-	err := run(r.Context(), func(value T) error { return lines.write(value) })
-	if s.ctx.Err() != nil {
-		err = errClosing
-	}
-	if !lines.close() && err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	if err != nil {
-		wire, _ := wireError(err)
-		w.Header().Set(errorTrailer, trailerText(wire))
-	}
-}
-
-// trailerText is an error as a trailer carries it.
-func trailerText(wire *Error) string {
-	text, _ := json.Marshal(wire) // strings always can be
-	return string(text)
-}
 
 // lineWriter writes values as lines. Lines that come fast share a write; none
 // waits longer than flushDelay.
