@@ -75,6 +75,9 @@ const stopTimeout = 10 * time.Second
 // It returns ErrInUse if another agent has the data directory, and
 // ErrNewerLayout if that belongs to a newer version.
 func Run(ctx context.Context, cfg Config) error {
+	if err := watchdog.CloseInherited(); err != nil {
+		cfg.Logger.Warn("a descriptor of the program that started this one stays open", "error", err)
+	}
 	if cfg.Node == "" {
 		host, err := os.Hostname()
 		if err != nil {

@@ -25,6 +25,9 @@ type WatchdogConfig struct {
 // RunWatchdog is the parent of everything that meshrun runs on a node. It
 // returns when it was told to end and all that it ran has ended.
 func RunWatchdog(ctx context.Context, cfg WatchdogConfig) error {
+	if err := watchdog.CloseInherited(); err != nil {
+		cfg.Logger.Warn("a descriptor of the program that started this one stays open", "error", err)
+	}
 	if err := prepareDataDir(cfg.DataDir); err != nil {
 		return err
 	}
