@@ -167,27 +167,15 @@ func (l *locks) holds(id spec.InstanceID) bool {
 // run takes and releases locks until ctx is done.
 func (l *locks) run(ctx context.Context) {
 	retry := loop.Backoff{Min: firstRetry, Max: lastRetry}
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		wait, err := l.step(ctx, time.Now())
-		if err != nil && ctx.Err() == nil {
-			wait = retry.Failed(l.logger, "shard locks are delayed", err)
-		} else if err == nil {
+	loop.Run(ctx, l.wake, func(now time.Time) time.Duration {
+		wait, err := l.step(ctx, now)
+		if err == nil {
 			retry.Recovered(l.logger, "shard locks can be had again")
+		} else if ctx.Err() == nil {
+			wait = retry.Failed(l.logger, "shard locks are delayed", err)
 		}
-		if wait > 0 {
-			timer.Reset(wait)
-		} else {
-			timer.Stop()
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-l.wake:
-		case <-timer.C:
-		}
-	}
+		return wait
+	})
 }
 
 // step does what is to be done now and returns when to do more; 0 means only

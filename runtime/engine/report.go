@@ -72,30 +72,15 @@ func (r *reporter) wakeUp() { r.wake.Set() }
 // run reports until ctx is done.
 func (r *reporter) run(ctx context.Context) {
 	retry := loop.Backoff{Min: firstRetry, Max: lastRetry}
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-r.wake:
-		case <-timer.C:
-		}
-		next, err := r.step(ctx, time.Now())
-		if err != nil {
-			if ctx.Err() != nil {
-				return
-			}
-			next = retry.Failed(r.logger, "what is seen cannot be reported", err)
-		} else {
+	loop.Run(ctx, r.wake, func(now time.Time) time.Duration {
+		next, err := r.step(ctx, now)
+		if err == nil {
 			retry.Recovered(r.logger, "what is seen can be reported again")
+		} else if ctx.Err() == nil {
+			next = retry.Failed(r.logger, "what is seen cannot be reported", err)
 		}
-		if next > 0 {
-			timer.Reset(next)
-		} else {
-			timer.Stop()
-		}
-	}
+		return next
+	})
 }
 
 // step writes the jobs that are due and returns when the next one is; 0 if

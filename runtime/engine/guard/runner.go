@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -33,7 +34,7 @@ type Config struct {
 // Runner looks at targets, each at its time. Make it with New; Run does the work.
 type Runner struct {
 	cfg  Config
-	wake chan struct{} // there are other targets
+	wake loop.Signal // there are other targets
 
 	mu      sync.Mutex // guards watches
 	watches map[spec.InstanceID]*watch
@@ -51,7 +52,7 @@ func New(cfg Config) *Runner {
 	if cfg.Processes == nil {
 		cfg.Processes = Processes
 	}
-	return &Runner{cfg: cfg, wake: make(chan struct{}, 1), watches: map[spec.InstanceID]*watch{}}
+	return &Runner{cfg: cfg, wake: loop.NewSignal(), watches: map[spec.InstanceID]*watch{}}
 }
 
 // Set replaces what is looked at; targets must not be changed after it. Another
@@ -82,30 +83,12 @@ func (r *Runner) Set(targets []*Target, now time.Time) {
 		next[t.ID] = w
 	}
 	r.watches = next
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
+	r.wake.Set()
 }
 
 // Run looks at targets until ctx is done.
 func (r *Runner) Run(ctx context.Context) {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		wait := r.step(time.Now())
-		if wait > 0 {
-			timer.Reset(wait)
-		} else {
-			timer.Stop()
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-r.wake:
-		case <-timer.C:
-		}
-	}
+	loop.Run(ctx, r.wake, r.step)
 }
 
 // step looks at what is due, and returns how long nothing is; 0 for ever.

@@ -10,7 +10,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/spec"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -45,7 +47,7 @@ type Config struct {
 type Runner struct {
 	cfg        Config
 	transports *transports
-	wake       chan struct{} // the heap's first is another one
+	wake       loop.Signal // the heap's first is another one
 
 	mu      sync.Mutex // guards all below, and what is in it
 	targets map[spec.InstanceID]*watch
@@ -81,7 +83,7 @@ func New(cfg Config) *Runner {
 	if cfg.Random == nil {
 		cfg.Random = rand.Float64
 	}
-	r := &Runner{cfg: cfg, transports: newTransports(), wake: make(chan struct{}, 1), targets: map[spec.InstanceID]*watch{}}
+	r := &Runner{cfg: cfg, transports: newTransports(), wake: loop.NewSignal(), targets: map[spec.InstanceID]*watch{}}
 	if r.cfg.make == nil {
 		d := &deps{transports: r.transports, find: cfg.Output, prepare: cfg.Prepare}
 		r.cfg.make = func(t *Target, h *spec.Health, known Tally, ready func() bool) (checker, error) {
@@ -120,7 +122,7 @@ func (r *Runner) Set(targets []*Target, now time.Time) {
 		r.end(w)
 	}
 	r.targets = next
-	r.signal()
+	r.wake.Set()
 }
 
 // same reports whether two targets are checked in the same way.
@@ -192,62 +194,40 @@ func (p *probe) close() {
 	}
 }
 
-func (r *Runner) signal() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
-
 // Run runs checks until ctx is done, and returns once none runs any more.
 // Nothing is found out after that.
 func (r *Runner) Run(ctx context.Context) {
-	var wg sync.WaitGroup
-	jobs := make(chan *probe)
-	started := 0
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for ctx.Err() == nil {
-		p, wait := r.next(time.Now())
-		if p == nil {
-			timer.Reset(wait)
-			select {
-			case <-ctx.Done():
-			case <-r.wake:
-			case <-timer.C:
+	var checks errgroup.Group
+	checks.SetLimit(workers)
+	// A check that runs ends with ctx, so the loop does not wait for it.
+	stop := context.AfterFunc(ctx, r.endAll)
+	defer stop()
+	loop.Run(ctx, r.wake, func(now time.Time) time.Duration {
+		for {
+			p, wait := r.next(now)
+			if p == nil {
+				return wait
 			}
-			continue
-		}
-		select {
-		case jobs <- p:
-			continue
-		default:
-		}
-		if started < workers {
-			started++
-			wg.Go(func() {
+			checks.Go(func() error {
 				r.run(p)
-				for p := range jobs {
-					r.run(p)
-				}
+				return nil
 			})
-			continue
+			now = time.Now()
 		}
-		select {
-		case jobs <- p:
-		case <-ctx.Done():
-			r.done(p, Result{}, time.Now(), false)
-		}
-	}
-	close(jobs)
+	})
+	r.endAll()
+	_ = checks.Wait()
+	r.transports.close()
+}
+
+// endAll lets go of all targets, for good.
+func (r *Runner) endAll() {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, w := range r.targets {
 		r.end(w)
 	}
 	r.targets, r.closed = map[spec.InstanceID]*watch{}, true
-	r.mu.Unlock()
-	wg.Wait()
-	r.transports.close()
 }
 
 // next takes the check that is due, or tells how long none is.
@@ -255,7 +235,7 @@ func (r *Runner) next(now time.Time) (*probe, time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.due) == 0 {
-		return nil, 24 * time.Hour
+		return nil, 0
 	}
 	for p := r.due[0]; p.at.Sub(now) > p.health.Interval.Std(); p = r.due[0] {
 		// Whatever became of the clock, no check waits for longer than its interval.
@@ -298,15 +278,14 @@ func (r *Runner) run(p *probe) {
 			result.Output = ""
 		}
 	}
-	r.done(p, result, time.Now(), true)
+	r.done(p, result, time.Now())
 }
 
 // errHidden stands for what a check found whose words would tell a secret.
 var errHidden = errors.New("it failed; why is not told, as a sensitive variable is in its address or program")
 
-// done takes over the result of a check, if it has one that counts, and sets
-// its next time.
-func (r *Runner) done(p *probe, result Result, now time.Time, counts bool) {
+// done takes over the result of a check, and sets its next time.
+func (r *Runner) done(p *probe, result Result, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	w := p.watch
@@ -314,9 +293,7 @@ func (r *Runner) done(p *probe, result Result, now time.Time, counts bool) {
 		p.close()
 		return
 	}
-	if counts {
-		r.take(p, result, now)
-	}
+	r.take(p, result, now)
 	interval := p.health.Interval.Std()
 	if p.spread {
 		p.at = p.at.Add(interval)
@@ -329,7 +306,7 @@ func (r *Runner) done(p *probe, result Result, now time.Time, counts bool) {
 	}
 	heap.Push(&r.due, p)
 	if p.index == 0 {
-		r.signal()
+		r.wake.Set()
 	}
 }
 

@@ -1,5 +1,6 @@
 // Package loop holds what meshrun's small loops have in common: a signal that
-// coalesces, a wait that ends with its context, and a delay that doubles.
+// coalesces, a wait that ends with its context, a step that repeats, and a delay
+// that doubles.
 //
 // It decides nothing. A loop that works under a lock is a follow.Role; this
 // package is below it.
@@ -44,6 +45,26 @@ func Sleep(ctx context.Context, d time.Duration) error {
 		return ctx.Err()
 	case <-timer.C:
 		return nil
+	}
+}
+
+// Run calls step at once, then whenever wake is set or the delay that step
+// returned is over, until ctx ends. After a delay of zero it waits for wake alone.
+func Run(ctx context.Context, wake Signal, step func(now time.Time) time.Duration) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		case <-timer.C:
+		}
+		if wait := step(time.Now()); wait > 0 {
+			timer.Reset(wait)
+		} else {
+			timer.Stop()
+		}
 	}
 }
 

@@ -3,6 +3,8 @@ package loop
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,4 +55,34 @@ func TestABackoffDoublesUpToItsMaximum(t *testing.T) {
 	if got := b.Next(); got != b.Min || b.Failures() != 1 {
 		t.Errorf("after a success the delay is %s, failures %d", got, b.Failures())
 	}
+}
+
+func TestRunStepsAtOnceWhenWokenAndAfterTheDelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		wake, began := NewSignal(), time.Now()
+		var delay atomic.Int64
+		delay.Store(int64(time.Second))
+		var steps []time.Duration
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			Run(ctx, wake, func(now time.Time) time.Duration {
+				steps = append(steps, now.Sub(began))
+				return time.Duration(delay.Load())
+			})
+		}()
+		time.Sleep(1500 * time.Millisecond) // steps at 0 and 1 s
+		wake.Set()
+		time.Sleep(1500 * time.Millisecond) // at 1.5 s, and 2.5 s
+		delay.Store(0)
+		wake.Set()
+		time.Sleep(time.Hour) // at 3 s, and no more
+		cancel()
+		<-done
+		want := []time.Duration{0, time.Second, 1500 * time.Millisecond, 2500 * time.Millisecond, 3 * time.Second}
+		if !slices.Equal(steps, want) {
+			t.Errorf("stepped at %v, want %v", steps, want)
+		}
+	})
 }
