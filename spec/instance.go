@@ -239,9 +239,10 @@ type Instance struct {
 	// RestartCause says why this generation should be restarted, as a check or a guard
 	// finds; the orchestrator says when.
 	RestartCause string `json:"ailing,omitempty"`
-	// Alerts say in words what each guard that is over its bound found when it
-	// came to be. They last until the guard is content again.
-	Alerts []string `json:"alerts,omitempty"`
+	// GuardFindings are the guards that found a value above their bound, each until
+	// the value is within it again. Alerts are the same as text.
+	GuardFindings []GuardFinding `json:"guard_findings,omitempty"`
+	Alerts        []string       `json:"alerts,omitempty"`
 	// Refused is the version that the instance shall have and that this node cannot
 	// launch, for which Reason says why; 0 if there is none.
 	Refused uint64 `json:"refused,omitempty"`

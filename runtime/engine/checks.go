@@ -127,7 +127,7 @@ func (c *checks) examine(p *process, inst *spec.Instance) *examined {
 	}
 	if len(p.Process.Guards) > 0 {
 		e.guards = &guard.Target{
-			ID: inst.ID, Life: e.life, Guards: p.Process.Guards, Over: c.engine.view.alarmed(inst.ID, e.life),
+			ID: inst.ID, Life: e.life, Guards: p.Process.Guards, Known: c.engine.view.alerts(inst.ID, e.life),
 			Down: inst.Phase == spec.PhaseBackoff || inst.Phase == spec.PhaseFailed,
 		}
 		if up {
@@ -262,28 +262,16 @@ func failing(f *health.Finding) string {
 
 // alarm shows and tells what a guard says.
 func (c *checks) alarm(a guard.Alarm) {
-	inst := c.engine.view.alarm(a.Target.ID, alarm{guard: *a.Guard, life: a.Target.Life, text: a.Text}, a.Over)
+	inst := c.engine.view.alarm(a.Target.ID, alarm{GuardFinding: a.GuardFinding, life: a.Target.Life}, a.Over)
 	c.engine.report.wakeUp()
 	if inst == nil {
 		return
 	}
-	ev := spec.Event{Type: spec.EventGuard, Severity: spec.Info, Message: fmt.Sprintf("the guard %q of %s is content again", a.Guard.Name, a.Target.ID)}
+	ev := spec.Event{Type: spec.EventGuard, Severity: spec.Info, Message: fmt.Sprintf("guard %q of %s: within its bound again", a.Guard.Name, a.Target.ID)}
 	if a.Over {
-		ev.Severity, ev.Message = severity(inst), fmt.Sprintf("the guard %q of %s: %s%s", a.Guard.Name, a.Target.ID, a.Text, bound(a.Guard))
+		ev.Severity, ev.Message = severity(inst), fmt.Sprintf("guard %q of %s: %s", a.Guard.Name, a.Target.ID, &a.GuardFinding)
 	}
 	c.emit(ev, inst)
-}
-
-// bound tells what a guard allows.
-func bound(g *spec.Guard) string {
-	text := ""
-	if g.Above != "" {
-		text += ", which is above " + g.Above
-	}
-	if g.For > 0 {
-		text += ", for " + g.For.String()
-	}
-	return text
 }
 
 // severity of what is wrong with an instance.

@@ -212,9 +212,9 @@ func TestGuardTellsOfWhatIsDownForTooLong(t *testing.T) {
 		time.Sleep(50 * time.Second)
 		want(t, told(), nil)
 		time.Sleep(20 * time.Second)
-		want(t, told(), []string{`critical instance.guard the guard "absent" of shop/front/0: it is down, for 1m`})
+		want(t, told(), []string{`critical instance.guard guard "absent" of shop/front/0: down for 1m`})
 		inst, before := r.reported("shop/front/0")
-		want(t, inst.Alerts, []string{`guard "absent": it is down, for 1m`})
+		want(t, inst.Alerts, []string{`guard "absent": down for 1m`})
 		time.Sleep(time.Hour)
 		if _, after := r.reported("shop/front/0"); after != before {
 			t.Error("an alert that lasts was reported again")
@@ -228,7 +228,7 @@ func TestGuardTellsOfWhatIsDownForTooLong(t *testing.T) {
 			if after != before {
 				t.Errorf("%s after the agent's restart it was reported again", wait)
 			}
-			want(t, inst.Alerts, []string{`guard "absent": it is down, for 1m`})
+			want(t, inst.Alerts, []string{`guard "absent": down for 1m`})
 		}
 		want(t, told(), nil)
 		r.dog.mu.Lock()
@@ -238,7 +238,7 @@ func TestGuardTellsOfWhatIsDownForTooLong(t *testing.T) {
 		r.dog.emit(spec.EventStarted, up)
 		r.dog.mu.Unlock()
 		time.Sleep(20 * time.Second)
-		want(t, told(), []string{`info instance.guard the guard "absent" of shop/front/0 is content again`})
+		want(t, told(), []string{`info instance.guard guard "absent" of shop/front/0: within its bound again`})
 		inst, before = r.reported("shop/front/0")
 		want(t, inst.Alerts, nil)
 		time.Sleep(time.Hour)
@@ -253,7 +253,7 @@ func TestAlertLastsAsLongAsWhatItIsAbout(t *testing.T) {
 	memory := spec.Guard{Name: spec.GuardMemory, Above: "512MiB", For: spec.Duration(time.Minute), Action: spec.GuardAlert}
 	restart, absent := memory, spec.Guard{Name: spec.GuardAbsent, Action: spec.GuardAlert}
 	restart.Action = spec.GuardRestart
-	const big, down = `guard "memory": memory is 600 MiB, which is above 512MiB, for 1m`, `guard "absent": it is down`
+	const big, down = `guard "memory": memory is 600 MiB, above 512MiB for 1m`, `guard "absent": down`
 	guarded := func(guards ...spec.Guard) map[spec.InstanceID]*process {
 		return map[spec.InstanceID]*process{front: {AssignedProcess: spec.AssignedProcess{Process: spec.Process{Guards: guards}}}}
 	}
@@ -279,10 +279,7 @@ func TestAlertLastsAsLongAsWhatItIsAbout(t *testing.T) {
 		v := newView("n1", func(spec.InstanceID) bool { return false })
 		v.setProcesses(guarded(test.guard))
 		v.apply(generation(front, 1))
-		a := alarm{guard: test.guard, life: spec.Life{Generation: 1}, text: "memory is 600 MiB"}
-		if a.guard.Name == spec.GuardAbsent {
-			a.text = "it is down"
-		}
+		a := alarm{spec.GuardFinding{Guard: test.guard, Value: 600 << 20}, spec.Life{Generation: 1}}
 		v.alarm(front, a, true)
 		test.then(v, a)
 		got := v.observed("shop").Instances[0]

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/synergymesh/meshrun/runtime/engine/health"
 	"github.com/synergymesh/meshrun/spec"
@@ -17,16 +16,15 @@ type finding struct {
 	alarms map[spec.GuardKind]alarm
 }
 
-// alarm is that of a guard which is over its bound.
+// alarm is what a guard found about a generation of an instance.
 type alarm struct {
-	guard spec.Guard
-	life  spec.Life // in which it came
-	text  string    // what was found
+	spec.GuardFinding
+	life spec.Life
 }
 
-// of reports whether the alarm tells of a generation: that an instance is down
-// for long lasts from one to the next.
-func (a alarm) of(life spec.Life) bool { return a.life == life || a.guard.Name == spec.GuardAbsent }
+// of reports whether the alarm is about a generation: that an instance is down
+// for too long lasts from one to the next.
+func (a alarm) of(life spec.Life) bool { return a.life == life || a.Guard.Name == spec.GuardAbsent }
 
 // examine puts what is found into an instance. The caller holds v.mu.
 func (v *view) examine(inst *spec.Instance) {
@@ -41,18 +39,16 @@ func (v *view) examine(inst *spec.Instance) {
 	}
 	for _, kind := range slices.Sorted(maps.Keys(f.alarms)) {
 		a := f.alarms[kind]
-		if !a.of(inst.Life()) || !v.processes[inst.ID].guardedBy(a.guard) {
+		if !a.of(inst.Life()) || !v.processes[inst.ID].guardedBy(a.Guard) {
 			continue
 		}
-		if a.guard.Action == spec.GuardRestart && inst.RestartCause == "" {
-			inst.RestartCause = fmt.Sprintf("its guard %q: %s", kind, a.text)
+		if a.Guard.Action == spec.GuardRestart && inst.RestartCause == "" {
+			inst.RestartCause = fmt.Sprintf("its guard %q: %s", kind, a.Found())
 		}
-		inst.Alerts = append(inst.Alerts, alertHead(kind)+a.text+bound(&a.guard))
+		inst.GuardFindings = append(inst.GuardFindings, a.GuardFinding)
+		inst.Alerts = append(inst.Alerts, fmt.Sprintf("guard %q: %s", kind, &a.GuardFinding))
 	}
 }
-
-// alertHead begins the alerts of a guard.
-func alertHead(kind spec.GuardKind) string { return fmt.Sprintf("guard %q: ", kind) }
 
 // shown returns an instance as it is shown; nil if it is gone or in another
 // generation. The caller holds v.mu.
@@ -103,8 +99,8 @@ func (v *view) alarm(id spec.InstanceID, a alarm, over bool) *spec.Instance {
 	if f.alarms == nil {
 		f.alarms = map[spec.GuardKind]alarm{}
 	}
-	if f.alarms[a.guard.Name] = a; !over {
-		delete(f.alarms, a.guard.Name)
+	if f.alarms[a.Guard.Name] = a; !over {
+		delete(f.alarms, a.Guard.Name)
 	}
 	v.findings[id] = f
 	v.dirty[id.Job] = true
@@ -117,7 +113,7 @@ func (v *view) alarm(id spec.InstanceID, a alarm, over bool) *spec.Instance {
 func (v *view) hush() (some bool) {
 	for id, f := range v.findings {
 		for kind, a := range f.alarms {
-			if !v.processes[id].guardedBy(a.guard) {
+			if !v.processes[id].guardedBy(a.Guard) {
 				delete(f.alarms, kind)
 				v.dirty[id.Job], some = true, true
 			}
@@ -132,8 +128,8 @@ func (v *view) recall(seen []spec.Instance, processes map[spec.InstanceID]*proce
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, i := range seen {
-		if p := processes[i.ID]; p != nil && len(i.Alerts) > 0 {
-			v.recallAlarms(&i, p.Process.Guards)
+		if len(i.GuardFindings) > 0 {
+			v.recallAlarms(&i, processes[i.ID])
 		}
 		if f := v.findings[i.ID]; i.Health != "" && f.health == nil && v.shown(i.ID, i.Life()) != nil {
 			f.health = &health.Finding{
@@ -148,35 +144,32 @@ func (v *view) recall(seen []spec.Instance, processes map[spec.InstanceID]*proce
 
 // recallAlarms takes over the alerts of an instance, of guards that are as they
 // were then. The caller holds v.mu.
-func (v *view) recallAlarms(seen *spec.Instance, guards []spec.Guard) {
+func (v *view) recallAlarms(seen *spec.Instance, p *process) {
 	inst, there := v.jobs[seen.ID.Job][seen.ID]
 	f := v.findings[seen.ID]
 	if !there || f.alarms != nil {
 		return
 	}
-	for _, g := range guards {
-		for _, alert := range seen.Alerts {
-			text, mine := strings.CutPrefix(alert, alertHead(g.Name))
-			text, same := strings.CutSuffix(text, bound(&g))
-			if a := (alarm{guard: g, life: seen.Life(), text: text}); mine && same && a.of(inst.Life()) {
-				if f.alarms == nil {
-					f.alarms = map[spec.GuardKind]alarm{}
-				}
-				f.alarms[g.Name] = a
+	for _, alert := range seen.GuardFindings {
+		if a := (alarm{alert, seen.Life()}); p.guardedBy(alert.Guard) && a.of(inst.Life()) {
+			if f.alarms == nil {
+				f.alarms = map[spec.GuardKind]alarm{}
 			}
+			f.alarms[alert.Guard.Name] = a
 		}
 	}
 	v.findings[seen.ID] = f
 	v.dirty[seen.ID.Job] = true
 }
 
-// alarmed returns the guards that are over their bounds with a generation.
-func (v *view) alarmed(id spec.InstanceID, life spec.Life) map[spec.GuardKind]bool {
+// alerts returns what guards found about a generation.
+func (v *view) alerts(id spec.InstanceID, life spec.Life) (out []spec.GuardFinding) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	out := map[spec.GuardKind]bool{}
-	for kind, a := range v.findings[id].alarms {
-		out[kind] = a.of(life)
+	for _, a := range v.findings[id].alarms {
+		if a.of(life) {
+			out = append(out, a.GuardFinding)
+		}
 	}
 	return out
 }

@@ -30,7 +30,7 @@ func encode(seen *spec.Observed) ([]byte, error) {
 
 // ownOnly leaves out what only the node itself needs, and the outputs of checks.
 func ownOnly(in *spec.Instance) {
-	in.Node, in.BootID, in.StartTicks, in.Lease, in.Status, in.ReloadHash, in.Services = "", "", 0, "", "", "", nil
+	in.Node, in.BootID, in.StartTicks, in.Lease, in.Status, in.ReloadHash, in.Services, in.GuardFindings = "", "", 0, "", "", "", nil, nil
 	in.Checks = slices.Clone(in.Checks)
 	for k := range in.Checks {
 		in.Checks[k].Output = ""

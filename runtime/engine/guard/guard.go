@@ -3,7 +3,6 @@
 package guard
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/synergymesh/meshrun/spec"
@@ -18,9 +17,8 @@ type Target struct {
 	// Down is set if it should run, and doesn't.
 	Down   bool
 	Guards []spec.Guard
-	// Over are the guards that are known to be over their bounds, where nothing has
-	// been looked at yet: an earlier agent has told of them.
-	Over map[spec.GuardKind]bool
+	// Known is what an earlier agent reported of this instance.
+	Known []spec.GuardFinding
 }
 
 // Usage is what a process uses with all that it has started.
@@ -94,6 +92,8 @@ func (t *Table) Sum(pid int, startTicks uint64) (Usage, bool) {
 
 // Tally is what is remembered of one guard between two looks.
 type Tally struct {
+	// Value is what was found last.
+	Value float64
 	// Since is when the bound was first passed; zero while it is kept.
 	Since time.Time
 	// Over is set once that has lasted for long enough.
@@ -110,46 +110,44 @@ type Look struct {
 	Down     bool
 }
 
-// Next returns the tally after a look, with what was found in words.
-func (t Tally) Next(g *spec.Guard, l Look, now time.Time) (Tally, string) {
-	value, known, text := t.value(g, l, now)
+// Next returns the tally after a look.
+func (t Tally) Next(g *spec.Guard, l Look, now time.Time) Tally {
+	value, known := t.value(g, l, now)
 	if l.Measured {
 		t.CPU, t.At = l.Usage.CPU, now
 	}
 	bound, err := g.Bound()
 	if err != nil || !known {
-		return t, text
+		return t
 	}
+	t.Value = value
 	if value <= bound {
 		t.Since, t.Over = time.Time{}, false
-		return t, text
+		return t
 	}
 	if t.Since.IsZero() {
 		t.Since = now
 	}
 	t.Over = now.Sub(t.Since) >= g.For.Std()
-	return t, text
+	return t
 }
 
-// value returns what a guard compares with its bound; false if nobody knows it.
-func (t Tally) value(g *spec.Guard, l Look, now time.Time) (value float64, known bool, text string) {
+// value returns what a guard compares with its bound; false if it is unknown.
+func (t Tally) value(g *spec.Guard, l Look, now time.Time) (value float64, known bool) {
 	switch g.Name {
 	case spec.GuardAbsent:
 		if l.Down {
-			return 1, true, "it is down"
+			return 1, true
 		}
-		return 0, true, "it is up"
+		return 0, true
 	case spec.GuardMemory:
-		return float64(l.Usage.Memory), l.Measured, fmt.Sprintf("memory is %d MiB", l.Usage.Memory>>20)
+		return float64(l.Usage.Memory), l.Measured
 	case spec.GuardZombie:
-		return float64(l.Usage.Zombies), l.Measured, fmt.Sprintf("%d of its children have ended and are not waited for", l.Usage.Zombies)
+		return float64(l.Usage.Zombies), l.Measured
 	case spec.GuardCPU:
-		took := now.Sub(t.At)
-		if !l.Measured || t.At.IsZero() || took <= 0 {
-			return 0, false, ""
+		if took := now.Sub(t.At); l.Measured && !t.At.IsZero() && took > 0 {
+			return 100 * float64(max(l.Usage.CPU-t.CPU, 0)) / float64(took), true
 		}
-		percent := 100 * float64(max(l.Usage.CPU-t.CPU, 0)) / float64(took)
-		return percent, true, fmt.Sprintf("cpu is at %.0f%% of a core", percent)
 	}
-	return 0, false, ""
+	return 0, false
 }

@@ -81,7 +81,7 @@ func TestTally(t *testing.T) {
 		var tally Tally
 		got := ""
 		for i, look := range test.looks {
-			tally, _ = tally.Next(&test.guard, look, began.Add(time.Duration(i)*10*time.Second))
+			tally = tally.Next(&test.guard, look, began.Add(time.Duration(i)*10*time.Second))
 			got += map[bool]string{true: "!", false: "-"}[tally.Over]
 		}
 		if got != test.over {
@@ -97,7 +97,7 @@ func looking(t *testing.T, all func() []Process, test func(r *Runner, looks *int
 		looks, alarms := 0, []string{}
 		r := New(Config{
 			Alarm: func(a Alarm) {
-				alarms = append(alarms, fmt.Sprintf("%s %s %t: %s", a.Target.ID, a.Guard.Name, a.Over, a.Text))
+				alarms = append(alarms, fmt.Sprintf("%s %s %t: %s", a.Target.ID, a.Guard.Name, a.Over, a.Found()))
 			},
 			Logger:    hclog.NewNullLogger(),
 			Processes: func() ([]Process, error) { looks++; return all(), nil },

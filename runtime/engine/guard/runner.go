@@ -2,7 +2,6 @@ package guard
 
 import (
 	"context"
-	"reflect"
 	"sync"
 	"time"
 
@@ -12,13 +11,12 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// Alarm is what a guard tells: its bound has been passed for long enough, or is
-// kept again.
+// Alarm says that a guard has found a value above its bound for long enough, or
+// within it again.
 type Alarm struct {
+	spec.GuardFinding
 	Target *Target
-	Guard  *spec.Guard
 	Over   bool
-	Text   string // what was found
 }
 
 // Config is what a Runner is made of.
@@ -69,13 +67,15 @@ func (r *Runner) Set(targets []*Target, now time.Time) {
 			// Those of one interval are due together, so that one look does for all.
 			w.next[i] = after(now, g.Interval.Std())
 			if old == nil {
-				if t.Over[g.Name] {
-					w.tallies[i] = Tally{Since: now.Add(-g.For.Std()), Over: true}
+				for _, a := range t.Known {
+					if a.Guard == *g {
+						w.tallies[i] = Tally{Value: a.Value, Since: a.Since, Over: true}
+					}
 				}
 				continue
 			}
 			for k := range old.target.Guards {
-				if reflect.DeepEqual(old.target.Guards[k], *g) && (old.target.Life == t.Life || g.Name == spec.GuardAbsent) {
+				if old.target.Guards[k] == *g && (old.target.Life == t.Life || g.Name == spec.GuardAbsent) {
 					w.tallies[i], w.next[i] = old.tallies[k], old.next[k]
 				}
 			}
@@ -148,9 +148,9 @@ func (r *Runner) look(w *watch, i int, all *Table, now time.Time) {
 	}
 	g := &w.target.Guards[i]
 	was := w.tallies[i].Over
-	var text string
-	w.tallies[i], text = w.tallies[i].Next(g, l, now)
-	if over := w.tallies[i].Over; over != was {
-		r.cfg.Alarm(Alarm{Target: w.target, Guard: g, Over: over, Text: text})
+	tally := w.tallies[i].Next(g, l, now)
+	w.tallies[i] = tally
+	if tally.Over != was {
+		r.cfg.Alarm(Alarm{GuardFinding: spec.GuardFinding{Guard: *g, Value: tally.Value, Since: tally.Since}, Target: w.target, Over: tally.Over})
 	}
 }
