@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -189,14 +188,9 @@ func (a *agent) open(ctx context.Context) error {
 		return err
 	}
 	a.engine = engine.New(engine.Config{
-		Store: a.store, Watchdog: a.client, Node: a.cfg.Node, Labels: a.cfg.Labels,
-		Session: a.sessionNow, LockDelay: a.lockDelay(), Expand: schema.Expand, Logger: a.logger,
-		HoldOutput: func(id spec.InstanceID) (io.Closer, error) { return watchdog.HoldOutput(a.cfg.DataDir, id) },
-		Refused:    func(err error) bool { return errors.Is(err, watchdog.ErrRefused) },
-		Emit:       a.emit,
-		Problem:    func(text string) { a.backend.problem("report", text) },
-		Output:     a.findOutput,
-		Prepare:    watchdog.Prepare,
+		Store: a.store, Watchdog: engineWatchdog{a.client, a.cfg.DataDir}, Agent: engineAgent{a},
+		Host:      engine.Host{Node: a.cfg.Node, Labels: a.cfg.Labels, Expand: schema.Expand},
+		LockDelay: a.lockDelay(), Logger: a.logger,
 	})
 	a.orchestrator = orchestrator.New(a.store, a.cfg.Node, a.sessionNow, a.logger)
 	a.registry = newRegistry(a.cfg.Node, a.store, a.orchestrator, a.logger)

@@ -191,26 +191,6 @@ func (b *backend) Logs(ctx context.Context, q spec.LogQuery, each func(spec.LogL
 	})
 }
 
-// errFound ends a search.
-var errFound = errors.New("found")
-
-// findOutput returns the first line of an instance's output since a time that
-// matches a regular expression, or false.
-func (a *agent) findOutput(ctx context.Context, id spec.InstanceID, since time.Time, pattern string) (text string, found bool, err error) {
-	q := spec.LogQuery{Job: id.Job, Process: id.Process, Shard: id.Shard, Since: since, Grep: pattern}
-	err = output.Stream(ctx, filepath.Join(a.cfg.DataDir, "logs"), q, func(line spec.LogLine) error {
-		text = line.Text
-		return errFound
-	})
-	if errors.Is(err, errFound) {
-		return text, true, nil
-	}
-	if err != nil {
-		return "", false, fmt.Errorf("search output of %s: %w", id, err)
-	}
-	return "", false, nil
-}
-
 // known reports whether the query names an instance that there is, though it
 // may have been silent.
 func (b *backend) known(ctx context.Context, q spec.LogQuery) bool {

@@ -43,7 +43,7 @@ func BenchmarkThousand(b *testing.B) {
 			entries[i] = state.Entry{Key: state.AssignmentKey("n", "a"), Value: text}
 		}
 		newEngine := func() *Engine {
-			return New(Config{Node: "n", Logger: hclog.NewNullLogger(), Account: func(string) (Account, error) { return Account{}, nil }})
+			return New(Config{Agent: &fakeAgent{}, Logger: hclog.NewNullLogger(), Host: Host{Node: "n", Account: func(string) (Account, error) { return Account{}, nil }}})
 		}
 		b.Run(name+"/apply", func(b *testing.B) {
 			for b.Loop() {

@@ -41,7 +41,7 @@ type examined struct {
 
 func newChecks(e *Engine) *checks {
 	c := &checks{engine: e, wake: loop.NewSignal(), made: map[spec.InstanceID]*examined{}}
-	c.health = health.New(health.Config{Found: c.found, Output: e.cfg.Output, Prepare: e.cfg.Prepare})
+	c.health = health.New(health.Config{Found: c.found, Host: e.cfg.Watchdog})
 	c.guards = guard.New(guard.Config{Alarm: c.alarm, Logger: e.logger})
 	return c
 }
@@ -139,7 +139,7 @@ func (c *checks) examine(p *process, inst *spec.Instance) *examined {
 
 // target fills in the checks of an instance.
 func (c *checks) target(p *process, inst *spec.Instance) *health.Target {
-	host := &c.engine.host
+	host := &c.engine.cfg.Host
 	x := expander{host: host, run: spec.Runtime{
 		ShardIndex: inst.ID.Shard, ShardCount: p.Process.Shards,
 		NodeName: host.Node, NodeLabels: host.Labels, Ports: inst.Ports,
@@ -283,6 +283,6 @@ func severity(inst *spec.Instance) spec.Severity {
 }
 
 func (c *checks) emit(ev spec.Event, inst *spec.Instance) {
-	ev.Time, ev.Node, ev.Job, ev.Version, ev.Who, ev.Instance = time.Now(), c.engine.cfg.Node, inst.ID.Job, inst.Version, "engine", inst
-	c.engine.cfg.Emit(ev)
+	ev.Time, ev.Node, ev.Job, ev.Version, ev.Who, ev.Instance = time.Now(), c.engine.cfg.Host.Node, inst.ID.Job, inst.Version, "engine", inst
+	c.engine.cfg.Agent.Emit(ev)
 }

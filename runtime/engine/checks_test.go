@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,17 +35,12 @@ func listens(name string, action spec.HealthAction) spec.AssignedProcess {
 
 // talk makes the output of every instance hold a line, or none.
 func (r *rig) talk() *atomic.Bool {
-	said := &atomic.Bool{}
-	r.cfg.Output = func(context.Context, spec.InstanceID, time.Time, string) (string, bool, error) {
-		return "listening", said.Load(), nil
-	}
-	return said
+	return &r.dog.listens
 }
 
 // told makes a list of the events that the engine emits.
 func (r *rig) told() func() []string {
-	events := make(chan spec.Event, 100)
-	r.cfg.Emit = func(ev spec.Event) { events <- ev }
+	events := r.agent.events
 	return func() (out []string) {
 		for len(events) > 0 {
 			ev := <-events

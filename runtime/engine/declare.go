@@ -52,7 +52,7 @@ func batch(set []Wanted) int {
 func (e *Engine) declareBatch(ctx context.Context, set []Wanted, remove []spec.InstanceID) error {
 	err := e.tell(ctx, set, remove)
 	switch {
-	case err == nil || !e.cfg.Refused(err):
+	case err == nil || !e.cfg.Watchdog.Refused(err):
 		return err
 	case len(remove) > 0 && len(set) > 0:
 		if err := e.declareBatch(ctx, nil, remove); err != nil {
@@ -97,7 +97,7 @@ func (e *Engine) tell(ctx context.Context, set []Wanted, remove []spec.InstanceI
 	before := e.remember(told)
 	if err := e.cfg.Watchdog.Declare(ctx, launches, remove); err != nil {
 		e.unsay(told, before)
-		if !e.cfg.Refused(err) {
+		if !e.cfg.Watchdog.Refused(err) {
 			// Nobody knows what arrived, and so which locks may be given up: the
 			// table tells.
 			e.doubtful = true

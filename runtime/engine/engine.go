@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"sync"
 	"time"
 
@@ -24,11 +23,32 @@ type Watchdog interface {
 	// Declare sets and removes instances; when it returns nil, the watchdog
 	// will see to it, whatever dies. Declaring the same twice changes nothing.
 	Declare(ctx context.Context, set []spec.Launch, remove []spec.InstanceID) error
-	// Signal sends a signal to running instances.
-	Signal(ctx context.Context, ids []spec.InstanceID, sig spec.Signal) error
+	// Refused reports whether an error of Declare means that the watchdog will
+	// never accept the batch as it is, rather than that it is away. The engine
+	// then finds the launch at fault and leaves it out.
+	Refused(err error) bool
 	// Events calls fn with every event after the given number, in order, and
 	// goes on until ctx is done, the watchdog is gone, or fn returns an error.
 	Events(ctx context.Context, after uint64, fn func(spec.Event) error) error
+	// HoldOutput opens an instance's pipes, so that what is in them survives the
+	// watchdog. The engine closes them when the instance is gone. It must not block.
+	HoldOutput(id spec.InstanceID) (io.Closer, error)
+	// Checks of kind log search the output, those of kind command are prepared
+	// like the commands of instances.
+	health.Host
+}
+
+// Agent is what the engine needs of the agent that it is a part of. None of the
+// methods may block.
+type Agent interface {
+	// Session returns the agent's session, which holds the locks of exclusive
+	// shards; "" while there is none. Refresh tells the engine of another one.
+	Session() string
+	// Emit receives the events of launches that cannot be made, of checks and of
+	// guards.
+	Emit(ev spec.Event)
+	// Problem receives what is wrong with the node, and "" when that is over.
+	Problem(text string)
 }
 
 const (
@@ -44,55 +64,22 @@ const (
 type Config struct {
 	Store    state.Store
 	Watchdog Watchdog
-	Node     string
-	Labels   map[string]string
-	// Session returns the agent's session, which holds the locks of exclusive
-	// shards; "" while there is none. Call Refresh when its answer changes. It
-	// must not block.
-	Session func() string
+	Agent    Agent
+	Host     Host
 	// LockDelay is how long nobody gets the locks of a session that has ended; 0
-	// where none can be lost. Where one can, others may then have this node's
-	// shards: while there is none, the node goes on with what it was
-	// last assigned, and reports nothing. Exclusive shards live under the lease
-	// of the session that holds their lock: while nobody renews it at the
-	// watchdog, they end. Without a session, or with another one, they are
-	// started by nothing until their lock has been taken again, and what runs is
-	// left to the watchdog's fence.
+	// where no session can be lost. Where one can, an agent without a session may
+	// have lost its shards to others: it goes on with what it was last assigned,
+	// and reports nothing. Exclusive shards live under the lease of the session
+	// that holds their lock. Without that session nothing starts them until their
+	// lock is taken again, and the watchdog's fence ends what runs.
 	LockDelay time.Duration
-	// Expand fills in a template with what is known on the node.
-	Expand func(spec.Template, spec.Runtime) (string, error)
-	// HoldOutput opens an instance's pipes, so that what is in them survives
-	// the watchdog; what it returns is closed when the instance is gone. It
-	// must not block. Nil holds nothing.
-	HoldOutput func(spec.InstanceID) (io.Closer, error)
-	// Refused tells whether an error of Declare means that the watchdog will
-	// never take the batch as it is, rather than that it is away. The guilty
-	// launch is then found and left out. Nil means never.
-	Refused func(error) bool
-	// Emit is told about launches that cannot be made, and what checks and guards
-	// find. It must not block. Nil tells nobody.
-	Emit func(spec.Event)
-	// Problem is told what is wrong with the node that people should know, and
-	// with an empty text that it is mended. It must not block. Nil tells nobody.
-	Problem func(text string)
-	// Output finds lines of instances' output for checks that look for one, and
-	// Prepare prepares the commands of those that run one.
-	Output  health.FindOutput
-	Prepare health.Prepare
-	// Logger is required. Environ and Account default to the agent's own
-	// environment and to the system's users.
-	Logger  hclog.Logger
-	Environ []string
-	Account func(name string) (Account, error)
-	// PortFree tells whether nobody listens on a port; the default tries.
-	PortFree func(port int) bool
+	Logger    hclog.Logger
 }
 
 // Engine converges one node. Make it with New; Run does the work.
 type Engine struct {
 	cfg         Config
 	logger      hclog.Logger
-	host        Host
 	assignments *assignments
 	view        *view
 	locks       *locks
@@ -118,42 +105,21 @@ func (c *Config) fenced() bool { return c.LockDelay > 0 }
 
 // New returns an engine. It does no I/O.
 func New(cfg Config) *Engine {
-	if cfg.Environ == nil {
-		cfg.Environ = os.Environ()
-	}
-	if cfg.Account == nil {
-		cfg.Account = newAccounts(cfg.Environ).lookup
-	}
-	if cfg.PortFree == nil {
-		cfg.PortFree = bindable
-	}
-	if cfg.Session == nil {
-		cfg.Session = func() string { return "" }
-	}
-	if cfg.Refused == nil {
-		cfg.Refused = func(error) bool { return false }
-	}
-	if cfg.Emit == nil {
-		cfg.Emit = func(spec.Event) {}
-	}
-	if cfg.Problem == nil {
-		cfg.Problem = func(string) {}
-	}
+	cfg.Host.setDefaults()
 	cfg.Logger = cfg.Logger.Named("engine")
 	e := &Engine{
 		cfg: cfg, logger: cfg.Logger,
-		host: Host{Node: cfg.Node, Labels: cfg.Labels, Environ: cfg.Environ, Account: cfg.Account, Expand: cfg.Expand},
 		kick: loop.NewSignal(), joined: loop.NewSignal(), reread: loop.NewSignal(), talk: make(chan struct{}, 1),
 		declared: map[spec.InstanceID]Declared{},
 	}
-	e.assignments = newAssignments(cfg.Node, cfg.Logger)
+	e.assignments = newAssignments(cfg.Host.Node, cfg.Logger)
 	e.locks = newLocks(&e.cfg, e.kick.Set, e.freed)
-	e.view = newView(cfg.Node, e.locks.holds)
+	e.view = newView(cfg.Host.Node, e.locks.holds)
 	e.files = newFiles(cfg.Logger, e.kick.Set)
 	e.report = newReporter(&e.cfg, e.view)
 	e.checks = newChecks(e)
-	e.outputs = newOutputs(cfg.HoldOutput, cfg.Logger)
-	e.build = builder{host: &e.host, ports: newPortBook(cfg.PortFree), locks: e.locks, files: e.files, fenced: cfg.fenced(), made: map[spec.InstanceID]*made{}}
+	e.outputs = newOutputs(cfg.Watchdog, cfg.Logger)
+	e.build = builder{host: &e.cfg.Host, ports: newPortBook(cfg.Host.PortFree), locks: e.locks, files: e.files, fenced: cfg.fenced(), made: map[spec.InstanceID]*made{}}
 	return e
 }
 
@@ -297,10 +263,10 @@ func (e *Engine) tellFaults(wanted []Wanted) {
 			continue
 		}
 		e.logger.Error("an instance cannot be launched", "instance", w.ID.String(), "reason", w.Why)
-		e.cfg.Emit(spec.Event{
-			Time: time.Now(), Type: spec.EventStartFailed, Severity: spec.Critical, Node: e.cfg.Node,
+		e.cfg.Agent.Emit(spec.Event{
+			Time: time.Now(), Type: spec.EventStartFailed, Severity: spec.Critical, Node: e.cfg.Host.Node,
 			Job: w.ID.Job, Who: "engine", Message: fmt.Sprintf("%s cannot be launched: %s", w.ID, w.Why),
-			Instance: &spec.Instance{ID: w.ID, Node: e.cfg.Node, Phase: spec.PhaseFailed, Reason: w.Why},
+			Instance: &spec.Instance{ID: w.ID, Node: e.cfg.Host.Node, Phase: spec.PhaseFailed, Reason: w.Why},
 		})
 	}
 }

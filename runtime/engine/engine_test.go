@@ -2,9 +2,7 @@ package engine
 
 import (
 	"encoding/json"
-	"io"
 	"reflect"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -121,8 +119,8 @@ func TestWhatHasJustGoneIsNotRemovedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var meanwhile func()
-		account := r.cfg.Account
-		r.cfg.Account = func(name string) (Account, error) {
+		account := r.cfg.Host.Account
+		r.cfg.Host.Account = func(name string) (Account, error) {
 			if f := meanwhile; f != nil {
 				meanwhile = nil
 				f()
@@ -167,7 +165,7 @@ func TestAgentRestartTouchesNothing(t *testing.T) {
 		if _, err := r.store.Txn(t.Context(), state.Op{Kind: state.OpDelete, Key: state.ObservedKey("n1", "shop")}); err != nil {
 			t.Fatal(err)
 		}
-		r.cfg.PortFree = func(p int) bool { return p != ports["http"] } // its process listens
+		r.cfg.Host.PortFree = func(p int) bool { return p != ports["http"] } // its process listens
 		r.assign("shop", web, proc("new", 0))
 		r.start()
 		settled()
@@ -193,8 +191,6 @@ func TestOwnInstancesAreLeftAlone(t *testing.T) {
 func TestALaunchThatCannotBeMadeStopsNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		var events []spec.Event
-		r.cfg.Emit = func(ev spec.Event) { events = append(events, ev) }
 		r.start()
 		defer func() { r.close() }()
 		bad, user := proc("bad", 0), proc("user", 0)
@@ -213,7 +209,7 @@ func TestALaunchThatCannotBeMadeStopsNoOther(t *testing.T) {
 			}
 		}
 		time.Sleep(5 * faultRetry)
-		want(t, len(events), 2)
+		want(t, len(r.agent.events), 2)
 	})
 }
 
@@ -301,18 +297,10 @@ func TestReportsAreBatched(t *testing.T) {
 	})
 }
 
-type closer struct{ open *atomic.Int32 }
-
-func (c closer) Close() error { c.open.Add(-1); return nil }
-
 func TestOutputsAreHeldWhileInstancesExist(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		var open atomic.Int32
-		r.cfg.HoldOutput = func(spec.InstanceID) (io.Closer, error) {
-			open.Add(1)
-			return closer{&open}, nil
-		}
+		open := &r.dog.open
 		r.start()
 		r.assign("shop", proc("web", 0, 1, 2))
 		settled()

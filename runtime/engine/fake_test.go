@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -44,6 +47,9 @@ type fakeWatchdog struct {
 	// done what it was asked.
 	mute   bool
 	answer func() error
+	// listens is what FindOutput finds, open how many outputs are held.
+	listens atomic.Bool
+	open    atomic.Int32
 }
 
 func newFakeWatchdog() *fakeWatchdog {
@@ -130,7 +136,43 @@ func (w *fakeWatchdog) gone(id spec.InstanceID) {
 	w.emit(spec.EventRemoved, inst)
 }
 
-func (w *fakeWatchdog) Signal(context.Context, []spec.InstanceID, spec.Signal) error { return nil }
+func (w *fakeWatchdog) Refused(err error) bool { return errors.Is(err, errRefused) }
+
+func (w *fakeWatchdog) HoldOutput(spec.InstanceID) (io.Closer, error) {
+	w.open.Add(1)
+	return closer{&w.open}, nil
+}
+
+func (w *fakeWatchdog) FindOutput(context.Context, spec.InstanceID, time.Time, string) (string, bool, error) {
+	return "listening", w.listens.Load(), nil
+}
+
+func (w *fakeWatchdog) Prepare(*spec.Launch) (string, string, *syscall.Credential, error) {
+	return "", "", nil, errors.New("no command is run here")
+}
+
+// closer counts what is open.
+type closer struct{ open *atomic.Int32 }
+
+func (c closer) Close() error { c.open.Add(-1); return nil }
+
+// fakeAgent has a session if it is given one, and keeps what it is told.
+type fakeAgent struct {
+	session func() string
+	events  chan spec.Event
+	problem string
+}
+
+func (a *fakeAgent) Session() string {
+	if a.session == nil {
+		return ""
+	}
+	return a.session()
+}
+
+func (a *fakeAgent) Emit(ev spec.Event) { a.events <- ev }
+
+func (a *fakeAgent) Problem(text string) { a.problem = text }
 
 func (w *fakeWatchdog) Events(ctx context.Context, after uint64, fn func(spec.Event) error) error {
 	for {
@@ -184,30 +226,31 @@ type rig struct {
 	t     *testing.T
 	store *local.Store
 	dog   *fakeWatchdog
+	agent *fakeAgent
 	*Engine
 	cfg  Config
 	stop func()
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, store: local.OpenMemory(local.Options{}), dog: newFakeWatchdog()}
+	r := &rig{t: t, store: local.OpenMemory(local.Options{}), dog: newFakeWatchdog(), agent: &fakeAgent{events: make(chan spec.Event, 1000)}}
 	r.cfg = Config{
-		Refused: func(err error) bool { return errors.Is(err, errRefused) },
-		Store:   r.store, Watchdog: r.dog, Node: "n1", Logger: hclog.NewNullLogger(),
-		Environ: []string{"PATH=/bin", "SECRET=1"}, PortFree: func(int) bool { return true },
-		Account: func(name string) (Account, error) {
-			if name == "nobody-here" {
-				return Account{}, errors.New("unknown user nobody-here")
-			}
-			return Account{Name: "u" + name, Home: "/home/u"}, nil
-		},
-		Expand: func(t spec.Template, run spec.Runtime) (string, error) {
-			if strings.Contains(string(t), "bad") {
-				return "", errors.New("no such thing as bad")
-			}
-			b, err := json.Marshal(run.Ports)
-			return strings.ReplaceAll(string(t), "${ports}", string(b)), err
-		},
+		Store: r.store, Watchdog: r.dog, Agent: r.agent, Logger: hclog.NewNullLogger(),
+		Host: Host{Node: "n1",
+			Environ: []string{"PATH=/bin", "SECRET=1"}, PortFree: func(int) bool { return true },
+			Account: func(name string) (Account, error) {
+				if name == "nobody-here" {
+					return Account{}, errors.New("unknown user nobody-here")
+				}
+				return Account{Name: "u" + name, Home: "/home/u"}, nil
+			},
+			Expand: func(t spec.Template, run spec.Runtime) (string, error) {
+				if strings.Contains(string(t), "bad") {
+					return "", errors.New("no such thing as bad")
+				}
+				b, err := json.Marshal(run.Ports)
+				return strings.ReplaceAll(string(t), "${ports}", string(b)), err
+			}},
 	}
 	return r
 }

@@ -109,7 +109,7 @@ func fenced(t *testing.T, test func(*testing.T, *fencedRig)) {
 		r.spy = &spyStore{Store: r.store}
 		r.spy.before = r.law
 		r.cfg.Store, r.cfg.LockDelay = r.spy, testDelay
-		r.cfg.Session = func() string {
+		r.agent.session = func() string {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			return r.session

@@ -21,7 +21,7 @@ func (e *Engine) watchAssignments(ctx context.Context) {
 			continue
 		}
 		entries, index, err := e.readAssignments(ctx, after)
-		if err == nil && e.cfg.fenced() && e.cfg.Session() == "" {
+		if err == nil && e.cfg.fenced() && e.cfg.Agent.Session() == "" {
 			continue // what changes while others count this node as gone is no order
 		}
 		if err != nil {
@@ -66,7 +66,7 @@ func (e *Engine) isBlank(ctx context.Context) (bool, error) {
 // member reports whether the node may be given orders: it has a session, or
 // needs none. Otherwise it waits until that may have changed.
 func (e *Engine) member(ctx context.Context) bool {
-	if !e.cfg.fenced() || e.cfg.Session() != "" {
+	if !e.cfg.fenced() || e.cfg.Agent.Session() != "" {
 		return true
 	}
 	select {
@@ -80,7 +80,7 @@ func (e *Engine) member(ctx context.Context) bool {
 // also takes over what the node reported earlier.
 func (e *Engine) readAssignments(ctx context.Context, after uint64) ([]state.Entry, uint64, error) {
 	if after == 0 {
-		observed, _, err := e.cfg.Store.List(ctx, state.ObservedPrefix+e.cfg.Node+"/")
+		observed, _, err := e.cfg.Store.List(ctx, state.ObservedPrefix+e.cfg.Host.Node+"/")
 		if err != nil {
 			return nil, 0, fmt.Errorf("list reports: %w", err)
 		}

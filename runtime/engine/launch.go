@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -20,17 +21,32 @@ type Account struct {
 	Name, Home, Shell string
 }
 
-// Host is what launches take from the node that they are made for.
+// Host is the node that launches are made for.
 type Host struct {
 	Node   string
 	Labels map[string]string
-	// Environ is the agent's own environment; see baseEnv for what launches
-	// take over from it.
+	// Environ is the agent's own environment, unless it is set; see baseEnv for
+	// what launches take over from it.
 	Environ []string
-	// Account looks a user up; the empty name stands for the agent's own user.
+	// Account looks a user up; the empty name stands for the agent's own user. Nil
+	// asks the system.
 	Account func(name string) (Account, error)
-	// Expand fills in a template. It is not asked for literal ones.
+	// PortFree reports whether nobody listens on a port; nil tries.
+	PortFree func(port int) bool
+	// Expand fills in a template that is not literal.
 	Expand func(spec.Template, spec.Runtime) (string, error)
+}
+
+func (h *Host) setDefaults() {
+	if h.Environ == nil {
+		h.Environ = os.Environ()
+	}
+	if h.Account == nil {
+		h.Account = newAccounts(h.Environ).lookup
+	}
+	if h.PortFree == nil {
+		h.PortFree = bindable
+	}
 }
 
 // Given is what one instance got on its node.

@@ -14,7 +14,7 @@ func TestALaunchNamesWhatNoMessageMayQuote(t *testing.T) {
 	p.Process.Command, p.Process.Dir = []spec.Template{"/opt//s1/run", "open", "s2"}, "/srv/s1"
 	p.Process.Env = map[string]spec.Template{"PATH": "/s3:/bin", "TOKEN": "quoted nowhere"}
 	p.Process.Hooks = []spec.Hook{{When: spec.HookBeforeStart, Command: []spec.Template{"s4"}}}
-	host := Host{Node: "n1", Account: r.cfg.Account, Expand: r.cfg.Expand}
+	host := Host{Node: "n1", Account: r.cfg.Host.Account, Expand: r.cfg.Host.Expand}
 	if l, err := Launch(&p, id("shop/web/0"), Given{}, &host); err != nil || l.Secrets != nil {
 		t.Errorf("nothing is sensitive: %q, %v", l.Secrets, err)
 	}
@@ -33,7 +33,7 @@ func TestEnvironmentIsMinimalAndComplete(t *testing.T) {
 	p.Process.Shards = 5
 	p.Process.Exclusive = true
 	p.Process.Env = map[string]spec.Template{"HOME": "/srv", "DATA": "$${x}", "MESHRUN_JOB": "lie"}
-	host := Host{Node: "n1", Environ: []string{"PATH=/bin", "SECRET=1", "LC_ALL=C"}, Account: r.cfg.Account, Expand: r.cfg.Expand}
+	host := Host{Node: "n1", Environ: []string{"PATH=/bin", "SECRET=1", "LC_ALL=C"}, Account: r.cfg.Host.Account, Expand: r.cfg.Host.Expand}
 	l, err := Launch(&p, id("shop/web/2"), Given{Ports: map[string]int{"my-http": 8080}, Token: 42}, &host)
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ USER=u`)
 func TestHooksAreFilledInAndRestartNothing(t *testing.T) {
 	r := newRig(t)
 	p := proc("web", 2)
-	host := Host{Node: "n1", Account: r.cfg.Account, Expand: func(t spec.Template, run spec.Runtime) (string, error) {
+	host := Host{Node: "n1", Account: r.cfg.Host.Account, Expand: func(t spec.Template, run spec.Runtime) (string, error) {
 		return strings.ReplaceAll(string(t), "${shard.index}", strconv.Itoa(run.ShardIndex)), nil
 	}}
 	bare, err := Launch(&p, id("shop/web/2"), Given{}, &host)

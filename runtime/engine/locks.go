@@ -69,7 +69,7 @@ type locks struct {
 
 func newLocks(cfg *Config, changed func(), freed func([]spec.InstanceID)) *locks {
 	return &locks{
-		store: cfg.Store, session: cfg.Session, node: cfg.Node, delay: cfg.LockDelay, logger: cfg.Logger.Named("locks"),
+		store: cfg.Store, session: cfg.Agent.Session, node: cfg.Host.Node, delay: cfg.LockDelay, logger: cfg.Logger.Named("locks"),
 		changed: changed, freed: freed, wake: loop.NewSignal(),
 		wanted: map[spec.InstanceID]bool{}, held: map[spec.InstanceID]hold{},
 		lost: map[spec.InstanceID]string{}, attempts: map[spec.InstanceID]attempt{},

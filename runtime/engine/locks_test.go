@@ -24,7 +24,7 @@ func TestExclusiveShardsRunUnderTheirLock(t *testing.T) {
 			return s
 		}
 		mine, others := session("n1"), session("n2")
-		r.cfg.Session = func() string { return mine }
+		r.agent.session = func() string { return mine }
 		value, _ := json.Marshal(LockOwner{Node: "n2"})
 		lock := state.Op{Kind: state.OpLock, Key: state.ShardLock(id("shop/solo/1")), Value: value, Session: others}
 		if _, err := r.store.Txn(t.Context(), lock); err != nil {
@@ -95,7 +95,7 @@ func TestANewSessionMeansNewTokens(t *testing.T) {
 		}
 		var session atomic.Value
 		session.Store(create())
-		r.cfg.Session = func() string { return session.Load().(string) }
+		r.agent.session = func() string { return session.Load().(string) }
 		r.start()
 		defer func() { r.close() }()
 		solo := proc("solo", 0)

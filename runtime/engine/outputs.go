@@ -11,29 +11,26 @@ import (
 
 // outputs holds the pipes of all instances open.
 type outputs struct {
-	open   func(spec.InstanceID) (io.Closer, error)
-	logger hclog.Logger
+	watchdog Watchdog
+	logger   hclog.Logger
 
 	mu   sync.Mutex // guards held
 	held map[spec.InstanceID]io.Closer
 }
 
-func newOutputs(open func(spec.InstanceID) (io.Closer, error), logger hclog.Logger) *outputs {
-	return &outputs{open: open, logger: logger, held: map[spec.InstanceID]io.Closer{}}
+func newOutputs(watchdog Watchdog, logger hclog.Logger) *outputs {
+	return &outputs{watchdog: watchdog, logger: logger, held: map[spec.InstanceID]io.Closer{}}
 }
 
 // hold opens an instance's pipes if they are not open. It is tried again at
 // every event of the instance, since the pipes are made after the declaration.
 func (o *outputs) hold(id spec.InstanceID) {
-	if o.open == nil {
-		return
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.held[id] != nil {
 		return
 	}
-	c, err := o.open(id)
+	c, err := o.watchdog.HoldOutput(id)
 	if err != nil {
 		o.logger.Debug("the output of an instance is not held yet", "instance", id.String(), "error", err)
 		return

@@ -54,7 +54,7 @@ func TestNoLockIsReleasedWhileADeclarationOvertakesTheTable(t *testing.T) {
 		r.spy.before = r.law
 		dog := &staleTable{fakeWatchdog: r.dog, hold: make(chan struct{}), broken: make(chan struct{}), late: make(chan struct{})}
 		r.cfg.Store, r.cfg.LockDelay, r.cfg.Watchdog = r.spy, testDelay, dog
-		r.cfg.Session = func() string { return r.session }
+		r.agent.session = func() string { return r.session }
 		r.session = r.create("n1")
 		r.put(state.HistoryKey("any", 1))
 		r.start()
@@ -110,7 +110,7 @@ func TestALockIsKeptWhileNobodyKnowsWhatTheWatchdogRuns(t *testing.T) {
 		r.spy = &spyStore{Store: r.store}
 		r.spy.before = r.law
 		r.cfg.Store, r.cfg.LockDelay, r.cfg.Watchdog = r.spy, testDelay, &stalled{r.dog}
-		r.cfg.Session = func() string { return r.session }
+		r.agent.session = func() string { return r.session }
 		r.session = r.create("n1")
 		r.put(state.HistoryKey("any", 1))
 		r.start()

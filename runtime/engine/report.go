@@ -31,15 +31,14 @@ const (
 // reporter writes what is seen to the store, a job at a time: at once when it
 // begins to move, then every reportEvery, and only what differs.
 type reporter struct {
-	store   state.Store
-	node    string
-	session func() string
-	problem func(text string)
-	fenced  bool
-	view    *view
-	logger  hclog.Logger
-	wake    loop.Signal
-	seed    maphash.Seed
+	store  state.Store
+	node   string
+	agent  Agent
+	fenced bool
+	view   *view
+	logger hclog.Logger
+	wake   loop.Signal
+	seed   maphash.Seed
 
 	// What follows belongs to run's goroutine.
 	listed  bool               // the store's values are known
@@ -60,10 +59,10 @@ type digests struct {
 
 func newReporter(cfg *Config, v *view) *reporter {
 	return &reporter{
-		store: cfg.Store, node: cfg.Node, session: cfg.Session, fenced: cfg.fenced(), view: v, logger: cfg.Logger.Named("report"),
+		store: cfg.Store, agent: cfg.Agent, node: cfg.Host.Node, fenced: cfg.fenced(), view: v, logger: cfg.Logger.Named("report"),
 		wake: loop.NewSignal(), seed: maphash.MakeSeed(),
-		problem: cfg.Problem, unreported: map[string]bool{},
-		written: map[string]digests{}, last: map[string]time.Time{}, dirty: map[string]bool{}, pause: reportEvery,
+		unreported: map[string]bool{},
+		written:    map[string]digests{}, last: map[string]time.Time{}, dirty: map[string]bool{}, pause: reportEvery,
 	}
 }
 
@@ -86,7 +85,7 @@ func (r *reporter) run(ctx context.Context) {
 // step writes the jobs that are due and returns when the next one is; 0 if
 // none waits.
 func (r *reporter) step(ctx context.Context, now time.Time) (next time.Duration, err error) {
-	session := r.session()
+	session := r.agent.Session()
 	if r.fenced && session == "" {
 		return 0, nil // told once the node is a member again
 	}
@@ -209,7 +208,7 @@ func (r *reporter) tell(job string, tooLarge bool) {
 		text = fmt.Sprintf("too much runs on this node of %s to be reported, so that others see it as it was, and what waits for it goes on waiting; split it into several jobs",
 			strings.Join(slices.Sorted(maps.Keys(r.unreported)), ", "))
 	}
-	r.problem(text)
+	r.agent.Problem(text)
 }
 
 // wrote notes what the store holds now.

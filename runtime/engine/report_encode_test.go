@@ -80,17 +80,15 @@ func TestAReportThatFitsLeavesOutNoMoreThanItMust(t *testing.T) {
 
 func TestAJobThatCannotBeReportedIsAProblemUntilItCan(t *testing.T) {
 	r := newRig(t)
-	var problem string
-	r.cfg.Problem = func(text string) { problem = text }
 	rep := newReporter(&r.cfg, nil)
 	rep.tell("b", true)
 	rep.tell("a", true)
-	if !strings.Contains(problem, "a, b") || !strings.Contains(problem, "split") {
-		t.Errorf("told %q", problem)
+	if !strings.Contains(r.agent.problem, "a, b") || !strings.Contains(r.agent.problem, "split") {
+		t.Errorf("told %q", r.agent.problem)
 	}
 	rep.tell("b", false)
 	rep.tell("a", false)
-	want(t, problem, "")
+	want(t, r.agent.problem, "")
 	seen := chatty(3000, false)
 	if _, err := encode(&seen); !errors.Is(err, state.ErrTooLarge) {
 		t.Errorf("3000 instances: %v", err)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/synergymesh/meshrun/spec"
@@ -23,9 +24,15 @@ type checker interface {
 	close()
 }
 
-// FindOutput returns the first line of an instance's output since a time that
-// matches a regular expression, or false.
-type FindOutput func(ctx context.Context, id spec.InstanceID, since time.Time, pattern string) (line string, found bool, err error)
+// Host is what checks need of the node.
+type Host interface {
+	// FindOutput returns the first line of an instance's output since a time that
+	// matches a regular expression, or false.
+	FindOutput(ctx context.Context, id spec.InstanceID, since time.Time, pattern string) (line string, found bool, err error)
+	// Prepare returns the path, the directory and the user of a command; only Argv,
+	// Dir, Env and User of the launch count.
+	Prepare(l *spec.Launch) (path, dir string, as *syscall.Credential, err error)
+}
 
 // newChecker makes the checker of a check. Ready tells whether the instance is.
 func newChecker(t *Target, h *spec.Health, known Tally, d *deps, ready func() bool) (checker, error) {
@@ -44,9 +51,9 @@ func newChecker(t *Target, h *spec.Health, known Tally, d *deps, ready func() bo
 	case spec.HealthGRPC:
 		return &grpcCheck{health: h}, nil
 	case spec.HealthExec:
-		return newExecCheck(t, h, d.prepare), nil
+		return newExecCheck(t, h, d.host), nil
 	case spec.HealthLog:
-		return &logCheck{id: t.ID, since: t.Since, pattern: h.Log, find: d.find, found: known.Passed, line: known.Output}, nil
+		return &logCheck{id: t.ID, since: t.Since, pattern: h.Log, host: d.host, found: known.Passed, line: known.Output}, nil
 	default:
 		return notifyCheck(ready), nil
 	}
@@ -55,8 +62,7 @@ func newChecker(t *Target, h *spec.Health, known Tally, d *deps, ready func() bo
 // deps are what checkers share.
 type deps struct {
 	transports *transports
-	find       FindOutput
-	prepare    Prepare
+	host       Host
 }
 
 // tcpCheck passes if its address takes a connection.
@@ -90,7 +96,7 @@ type logCheck struct {
 	id      spec.InstanceID
 	since   time.Time
 	pattern string
-	find    FindOutput
+	host    Host
 	found   bool
 	line    string
 }
@@ -99,7 +105,7 @@ func (c *logCheck) check(ctx context.Context) Result {
 	if c.found {
 		return Result{Output: c.line}
 	}
-	line, found, err := c.find(ctx, c.id, c.since, c.pattern)
+	line, found, err := c.host.FindOutput(ctx, c.id, c.since, c.pattern)
 	switch {
 	case err != nil:
 		return Result{Err: explain(ctx, err)}

@@ -15,31 +15,27 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// Prepare returns the path, the directory and the user of a command; only Argv,
-// Dir, Env and User of the launch count.
-type Prepare func(l *spec.Launch) (path, dir string, as *syscall.Credential, err error)
-
 // drainFor is how long is waited for output that a command's children hold.
 const drainFor = 200 * time.Millisecond
 
 // execCheck runs a command.
 type execCheck struct {
-	launch  spec.Launch
-	prepare Prepare
+	launch spec.Launch
+	host   Host
 }
 
-func newExecCheck(t *Target, h *spec.Health, prepare Prepare) *execCheck {
+func newExecCheck(t *Target, h *spec.Health, host Host) *execCheck {
 	argv := make([]string, len(h.Command))
 	for i, arg := range h.Command {
 		argv[i] = arg.Text()
 	}
-	return &execCheck{launch: spec.Launch{ID: t.ID, Argv: argv, Dir: t.Dir, Env: t.Env, User: t.User}, prepare: prepare}
+	return &execCheck{launch: spec.Launch{ID: t.ID, Argv: argv, Dir: t.Dir, Env: t.Env, User: t.User}, host: host}
 }
 
 func (*execCheck) close() {}
 
 func (c *execCheck) check(ctx context.Context) Result {
-	path, dir, as, err := c.prepare(&c.launch)
+	path, dir, as, err := c.host.Prepare(&c.launch)
 	if err != nil {
 		return Result{Err: err}
 	}

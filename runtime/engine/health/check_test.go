@@ -32,7 +32,7 @@ const generous = 20 * time.Second
 // once runs a check once.
 func once(t *testing.T, h spec.Health, timeout time.Duration) Result {
 	t.Helper()
-	r := New(Config{Prepare: asIs})
+	r := New(Config{Host: host{}})
 	defer r.transports.close()
 	c, err := r.cfg.make(&Target{Dir: "/", Env: []string{"PATH=/usr/bin:/bin", "WHO=me"}}, &h, NewTally(h.Name), func() bool { return true })
 	if err != nil {
@@ -44,8 +44,16 @@ func once(t *testing.T, h spec.Health, timeout time.Duration) Result {
 	return c.check(ctx)
 }
 
-// asIs runs commands of the shell as this user.
-func asIs(l *spec.Launch) (path, dir string, as *syscall.Credential, err error) {
+// host searches output with find, and runs commands as this user.
+type host struct {
+	find func(ctx context.Context, id spec.InstanceID, since time.Time, pattern string) (string, bool, error)
+}
+
+func (h host) FindOutput(ctx context.Context, id spec.InstanceID, since time.Time, pattern string) (string, bool, error) {
+	return h.find(ctx, id, since, pattern)
+}
+
+func (host) Prepare(l *spec.Launch) (path, dir string, as *syscall.Credential, err error) {
 	return l.Argv[0], l.Dir, nil, nil
 }
 
@@ -280,7 +288,7 @@ func TestLogCheckPassesFromTheFirstMatchOn(t *testing.T) {
 		}
 		return "it is up", found, fault
 	}
-	r := New(Config{Output: find})
+	r := New(Config{Host: host{find: find}})
 	h := spec.Health{Log: "up"}
 	c, err := r.cfg.make(&Target{Since: began}, &h, NewTally(""), nil)
 	if err != nil {

@@ -32,10 +32,7 @@ type Config struct {
 	// Found is called with every finding that says something new. It must not
 	// block, nor call the Runner. Required.
 	Found func(*Target, Finding)
-	// Output finds lines for checks of kind log, Prepare prepares those of kind
-	// command.
-	Output  FindOutput
-	Prepare Prepare
+	Host  Host
 	// Random returns numbers in [0,1); nil for random ones.
 	Random func() float64
 	// make makes checkers; nil for the real ones.
@@ -85,7 +82,7 @@ func New(cfg Config) *Runner {
 	}
 	r := &Runner{cfg: cfg, transports: newTransports(), wake: loop.NewSignal(), targets: map[spec.InstanceID]*watch{}}
 	if r.cfg.make == nil {
-		d := &deps{transports: r.transports, find: cfg.Output, prepare: cfg.Prepare}
+		d := &deps{transports: r.transports, host: cfg.Host}
 		r.cfg.make = func(t *Target, h *spec.Health, known Tally, ready func() bool) (checker, error) {
 			return newChecker(t, h, known, d, ready)
 		}
