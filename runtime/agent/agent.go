@@ -72,7 +72,7 @@ const stopTimeout = 10 * time.Second
 // works until the context ends, SIGTERM comes or somebody asks it to end.
 //
 // It returns ErrInUse if another agent has the data directory, and
-// ErrNewerLayout if that belongs to a newer version.
+// watchdog.ErrNewerLayout if that belongs to a newer version.
 func Run(ctx context.Context, cfg Config) error {
 	if err := watchdog.CloseInherited(); err != nil {
 		cfg.Logger.Warn("a descriptor of the program that started this one stays open", "error", err)
@@ -87,7 +87,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if !isNodeName(cfg.Node) {
 		return fmt.Errorf("start node %q: that is not a name for a node: it consists of at most 63 letters, digits, \".\", \"-\" and \"_\", and begins with a letter or digit: choose one with -node", cfg.Node)
 	}
-	if err := prepareDataDir(cfg.DataDir); err != nil {
+	if err := watchdog.PrepareDataDir(cfg.DataDir); err != nil {
 		return err
 	}
 	if !underWatchdog(cfg.DataDir) {

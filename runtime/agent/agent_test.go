@@ -99,34 +99,6 @@ func TestAnAlteredOrForeignPlanIsRefused(t *testing.T) {
 	}
 }
 
-func TestTheDataDirectoryIsPrivateAndOfAKnownLayout(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "data")
-	for range 2 { // the second time it is there already
-		if err := prepareDataDir(dir); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("mode %v (%v), want 0700", info.Mode(), err)
-	}
-	version := filepath.Join(dir, "VERSION")
-	if err := os.WriteFile(version, []byte("2\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := prepareDataDir(dir); !errors.Is(err, ErrNewerLayout) {
-		t.Errorf("a newer layout: %v, want ErrNewerLayout", err)
-	}
-	if err := os.WriteFile(version, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := prepareDataDir(dir); err != nil {
-		t.Errorf("a torn version file: %v", err)
-	}
-	if err := prepareDataDir("/" + strings.Repeat("x", maxDataDir)); err == nil {
-		t.Error("a path too long for sockets was taken")
-	}
-}
-
 func TestOneAgentADirectory(t *testing.T) {
 	dir := t.TempDir()
 	first, err := lockDataDir(dir)

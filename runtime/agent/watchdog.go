@@ -28,7 +28,7 @@ func RunWatchdog(ctx context.Context, cfg WatchdogConfig) error {
 	if err := watchdog.CloseInherited(); err != nil {
 		cfg.Logger.Warn("a descriptor of the program that started this one stays open", "error", err)
 	}
-	if err := prepareDataDir(cfg.DataDir); err != nil {
+	if err := watchdog.PrepareDataDir(cfg.DataDir); err != nil {
 		return err
 	}
 	restBetweenBursts()

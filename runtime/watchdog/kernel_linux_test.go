@@ -367,16 +367,6 @@ func TestSecondWatchdogIsRefused(t *testing.T) {
 	}
 }
 
-func TestNewerLayoutIsRefused(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "VERSION"), []byte("2\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := Run(t.Context(), Config{DataDir: dir}); err == nil || !strings.Contains(err.Error(), "layout version 2") {
-		t.Errorf("opened with: %v", err)
-	}
-}
-
 func TestSIGTERMStopsAllAndASuccessorStartsThemAgain(t *testing.T) {
 	dir := t.TempDir()
 	d := startDaemon(t, dir)

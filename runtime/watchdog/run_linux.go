@@ -12,8 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -27,9 +25,6 @@ import (
 const (
 	socketName = "watchdog.sock"
 	lockName   = "watchdog.lock"
-
-	// layoutVersion is the data directory's layout that this program reads.
-	layoutVersion = 1
 )
 
 // Config says what a watchdog keeps and where.
@@ -131,17 +126,11 @@ func (w *watchdog) openDir(handed *handed) error {
 		return fmt.Errorf("find data directory: %w", err)
 	}
 	w.cfg.DataDir, w.dir = root, filepath.Join(root, "watchdog")
-	if n := len(filepath.Join(w.dir, "run", strings.Repeat("x", 16)+".notify")); n > maxSocketPath {
-		return fmt.Errorf("use data directory %s: the paths of its sockets would be %d bytes long, %d are allowed: choose a shorter one",
-			root, n, maxSocketPath)
-	}
-	for _, d := range [...]string{root, w.dir, filepath.Join(w.dir, "journal")} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return fmt.Errorf("make data directory: %w", err)
-		}
-	}
-	if err := checkLayout(root); err != nil {
+	if err := PrepareDataDir(root); err != nil {
 		return err
+	}
+	if err := os.MkdirAll(filepath.Join(w.dir, "journal"), 0o700); err != nil {
+		return fmt.Errorf("create data directory: %w", err)
 	}
 	if handed != nil {
 		w.lock = os.NewFile(uintptr(handed.Lock), lockName)
@@ -150,30 +139,6 @@ func (w *watchdog) openDir(handed *handed) error {
 	}
 	w.lock, err = takeLock(filepath.Join(w.dir, lockName), root)
 	return err
-}
-
-// checkLayout refuses a data directory of a newer meshrun, and marks a new one.
-func checkLayout(root string) error {
-	path := filepath.Join(root, "VERSION")
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		if err = os.WriteFile(path, []byte(strconv.Itoa(layoutVersion)+"\n"), 0o600); err != nil {
-			return fmt.Errorf("mark data directory: %w", err)
-		}
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read version of data directory: %w", err)
-	}
-	v, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		return fmt.Errorf("read version of data directory: %s says %q, want %d: correct the file", path, strings.TrimSpace(string(b)), layoutVersion)
-	}
-	if v > layoutVersion {
-		return fmt.Errorf("use data directory %s: it is of layout version %d, this meshrun knows %d: install the newer meshrun again, or use another directory",
-			root, v, layoutVersion)
-	}
-	return nil
 }
 
 // openJournal reads what a predecessor knew, and goes on writing behind it.

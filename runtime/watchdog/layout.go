@@ -1,0 +1,55 @@
+package watchdog
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// layoutVersion is the version of the data directory's layout that this
+// program reads and writes.
+const layoutVersion = 1
+
+// maxDataDir keeps the sockets below the directory within the 107 bytes that
+// unix(7) allows for a path; the longest is watchdog/run/<16 hex>.notify.
+const maxDataDir = 70
+
+// ErrNewerLayout: the data directory was written by a newer meshrun.
+var ErrNewerLayout = errors.New("the data directory belongs to a newer meshrun")
+
+// PrepareDataDir makes the data directory if it is missing, private to its
+// owner, and checks that its layout is one that this version knows. It returns
+// ErrNewerLayout otherwise. Agent and watchdog both call it before they open
+// anything else.
+//
+// A VERSION file that holds no number was torn by a full disk or a power loss,
+// and is written again: there has been only one layout so far, and to refuse
+// would leave everything on the node without a watchdog.
+func PrepareDataDir(dir string) error {
+	if len(dir) > maxDataDir {
+		return fmt.Errorf("use data directory %s: the path has %d bytes, and the sockets in it allow %d: choose a shorter one with -data-dir",
+			dir, len(dir), maxDataDir)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("create data directory: %w (choose another one with -data-dir)", err)
+	}
+	path := filepath.Join(dir, "VERSION")
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("read layout version: %w (run as the directory's owner, or choose another -data-dir)", err)
+	}
+	found, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	switch {
+	case err != nil: // missing or torn
+		if err := os.WriteFile(path, []byte(strconv.Itoa(layoutVersion)+"\n"), 0o600); err != nil {
+			return fmt.Errorf("write layout version: %w", err)
+		}
+	case found > layoutVersion:
+		return fmt.Errorf("%w: %s has layout version %d, this program knows up to %d: run the newer meshrun, or another -data-dir",
+			ErrNewerLayout, dir, found, layoutVersion)
+	}
+	return nil
+}
