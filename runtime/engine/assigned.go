@@ -40,8 +40,8 @@ type assignments struct {
 	mu   sync.Mutex // guards all below
 	read bool       // the store has been read
 	jobs map[string]*assigned
-	// seen is what the node reported before the agent started.
-	seen []spec.Instance
+	// reported is what the node reported before the agent started.
+	reported []spec.Instance
 }
 
 // assigned is one job's part of the node.
@@ -121,8 +121,8 @@ func reuse(was *process, now *spec.AssignedProcess) *process {
 	return &process{AssignedProcess: *now, hash: was.hash}
 }
 
-// remember takes over what the node reported earlier.
-func (a *assignments) remember(observed []state.Entry) {
+// setReported records what the node reported earlier.
+func (a *assignments) setReported(observed []state.Entry) {
 	var instances []spec.Instance
 	for _, e := range observed {
 		var seen spec.Observed
@@ -134,16 +134,16 @@ func (a *assignments) remember(observed []state.Entry) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.seen = instances
+	a.reported = instances
 }
 
-// takeSeen returns what remember took over, once.
-func (a *assignments) takeSeen() []spec.Instance {
+// takeReported returns what setReported recorded, once.
+func (a *assignments) takeReported() []spec.Instance {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	seen := a.seen
-	a.seen = nil
-	return seen
+	reported := a.reported
+	a.reported = nil
+	return reported
 }
 
 // current returns the jobs as they are assigned; false until they could be
@@ -152,4 +152,21 @@ func (a *assignments) current() (map[string]*assigned, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.jobs, a.read
+}
+
+// processesOf returns the process of every assigned shard; should a shard be
+// assigned twice, that of the newer version.
+func processesOf(jobs map[string]*assigned) map[spec.InstanceID]*process {
+	out := map[spec.InstanceID]*process{}
+	for name, job := range jobs {
+		for _, p := range job.processes {
+			for _, shard := range p.Shards {
+				id := spec.InstanceID{Job: name, Process: p.Process.Name, Shard: shard}
+				if other, twice := out[id]; !twice || p.Version > other.Version {
+					out[id] = p
+				}
+			}
+		}
+	}
+	return out
 }

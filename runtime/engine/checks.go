@@ -127,7 +127,7 @@ func (c *checks) examine(p *process, inst *spec.Instance) *examined {
 	}
 	if len(p.Process.Guards) > 0 {
 		e.guards = &guard.Target{
-			ID: inst.ID, Life: e.life, Guards: p.Process.Guards, Known: c.engine.view.alerts(inst.ID, e.life),
+			ID: inst.ID, Life: e.life, Guards: p.Process.Guards, Known: c.engine.view.alarms(inst.ID, e.life),
 			Down: inst.Phase == spec.PhaseBackoff || inst.Phase == spec.PhaseFailed,
 		}
 		if up {
@@ -146,7 +146,7 @@ func (c *checks) target(p *process, inst *spec.Instance) *health.Target {
 	}}
 	t := &health.Target{
 		ID: inst.ID, Life: inst.Life(), Started: inst.Started, Since: begun(inst), Ready: inst.Phase == spec.PhaseRunning,
-		Checks: make([]spec.Health, len(p.Process.Health)), User: p.Process.User, Known: c.engine.view.healthOf(inst.ID),
+		Checks: make([]spec.Health, len(p.Process.Health)), User: p.Process.User, Known: c.engine.view.health(inst.ID),
 	}
 	runs := false
 	for i := range p.Process.Health {
@@ -222,7 +222,7 @@ func hides(p *spec.Process, h *spec.Health) bool {
 // found shows what the checks of an instance say, and tells when it has become
 // unhealthy, and when that is over.
 func (c *checks) found(t *health.Target, f health.Finding) {
-	before, inst := c.engine.view.find(t.ID, f)
+	before, inst := c.engine.view.setHealth(t.ID, f)
 	c.engine.report.wakeUp()
 	was := spec.HealthUnknown
 	if before != nil && before.Life == f.Life {
@@ -262,7 +262,7 @@ func failing(f *health.Finding) string {
 
 // alarm shows and tells what a guard says.
 func (c *checks) alarm(a guard.Alarm) {
-	inst := c.engine.view.alarm(a.Target.ID, alarm{GuardFinding: a.GuardFinding, life: a.Target.Life}, a.Over)
+	inst := c.engine.view.setAlarm(a.Target.ID, alarm{GuardFinding: a.GuardFinding, life: a.Target.Life}, a.Over)
 	c.engine.report.wakeUp()
 	if inst == nil {
 		return

@@ -259,22 +259,22 @@ func TestAlertLastsAsLongAsWhatItIsAbout(t *testing.T) {
 	}{
 		"it lasts":             {memory, func(*view, alarm) {}, []string{big}, ""},
 		"it asks for more":     {restart, func(*view, alarm) {}, []string{big}, `its guard "memory": memory is 600 MiB`},
-		"it is over":           {memory, func(v *view, a alarm) { v.alarm(front, a, false) }, nil, ""},
+		"it is over":           {memory, func(v *view, a alarm) { v.setAlarm(front, a, false) }, nil, ""},
 		"another generation":   {restart, func(v *view, _ alarm) { v.apply(generation(front, 2)) }, nil, ""},
 		"another action":       {restart, func(v *view, _ alarm) { v.setProcesses(guarded(memory)) }, nil, ""},
 		"there and back again": {memory, func(v *view, _ alarm) { v.setProcesses(guarded()); v.setProcesses(guarded(memory)) }, nil, ""},
 		"down, and again":      {absent, func(v *view, _ alarm) { v.apply(generation(front, 2)) }, []string{down}, ""},
-		"down, and up at last": {absent, func(v *view, a alarm) { v.apply(generation(front, 2)); v.alarm(front, a, false) }, nil, ""},
+		"down, and up at last": {absent, func(v *view, a alarm) { v.apply(generation(front, 2)); v.setAlarm(front, a, false) }, nil, ""},
 		"gone": {absent, func(v *view, _ alarm) {
 			v.apply(&spec.Event{Type: spec.EventRemoved, Instance: &spec.Instance{ID: front}})
 			v.apply(generation(front, 1))
 		}, nil, ""},
 	} {
-		v := newView("n1", func(spec.InstanceID) bool { return false })
+		v := newView("n1", &locks{})
 		v.setProcesses(guarded(test.guard))
 		v.apply(generation(front, 1))
 		a := alarm{spec.GuardFinding{Guard: test.guard, Value: 600 << 20}, spec.Life{Generation: 1}}
-		v.alarm(front, a, true)
+		v.setAlarm(front, a, true)
 		test.then(v, a)
 		got := v.observed("shop").Instances[0]
 		if !slices.Equal(got.Alerts, test.alerts) || got.RestartCause != test.ailing {

@@ -101,7 +101,7 @@ func (e *Engine) tell(ctx context.Context, set []Wanted, remove []spec.InstanceI
 			// Nobody knows what arrived, and so which locks may be given up: the
 			// table tells.
 			e.doubtful = true
-			e.view.lose()
+			e.view.unsync()
 		}
 		return fmt.Errorf("declare %d instances and remove %d: %w", len(set), len(remove), err)
 	}

@@ -114,7 +114,7 @@ func New(cfg Config) *Engine {
 	}
 	e.assignments = newAssignments(cfg.Host.Node, cfg.Logger)
 	e.locks = newLocks(&e.cfg, e.kick.Set, e.freed)
-	e.view = newView(cfg.Host.Node, e.locks.holds)
+	e.view = newView(cfg.Host.Node, e.locks)
 	e.files = newFiles(cfg.Logger, e.kick.Set)
 	e.report = newReporter(&e.cfg, e.view)
 	e.checks = newChecks(e)
@@ -141,7 +141,7 @@ func (e *Engine) Refresh() {
 // freed tells that locks are no longer held: only now is what they were held
 // for reported gone, so that its next node finds it free.
 func (e *Engine) freed(ids []spec.InstanceID) {
-	if e.view.parted(ids) {
+	if e.view.unlocked(ids) {
 		e.report.wakeUp()
 	}
 }
@@ -164,7 +164,15 @@ func (e *Engine) WaitInstances(ctx context.Context, after uint64) ([]spec.Instan
 
 // WaitSynced blocks until what Instances returns was read from a watchdog, or
 // returns ctx's error.
-func (e *Engine) WaitSynced(ctx context.Context) error { return e.view.waitSynced(ctx) }
+func (e *Engine) WaitSynced(ctx context.Context) error {
+	return e.view.waitFor(ctx, func() bool { return e.view.mirror.synced })
+}
+
+// WaitSettled blocks until what Instances returns has been compared with what
+// is assigned, so that its services are known, or returns ctx's error.
+func (e *Engine) WaitSettled(ctx context.Context) error {
+	return e.view.waitFor(ctx, func() bool { return e.view.settled })
+}
 
 // Run converges the node until ctx is done, and returns nil then. It stops
 // nothing that runs. While the store or the watchdog is away, it goes on with
@@ -224,11 +232,11 @@ func (e *Engine) step(ctx context.Context) error {
 		return nil
 	}
 	e.doubtful = false
-	e.build.ports.adopt(e.view.ports())
-	seen := e.assignments.takeSeen()
-	e.build.ports.adopt(portsOf(seen))
+	reported := e.assignments.takeReported()
+	e.build.ports.adopt(running)
+	e.build.ports.adopt(reported)
 	processes := processesOf(jobs)
-	e.view.recall(seen, processes)
+	e.view.restore(reported, processes)
 	wanted := e.build.wanted(jobs, running)
 	e.view.setProcesses(processes)
 	e.checks.wakeUp()

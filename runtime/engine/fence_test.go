@@ -283,14 +283,14 @@ func TestStopOfAWantedShardRemovesIt(t *testing.T) {
 }
 
 func TestTableThatWasReadBeforeTheMirrorWasLostIsNotFollowed(t *testing.T) {
-	v := newView("n1", func(spec.InstanceID) bool { return false })
-	before := v.lost()
-	v.lose()
+	v := newView("n1", &locks{})
+	before := v.syncLosses()
+	v.unsync()
 	v.reset(nil, before)
 	if _, synced := v.running(); synced {
 		t.Error("what was read before is taken for what is")
 	}
-	v.reset(nil, v.lost())
+	v.reset(nil, v.syncLosses())
 	if _, synced := v.running(); !synced {
 		t.Error("what was read since is not taken over")
 	}

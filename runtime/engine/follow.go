@@ -84,7 +84,7 @@ func (e *Engine) readAssignments(ctx context.Context, after uint64) ([]state.Ent
 		if err != nil {
 			return nil, 0, fmt.Errorf("list reports: %w", err)
 		}
-		e.assignments.remember(observed)
+		e.assignments.setReported(observed)
 	}
 	entries, index, err := e.cfg.Store.Watch(ctx, e.assignments.prefix, after)
 	if err != nil {
@@ -104,7 +104,7 @@ func (e *Engine) followTable(ctx context.Context) {
 		if err == nil {
 			retry.Recovered(e.logger, "the watchdog can be reached again")
 			err = e.follow(ctx, seq)
-			e.view.lose()
+			e.view.unsync()
 		}
 		if ctx.Err() != nil {
 			return
@@ -153,7 +153,7 @@ func (e *Engine) readTable(ctx context.Context) (uint64, error) {
 		return 0, fmt.Errorf("read table: %w", err)
 	}
 	defer e.leave()
-	losses := e.view.lost()
+	losses := e.view.syncLosses()
 	table, err := e.cfg.Watchdog.Table(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("read table: %w", err)

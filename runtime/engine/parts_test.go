@@ -112,7 +112,7 @@ func TestPortsAreChosenOnceAndNeverTwice(t *testing.T) {
 	first := spec.InstanceID{Job: "a", Process: "p"}
 	before := book.byID[first]["http"]
 	next := newPortBook(func(int) bool { return false })
-	next.adopt(map[spec.InstanceID]map[string]int{first: {"http": before}})
+	next.adopt([]spec.Instance{{ID: first, Ports: map[string]int{"http": before}}})
 	if ports, err := next.assign(first, wanted); err != nil || ports["http"] != before {
 		t.Errorf("a restarted agent gave %v, %v; it had %d", ports, err, before)
 	}
@@ -185,7 +185,7 @@ func TestAccounts(t *testing.T) {
 
 func TestWhatIsDeclaredAfterItHadToWaitIsNeverGone(t *testing.T) {
 	id := spec.InstanceID{Job: "j", Process: "p"}
-	v := newView("n", func(spec.InstanceID) bool { return false })
+	v := newView("n", &locks{})
 	v.reset(nil, 0)
 	phase := func() spec.Phase {
 		list, _, err := v.wait(t.Context(), 0)

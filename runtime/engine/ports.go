@@ -44,28 +44,18 @@ func (b *portBook) reserve(jobs map[string]*assigned) {
 	}
 }
 
-// adopt takes over the ports that instances have had, unless the book knows
-// better: so they keep them across restarts of the agent.
-func (b *portBook) adopt(ports map[spec.InstanceID]map[string]int) {
-	for id, named := range ports {
+// adopt records the ports that instances have had, unless the book knows better:
+// so they keep them across restarts of the agent.
+func (b *portBook) adopt(instances []spec.Instance) {
+	for i := range instances {
+		id := instances[i].ID
 		if _, ok := b.byID[id]; ok {
 			continue
 		}
-		for name, port := range named {
+		for name, port := range instances[i].Ports {
 			b.set(id, name, port)
 		}
 	}
-}
-
-// portsOf returns the ports that instances have.
-func portsOf(instances []spec.Instance) map[spec.InstanceID]map[string]int {
-	out := map[spec.InstanceID]map[string]int{}
-	for _, inst := range instances {
-		if len(inst.Ports) > 0 {
-			out[inst.ID] = inst.Ports
-		}
-	}
-	return out
 }
 
 func (b *portBook) set(id spec.InstanceID, name string, port int) {

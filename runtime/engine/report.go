@@ -92,7 +92,7 @@ func (r *reporter) step(ctx context.Context, now time.Time) (next time.Duration,
 	if r.under != session {
 		// While the node was away, others may have removed what it had reported.
 		r.under, r.listed = session, false
-		r.view.soil()
+		r.view.markAll()
 	}
 	// The others' turn must not wait for a report: it comes at once.
 	if !r.view.takeDirty(r.dirty, func(job string) { delete(r.last, job) }) {

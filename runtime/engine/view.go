@@ -3,215 +3,266 @@ package engine
 import (
 	"context"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 
+	"github.com/synergymesh/meshrun/runtime/engine/health"
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// view is what the node sees: the mirror of the watchdog's table, and over it
-// what could not be declared.
+// view is what the node shows and reports: the watchdog's instances, with what
+// checks and guards found about them, and the assigned ones that could not be
+// declared.
 type view struct {
-	node  string
-	holds func(spec.InstanceID) bool // the lock of an exclusive shard is held
+	node string
 
-	mu      sync.Mutex // guards all below
-	jobs    map[string]map[spec.InstanceID]spec.Instance
-	pending map[string]map[spec.InstanceID]Pending
+	mu       sync.Mutex // guards all below
+	mirror   mirror
+	findings findings
+	pending  byJob[Pending]
 	// processes are those of assigned instances, and of what still ends.
 	processes map[spec.InstanceID]*process
 	settled   bool // processes is what is assigned
-	findings  map[spec.InstanceID]finding
-	// parting holds, as they were last, the instances that are gone while their
-	// lock is still held: told is that they are gone only when others can have it.
-	parting map[string]map[spec.InstanceID]spec.Instance
-	synced  bool // the mirror follows the watchdog now
-	losses  int
-	version uint64
-	changed chan struct{}   // closed and replaced with every version
-	dirty   map[string]bool // jobs to be reported
-	urgent  map[string]bool // of those, the ones that others wait for
-	all     []spec.Instance // of this version; nil until asked for
+	version   uint64
+	changed   chan struct{}   // closed and replaced with every version
+	dirty     map[string]bool // jobs to be reported
+	urgent    map[string]bool // of those, the ones that others wait for
+	all       []spec.Instance // of this version; nil until asked for
 }
 
-func newView(node string, holds func(spec.InstanceID) bool) *view {
+func newView(node string, locks *locks) *view {
 	return &view{
-		node: node, holds: holds, version: 1, changed: make(chan struct{}),
-		jobs:    map[string]map[spec.InstanceID]spec.Instance{},
-		pending: map[string]map[spec.InstanceID]Pending{},
-		parting: map[string]map[spec.InstanceID]spec.Instance{}, findings: map[spec.InstanceID]finding{},
+		node: node, version: 1, changed: make(chan struct{}),
+		mirror:   mirror{node: node, locks: locks, running: byJob[spec.Instance]{}, locked: byJob[spec.Instance]{}},
+		findings: findings{}, pending: byJob[Pending]{},
 		dirty: map[string]bool{}, urgent: map[string]bool{},
 	}
 }
 
-// bump tells waiters that something has changed. The caller holds v.mu.
-func (v *view) bump() {
+// bump makes a new version, in which jobs have changed. The caller holds v.mu.
+func (v *view) bump(jobs ...string) {
+	for _, job := range jobs {
+		v.dirty[job] = true
+	}
 	v.version++
 	v.all = nil
 	close(v.changed)
 	v.changed = make(chan struct{})
 }
 
-// reset replaces the mirror and returns the instances that are gone. The
-// mirror follows from now on, unless it was lost since the given count.
-func (v *view) reset(instances []spec.Instance, losses int) (gone []spec.InstanceID) {
+// reset replaces the mirror by a table that was read when syncLosses was the given
+// number, and returns the instances that are gone.
+func (v *view) reset(table []spec.Instance, losses int) (removed []spec.InstanceID) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	old := v.jobs
-	v.jobs = map[string]map[spec.InstanceID]spec.Instance{}
-	for _, inst := range instances {
-		v.put(inst)
+	jobs := slices.Collect(maps.Keys(v.mirror.running))
+	removed = v.mirror.replace(table, losses)
+	for _, id := range removed {
+		delete(v.findings, id)
 	}
-	for job, byID := range old {
-		v.dirty[job] = true
-		for id := range byID {
-			if _, ok := v.jobs[job][id]; !ok {
-				gone = append(gone, id)
-				v.part(byID[id])
-				delete(v.findings, id)
-			}
-		}
-	}
-	v.synced = v.losses == losses
-	v.bump()
-	return gone
+	v.bump(slices.AppendSeq(jobs, maps.Keys(v.mirror.running))...)
+	return removed
 }
 
-func (v *view) put(inst spec.Instance) {
-	if inst.ID.Job == spec.ReservedJob {
-		return
-	}
-	inst.Node = v.node
-	byID := v.jobs[inst.ID.Job]
-	if byID == nil {
-		byID = map[spec.InstanceID]spec.Instance{}
-		v.jobs[inst.ID.Job] = byID
-	}
-	byID[inst.ID] = inst
-	delete(v.parting[inst.ID.Job], inst.ID)
-	v.dirty[inst.ID.Job] = true
-}
-
-// part keeps what is gone until its lock is released. The caller holds v.mu.
-func (v *view) part(inst spec.Instance) {
-	if !v.holds(inst.ID) {
-		return
-	}
-	if v.parting[inst.ID.Job] == nil {
-		v.parting[inst.ID.Job] = map[spec.InstanceID]spec.Instance{}
-	}
-	v.parting[inst.ID.Job][inst.ID] = inst
-}
-
-// parted notes that locks are no longer held, and reports whether somebody may
-// have waited for one of them.
-func (v *view) parted(ids []spec.InstanceID) (moved bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for _, id := range ids {
-		if _, ok := v.parting[id.Job][id]; !ok {
-			continue
-		}
-		delete(v.parting[id.Job], id)
-		if len(v.parting[id.Job]) == 0 {
-			delete(v.parting, id.Job)
-		}
-		v.dirty[id.Job], v.urgent[id.Job], moved = true, true, true
-	}
-	if moved {
-		v.bump()
-	}
-	return moved
-}
-
-// apply takes one event over and reports whether an instance is gone.
-func (v *view) apply(ev *spec.Event) (gone bool) {
+// apply applies one event, and reports whether an instance is gone.
+func (v *view) apply(ev *spec.Event) (removed bool) {
 	if ev.Instance == nil || ev.Instance.ID.Job == spec.ReservedJob {
 		return false
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	id := ev.Instance.ID
-	if ev.Type == spec.EventRemoved {
-		if was, ok := v.jobs[id.Job][id]; ok {
-			v.part(was)
-		}
-		delete(v.jobs[id.Job], id)
+	if removed = ev.Type == spec.EventRemoved; removed {
+		v.mirror.remove(id)
 		delete(v.findings, id)
-		if len(v.jobs[id.Job]) == 0 {
-			delete(v.jobs, id.Job)
-		}
-		v.dirty[id.Job] = true
-		gone = true
 	} else {
-		v.put(*ev.Instance)
+		v.mirror.set(*ev.Instance)
 	}
-	v.bump()
-	return gone
+	v.bump(id.Job)
+	return removed
 }
 
-// lose notes that the mirror no longer follows.
-func (v *view) lose() {
+// unlocked says which locks are no longer held, and reports whether another node
+// may have waited for one of them.
+func (v *view) unlocked(ids []spec.InstanceID) (urgent bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.synced = false
-	v.losses++
+	for _, id := range ids {
+		if v.mirror.unlocked(id) {
+			v.urgent[id.Job], urgent = true, true
+			v.bump(id.Job)
+		}
+	}
+	return urgent
 }
 
-// lost counts how often the mirror was lost.
-func (v *view) lost() int {
+// unsync says that events are missing.
+func (v *view) unsync() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.losses
+	v.mirror.unsync()
 }
 
-// running returns the mirror, or false while it does not follow.
+// syncLosses counts how often events were missing.
+func (v *view) syncLosses() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.mirror.losses
+}
+
+// running returns the watchdog's instances, or false while they are not known.
 func (v *view) running() ([]spec.Instance, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !v.synced {
+	if !v.mirror.synced {
 		return nil, false
 	}
-	var out []spec.Instance
-	for _, byID := range v.jobs {
-		out = slices.AppendSeq(out, maps.Values(byID))
-	}
-	return out, true
+	return v.mirror.all(), true
 }
 
-// setPending replaces what could not be declared and why. What could not until
-// now, and is declared, stays pending until the watchdog tells of it: it isn't
-// gone in between.
+// has reports whether the watchdog has an instance.
+func (v *view) has(id spec.InstanceID) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	_, ok := v.mirror.running.get(id)
+	return ok
+}
+
+// setPending replaces what could not be declared and why. An instance that was
+// pending and is declared now stays pending until the watchdog reports it, so
+// that it is not gone in between.
 func (v *view) setPending(pending map[spec.InstanceID]Pending, declared []Wanted) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	next := map[string]map[spec.InstanceID]Pending{}
-	add := func(id spec.InstanceID, p Pending) {
-		if next[id.Job] == nil {
-			next[id.Job] = map[spec.InstanceID]Pending{}
-		}
-		next[id.Job][id] = p
-	}
+	next := byJob[Pending]{}
 	for id, p := range pending {
-		add(id, p)
+		next.set(id, p)
 	}
 	for _, w := range declared {
-		if _, waited := v.pending[w.ID.Job][w.ID]; waited {
-			add(w.ID, Pending{})
+		if _, waited := v.pending.get(w.ID); waited {
+			next.set(w.ID, Pending{})
 		}
 	}
-	same := true
-	for _, jobs := range []map[string]map[spec.InstanceID]Pending{v.pending, next} {
+	var changed []string
+	for _, jobs := range []byJob[Pending]{v.pending, next} {
 		for job := range jobs {
 			if !maps.Equal(v.pending[job], next[job]) {
-				v.dirty[job], same = true, false
+				changed = append(changed, job)
 			}
 		}
 	}
 	v.pending = next
-	if !same {
-		v.bump()
+	if len(changed) > 0 {
+		v.bump(changed...)
 	}
+}
+
+// setProcesses replaces the processes of what is assigned. What is assigned no
+// more keeps its own until it is gone.
+func (v *view) setProcesses(next map[spec.InstanceID]*process) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for id, p := range v.processes {
+		_, assigned := next[id]
+		if _, runs := v.mirror.running.get(id); runs && !assigned {
+			next[id] = p
+		}
+	}
+	changed := v.findings.pruneAlarms(next)
+	for _, processes := range []map[spec.InstanceID]*process{v.processes, next} {
+		for id := range processes {
+			if !shownAlike(v.processes[id], next[id]) {
+				changed = append(changed, id.Job)
+			}
+		}
+	}
+	if !v.settled || len(changed) > 0 {
+		v.bump(changed...)
+	}
+	v.processes, v.settled = next, true
+}
+
+// shownAlike reports whether instances of two processes, nil for none, are
+// shown in the same way.
+func shownAlike(a, b *process) bool {
+	if a == b || a == nil || b == nil {
+		return a == b
+	}
+	return reflect.DeepEqual(a.Process.Services, b.Process.Services) && reflect.DeepEqual(a.Process.Health, b.Process.Health)
+}
+
+// restore records what an earlier agent reported of instances.
+func (v *view) restore(reported []spec.Instance, processes map[spec.InstanceID]*process) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for i := range reported {
+		inst, ok := v.mirror.running.get(reported[i].ID)
+		if ok && v.findings.restore(&reported[i], &inst, processes[inst.ID]) {
+			v.dirty[inst.ID.Job] = true
+		}
+	}
+}
+
+// setHealth records what the checks of an instance found, and returns what they
+// found before and the instance; nil if it is gone or in another generation.
+func (v *view) setHealth(id spec.InstanceID, found health.Finding) (before *health.Finding, inst *spec.Instance) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	seen, ok := v.mirror.running.get(id)
+	if !ok || seen.Life() != found.Life {
+		return nil, nil
+	}
+	before = v.findings.setHealth(id, &found)
+	v.bump(id.Job)
+	v.complete(&seen)
+	return before, &seen
+}
+
+// health returns what checks found out about an instance; nil if nothing yet.
+func (v *view) health(id spec.InstanceID) *health.Finding {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.findings[id].health
+}
+
+// setAlarm records that a guard is over its bound, or no more, and returns the
+// instance; nil if it is gone or in another generation.
+func (v *view) setAlarm(id spec.InstanceID, a alarm, over bool) *spec.Instance {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	inst, ok := v.mirror.running.get(id)
+	if !ok || !a.of(inst.Life()) {
+		return nil
+	}
+	if over {
+		v.findings.setAlarm(id, a)
+	} else {
+		delete(v.findings[id].alarms, a.Guard.Name)
+	}
+	v.bump(id.Job)
+	v.complete(&inst)
+	return &inst
+}
+
+// alarms returns what guards found about a generation.
+func (v *view) alarms(id spec.InstanceID, life spec.Life) (out []spec.GuardFinding) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, a := range v.findings[id].alarms {
+		if a.of(life) {
+			out = append(out, a.GuardFinding)
+		}
+	}
+	return out
+}
+
+// complete adds to an instance of the watchdog what the watchdog does not know.
+// The caller holds v.mu.
+func (v *view) complete(inst *spec.Instance) {
+	p := v.processes[inst.ID]
+	v.findings.addTo(inst, p)
+	inst.Services = inst.Endpoints(p.services())
 }
 
 // keptAsItIs begins the reason of what goes on, since what it shall be cannot.
@@ -219,34 +270,30 @@ const keptAsItIs = "kept as it is: "
 
 // ofJob returns what is seen of a job, sorted. The caller holds v.mu.
 func (v *view) ofJob(job string) []spec.Instance {
-	out := make([]spec.Instance, 0, len(v.jobs[job])+len(v.pending[job]))
-	for id, inst := range v.jobs[job] {
-		if p, ok := v.pending[job][id]; ok && p.Reason != "" && inst.Reason == "" {
+	out := make([]spec.Instance, 0, len(v.mirror.running[job])+len(v.pending[job]))
+	for id, inst := range v.mirror.running[job] {
+		p := v.pending[job][id]
+		if p.Reason != "" && inst.Reason == "" {
 			inst.Reason = keptAsItIs + p.Reason
 		}
-		if p, ok := v.pending[job][id]; ok && p.Failed {
+		if p.Failed {
 			inst.Refused = p.Version
 		}
-		v.examine(&inst)
-		inst.Services = inst.Endpoints(v.processes[id].services())
+		v.complete(&inst)
 		out = append(out, inst)
 	}
-	for id, inst := range v.parting[job] {
+	for id, inst := range v.mirror.locked[job] {
 		if _, ok := v.pending[job][id]; !ok {
 			out = append(out, inst)
 		}
 	}
 	for id, p := range v.pending[job] {
-		if _, ok := v.jobs[job][id]; ok {
+		if _, ok := v.mirror.running[job][id]; ok {
 			continue
 		}
-		phase := spec.PhasePending
+		inst := spec.Instance{ID: id, Node: v.node, Phase: spec.PhasePending, Reason: p.Reason}
 		if p.Failed {
-			phase = spec.PhaseFailed
-		}
-		inst := spec.Instance{ID: id, Node: v.node, Phase: phase, Reason: p.Reason}
-		if p.Failed {
-			inst.Refused = p.Version
+			inst.Phase, inst.Refused = spec.PhaseFailed, p.Version
 		}
 		inst.Services = inst.Endpoints(v.processes[id].services())
 		out = append(out, inst)
@@ -255,13 +302,14 @@ func (v *view) ofJob(job string) []spec.Instance {
 	return out
 }
 
-// takeDirty returns the jobs to be reported and forgets them, and calls urgent
-// for those that must not wait; false until the table has been read once, and
-// compared with what is assigned: who has checks must not look healthy before.
+// takeDirty moves the jobs to be reported into a set, and calls urgent for those
+// that must not wait. It returns false until the table has been read once and
+// compared with what is assigned: an instance with checks must not look healthy
+// before that.
 func (v *view) takeDirty(into map[string]bool, urgent func(job string)) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !v.settled || (!v.synced && len(v.jobs) == 0) {
+	if !v.settled || (!v.mirror.synced && len(v.mirror.running) == 0) {
 		return false
 	}
 	maps.Copy(into, v.dirty)
@@ -273,16 +321,11 @@ func (v *view) takeDirty(into map[string]bool, urgent func(job string)) bool {
 	return true
 }
 
-// soil makes every job one to be reported.
-func (v *view) soil() {
+// markAll makes every job one to be reported.
+func (v *view) markAll() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for job := range v.jobs {
-		v.dirty[job] = true
-	}
-	for job := range v.pending {
-		v.dirty[job] = true
-	}
+	maps.Copy(v.dirty, v.jobs())
 }
 
 // observed returns what is to be reported of a job.
@@ -292,77 +335,43 @@ func (v *view) observed(job string) spec.Observed {
 	return spec.Observed{Job: job, Node: v.node, Instances: v.ofJob(job)}
 }
 
-// snapshot returns all instances of this version. The caller holds v.mu and
-// must not change them.
-func (v *view) snapshot() []spec.Instance {
+// jobs returns the names of all jobs of which something is seen. The caller holds
+// v.mu.
+func (v *view) jobs() map[string]bool {
+	names := map[string]bool{}
+	for _, instances := range []byJob[spec.Instance]{v.mirror.running, v.mirror.locked} {
+		for job := range instances {
+			names[job] = true
+		}
+	}
+	for job := range v.pending {
+		names[job] = true
+	}
+	return names
+}
+
+// wait blocks until there is a version after the given one, and returns all
+// instances of it.
+func (v *view) wait(ctx context.Context, after uint64) ([]spec.Instance, uint64, error) {
+	if err := v.waitFor(ctx, func() bool { return v.version > after }); err != nil {
+		return nil, after, err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	if v.all == nil {
-		names := map[string]bool{}
-		for job := range v.jobs {
-			names[job] = true
-		}
-		for job := range v.pending {
-			names[job] = true
-		}
-		for job := range v.parting {
-			names[job] = true
-		}
 		v.all = []spec.Instance{}
-		for _, job := range slices.Sorted(maps.Keys(names)) {
+		for _, job := range slices.Sorted(maps.Keys(v.jobs())) {
 			v.all = append(v.all, v.ofJob(job)...)
 		}
 	}
-	return v.all
+	return slices.Clone(v.all), v.version, nil
 }
 
-// wait blocks until there is a version after the given one.
-func (v *view) wait(ctx context.Context, after uint64) ([]spec.Instance, uint64, error) {
-	for {
-		v.mu.Lock()
-		if v.version > after {
-			defer v.mu.Unlock()
-			return slices.Clone(v.snapshot()), v.version, nil
-		}
-		changed := v.changed
-		v.mu.Unlock()
-		select {
-		case <-ctx.Done():
-			return nil, after, ctx.Err()
-		case <-changed:
-		}
-	}
-}
-
-// ports returns the ports of every instance in the mirror.
-func (v *view) ports() map[spec.InstanceID]map[string]int {
+// isSettled reports whether setProcesses was called.
+func (v *view) isSettled() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	out := map[spec.InstanceID]map[string]int{}
-	for _, byID := range v.jobs {
-		for id, inst := range byID {
-			if len(inst.Ports) > 0 {
-				out[id] = inst.Ports
-			}
-		}
-	}
-	return out
-}
-
-// has reports whether the mirror holds an instance.
-func (v *view) has(id spec.InstanceID) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	_, ok := v.jobs[id.Job][id]
-	return ok
-}
-
-// waitSettled blocks until setServices was called.
-func (v *view) waitSettled(ctx context.Context) error {
-	return v.waitFor(ctx, func() bool { return v.settled })
-}
-
-// waitSynced blocks until the mirror follows the watchdog.
-func (v *view) waitSynced(ctx context.Context) error {
-	return v.waitFor(ctx, func() bool { return v.synced })
+	return v.settled
 }
 
 // waitFor blocks until something holds, which is asked with v.mu held.
