@@ -8,23 +8,23 @@ import (
 )
 
 // ended handles the end of a process, or a start that failed.
-func (s *supervisor) ended(in *instance, exit spec.Exit, locked bool, now time.Time) {
+func (lc *lifecycle) ended(in *instance, exit spec.Exit, locked bool, now time.Time) {
 	if in.proc != nil {
-		delete(s.procs, in.proc.token)
+		delete(lc.byProcess, in.proc.token)
 		in.proc = nil
 	}
 	in.view.PID, in.view.StartTicks, in.view.Lease = 0, 0, ""
 	if in.hook != "" {
-		s.hookEnded(in, exit, locked, now)
+		lc.hookEnded(in, exit, locked, now)
 		return
 	}
-	s.over(in, exit, locked, now, s.exitNote(in, exit, now))
+	lc.over(in, exit, locked, now, in.exitNote(exit, now))
 }
 
 // judge decides what follows a generation, and tells that with a note on how
 // it ended.
-func (s *supervisor) judge(in *instance, now time.Time, n note) {
-	delete(s.between, in)
+func (lc *lifecycle) judge(in *instance, now time.Time, n note) {
+	lc.queue.settled(in)
 	in.hook, in.old, in.forking, in.view.BootID = "", nil, false, ""
 	exit := in.view.LastExit
 	d := decision{event: evDone}
@@ -38,19 +38,19 @@ func (s *supervisor) judge(in *instance, now time.Time, n note) {
 	if in.blame != "" && d.event == evGiveUp {
 		in.why = in.blame + "; " + d.reason
 	}
-	s.step(in, d.event, now, n)
+	lc.step(in, d.event, now, n)
 	in.blame = ""
 	if d.exhausted {
 		severity := spec.Warning
 		if in.launch.Critical {
 			severity = spec.Critical
 		}
-		s.tell(in, note{kind: spec.EventExhausted, severity: severity, message: d.reason})
+		lc.journal.record(in, note{kind: spec.EventExhausted, severity: severity, message: d.reason})
 	}
 }
 
 // exitNote tells an exit in words: what, and after how long.
-func (s *supervisor) exitNote(in *instance, exit spec.Exit, now time.Time) note {
+func (in *instance) exitNote(exit spec.Exit, now time.Time) note {
 	n := note{kind: spec.EventExited, severity: spec.Info}
 	switch {
 	case exit.Error != "":

@@ -109,3 +109,59 @@ func replaces(old, l *spec.Launch) bool {
 
 // same reports whether two launches are the same in every respect.
 func same(a, b *spec.Launch) bool { return reflect.DeepEqual(a, b) }
+
+// enter moves an instance to a phase and sets the timers that belong to it.
+func (in *instance) enter(p phase, timers *timerHeap, now time.Time) {
+	was := in.phase
+	in.phase = p
+	in.view.Phase = p.public()
+	in.view.Reason = ""
+	in.view.NextStart = time.Time{}
+	switch p {
+	case starting:
+		timers.set(in, timerReady, now.Add(in.readyTimeout()))
+		return
+	case running:
+		timers.clear(in, timerReady)
+		in.view.ReadyAt = now.UTC()
+		in.timeRunning(timers, now)
+		return
+	case hooking:
+		timers.set(in, timerStop, now.Add(in.hookTimeout()))
+		in.view.Reason = beforeStartRuns
+		return
+	case cleaning:
+		in.view.Reason = afterStopRuns
+	case stopping, replacing, killing, ceding:
+		in.view.Reason = in.blame
+		if in.hook == spec.HookAfterStop {
+			in.view.Reason = afterStopRuns
+		}
+	case backoff:
+		in.view.NextStart = in.nextAt.UTC()
+		in.view.Reason = in.why
+	case fenced:
+		in.view.Reason = waitsFor(in)
+	case failed:
+		in.view.Reason = in.why
+	}
+	if was != p {
+		timers.clear(in, timerReady, timerStable, timerWatchdog, timerStart)
+	}
+	if !p.alive() {
+		timers.clear(in, timerStop, timerExit)
+	}
+}
+
+// timeRunning sets the timers of a running instance. Who never failed has
+// nothing to recover from, and costs no timer.
+func (in *instance) timeRunning(timers *timerHeap, now time.Time) {
+	if in.history.Streak > 0 || in.history.Exhausted {
+		timers.set(in, timerStable, in.view.Started.Add(in.launch.Restart.Stable.Std()))
+	}
+	if beat := in.heartbeat(); beat > 0 {
+		timers.set(in, timerWatchdog, now.Add(beat))
+	} else {
+		timers.clear(in, timerWatchdog)
+	}
+}

@@ -265,11 +265,6 @@ func segmentStart(name string) (uint64, bool) {
 	return n, err == nil
 }
 
-// entryOf is what a segment keeps of an instance.
-func entryOf(l *spec.Launch, v *spec.Instance, k keep) entry {
-	return entry{Launch: *l, Instance: *v, Keep: k}
-}
-
 // resume goes on writing at the end of an undamaged segment.
 func (j *journal) resume(name string, size int64) error {
 	f, err := os.OpenFile(filepath.Join(j.dir, name), os.O_WRONLY|os.O_APPEND, 0o600)

@@ -1,6 +1,9 @@
 package watchdog
 
 import (
+	"cmp"
+	"time"
+
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -54,4 +57,37 @@ type line struct {
 	Head  *segmentHead `json:"head,omitempty"`
 	Entry *entry       `json:"entry,omitempty"`
 	record
+}
+
+// note is an event of an instance that is about to be recorded.
+type note struct {
+	kind     spec.EventType
+	severity spec.Severity // empty for spec.Info
+	message  string
+	launch   bool // the journal keeps the launch with it
+}
+
+// record writes an event of an instance as it is now.
+func (j *journal) record(in *instance, n note) {
+	view, k := in.view, in.keep()
+	r := record{Keep: &k, Removed: n.kind == spec.EventRemoved, Event: spec.Event{Time: time.Now().UTC(), Type: n.kind,
+		Severity: cmp.Or(n.severity, spec.Info), Job: view.ID.Job, Version: view.Version, Who: "watchdog", Message: n.message, Instance: &view}}
+	if n.launch {
+		r.Launch = in.launch
+	}
+	j.append(r)
+	if r.Event.Severity != spec.Info && j.log.IsWarn() {
+		j.log.Warn(n.message, "instance", view.ID.String(), "event", string(n.kind))
+	} else if j.log.IsDebug() {
+		j.log.Debug(n.message, "instance", view.ID.String(), "event", string(n.kind))
+	}
+}
+
+// recordOwn writes an event of the watchdog itself; job names the job that it
+// concerns, if any.
+func (j *journal) recordOwn(kind spec.EventType, severity spec.Severity, job, message string) {
+	j.append(record{Event: spec.Event{Time: time.Now().UTC(), Type: kind, Severity: severity, Job: job, Who: "watchdog", Message: message}})
+	if severity != spec.Info {
+		j.log.Warn(message, "event", string(kind))
+	}
 }

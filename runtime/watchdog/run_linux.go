@@ -109,14 +109,14 @@ func (w *watchdog) open() error {
 	}
 	now := time.Now()
 	w.announce(r, handed != nil, now)
-	if err := w.loop.adoptAll(r, now); err != nil {
+	if err := w.loop.adopt(r, now); err != nil {
 		return err
 	}
 	w.kern.closeHanded()
-	if len(w.cfg.Agent) > 0 {
-		w.loop.declareAgent(agentLaunch(w.cfg.Agent, os.Environ(), agentDir(), w.socket()), now)
+	if len(w.cfg.Agent) == 0 {
+		return nil
 	}
-	return nil
+	return w.loop.declare([]spec.Launch{agentLaunch(w.cfg.Agent, os.Environ(), agentDir(), w.socket())}, nil, now)
 }
 
 // openDir makes the directories and takes the lock.
@@ -148,7 +148,7 @@ func (w *watchdog) openJournal() (*replayed, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.journal = &journal{dir: dir, log: w.log.Named("journal"), ring: newRing(r.seq), seq: r.seq,
+	w.journal = &journal{dir: dir, log: w.log, ring: newRing(r.seq), seq: r.seq,
 		segmentSize: DefaultSegmentSize, segments: DefaultSegments}
 	if len(r.damage) == 0 && !r.fresh {
 		return r, w.journal.resume(r.newest, r.size)
@@ -191,9 +191,7 @@ func (w *watchdog) announce(r *replayed, upgraded bool, now time.Time) {
 	if upgraded {
 		how = "goes on as a new program"
 	}
-	e := spec.Event{Time: now.UTC(), Type: spec.EventWatchdogUp, Severity: spec.Info, Who: "watchdog",
-		Message: fmt.Sprintf("watchdog %s %s as process %d", w.cfg.Version, how, os.Getpid())}
-	w.journal.append(record{Event: e})
+	w.journal.recordOwn(spec.EventWatchdogUp, spec.Info, "", fmt.Sprintf("watchdog %s %s as process %d", w.cfg.Version, how, os.Getpid()))
 	if len(r.damage) == 0 {
 		return
 	}
@@ -208,9 +206,7 @@ func (w *watchdog) announce(r *replayed, upgraded bool, now time.Time) {
 	} else {
 		message += "; a copy is in " + aside
 	}
-	w.log.Warn(message)
-	e.Type, e.Severity, e.Message = spec.EventStateRepaired, spec.Warning, message
-	w.journal.append(record{Event: e})
+	w.journal.recordOwn(spec.EventStateRepaired, spec.Warning, "", message)
 }
 
 func (w *watchdog) socket() string { return filepath.Join(w.dir, socketName) }
@@ -258,10 +254,7 @@ func (w *watchdog) wait(ctx context.Context, signals, children <-chan os.Signal)
 				stop(sig.String())
 			}
 		case <-children:
-			select {
-			case w.loop.orphans <- struct{}{}:
-			default:
-			}
+			w.loop.orphans.Set()
 		case <-w.upgrade:
 			err := w.reexec()
 			select {

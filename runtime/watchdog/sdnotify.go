@@ -130,7 +130,7 @@ func (n *sdNotifier) status(loop *supervisor) (string, error) {
 	defer cancel()
 	status := statusWell
 	err := loop.do(ctx, func() {
-		agent := loop.instances[AgentID]
+		agent := loop.life.byID[AgentID]
 		switch {
 		case loop.halt != nil && !loop.halt.keep:
 			status = statusStops

@@ -87,32 +87,16 @@ func (s *server) handler() http.Handler {
 }
 
 func (s *server) table(w http.ResponseWriter, r *http.Request) {
-	t := spec.Table{PID: os.Getpid(), Version: s.version, Instances: []spec.Instance{}}
-	err := s.loop.do(r.Context(), func() {
-		s.loop.settle()
-		t.Seq, t.Halting = s.loop.journal.seq, s.loop.halt != nil && !s.loop.halt.keep
-		t.Unlimited = s.loop.unlimitedNow()
-		for _, id := range s.loop.sorted() {
-			t.Instances = append(t.Instances, s.loop.instances[id].view)
-		}
-	})
+	var t spec.Table
+	err := s.loop.do(r.Context(), func() { t = s.loop.table() })
+	t.PID, t.Version = os.Getpid(), s.version
 	reply(w, t, err)
 }
 
 func (s *server) health(w http.ResponseWriter, r *http.Request) {
-	h := Health{OK: true, PID: os.Getpid(), Version: s.version, Started: s.started}
-	err := s.loop.do(r.Context(), func() {
-		h.Seq = s.loop.journal.seq
-		h.Instances, h.Processes, h.Queued = len(s.loop.instances), len(s.loop.procs), len(s.loop.queue)
-		if jerr := s.loop.journal.err; jerr != nil {
-			h.OK = false
-			h.Problems = append(h.Problems, "the journal cannot be written: "+jerr.Error())
-		}
-		if problem := s.loop.leases.fence.file.problem(); problem != "" {
-			h.OK = false
-			h.Problems = append(h.Problems, problem)
-		}
-	})
+	var h Health
+	err := s.loop.do(r.Context(), func() { h = s.loop.health() })
+	h.PID, h.Version, h.Started = os.Getpid(), s.version, s.started
 	reply(w, h, err)
 }
 
@@ -133,7 +117,7 @@ func (s *server) declare(w http.ResponseWriter, r *http.Request) {
 				return // whoever asked has gone, and may have asked for more since
 			}
 			err = s.loop.declare(req.Set, req.Remove, time.Now())
-			out.Seq = s.loop.journal.seq
+			out.Seq = s.loop.life.journal.seq
 		})
 		err = errors.Join(err, derr)
 	}
@@ -157,7 +141,7 @@ func (s *server) lease(w http.ResponseWriter, r *http.Request) {
 	if !body(w, r, &l) {
 		return
 	}
-	reply(w, struct{}{}, s.loop.leases.fence.renew(l))
+	reply(w, struct{}{}, s.loop.life.leases.fence.renew(l))
 }
 
 func (s *server) shutdown(w http.ResponseWriter, r *http.Request) {
