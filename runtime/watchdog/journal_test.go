@@ -185,8 +185,8 @@ func TestFullDiskStopsNothingAndIsMadeUpFor(t *testing.T) {
 	if events, ok, _ := b.ring.after(0, 100); !ok || len(events) != 6 {
 		t.Errorf("%d events are told while the disk is full", len(events))
 	}
-	if b.err == nil || b.fails != 5 {
-		t.Errorf("%d failures are known: %v", b.fails, b.err)
+	if b.err == nil || b.writes.Failures() != 5 {
+		t.Errorf("%d failures are known: %v", b.writes.Failures(), b.err)
 	}
 	b.file = whole
 	if !b.flush(false) || b.err != nil {

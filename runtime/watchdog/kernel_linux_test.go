@@ -316,7 +316,7 @@ func crashAfterFork(args []string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	w.loop.life.kern = dyingKernel{w.kern}
+	w.super.life.kern = dyingKernel{w.kern}
 	if err := w.serve(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}

@@ -53,3 +53,25 @@ func PrepareDataDir(dir string) error {
 	}
 	return nil
 }
+
+// replaceFile writes a file beside path and renames it over path. It returns the
+// new file, open for appending.
+//
+// It does not sync, which is why it is not google/renameio: a killed process
+// loses nothing that it has written, and a machine that loses power has lost
+// what the files of the watchdog describe as well. A disk that is slow to sync
+// would hold up the loop, and once a second a lease.
+func replaceFile(path string, b []byte) (*os.File, error) {
+	tmp := path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = f.Write(b); err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(tmp))
+	}
+	return f, nil
+}
