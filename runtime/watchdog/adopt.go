@@ -39,8 +39,7 @@ type adoption struct {
 func (s *supervisor) adopt(r *replayed, now time.Time) error {
 	a := &adoption{lifecycle: s.life, now: now, known: map[int]bool{}, ended: map[string]bool{}, incomplete: len(r.damage) > 0 || r.fresh}
 	for id, e := range r.entries {
-		in := &instance{launch: &e.Launch, view: e.Instance, phase: e.Keep.Phase, nonce: e.Keep.Nonce,
-			history: e.Keep.History, blame: e.Keep.Blame, forking: e.Keep.Forking, hook: e.Keep.Hook, old: e.Keep.Old, lease: e.Keep.Lease, session: e.Keep.Session, nextAt: e.Instance.NextStart}
+		in := &instance{launch: &e.Launch, view: e.Instance, keep: e.Keep, nextAt: e.Instance.NextStart}
 		in.view.ID = id
 		a.byID[id] = in
 	}
@@ -57,14 +56,14 @@ func (a *adoption) run(instances []*instance) error {
 		return err
 	}
 	for _, in := range instances {
-		if in.phase.alive() || in.forking { // these come first if descriptors are few
+		if in.Phase.alive() || in.Forking { // these come first if descriptors are few
 			a.listen(in, true)
 		}
 	}
 	a.leases.stale = true // some may wait for theirs
 	a.scan(instances)
 	for _, in := range instances {
-		nonce := in.nonce
+		nonce := in.Nonce
 		if err := a.resume(in); err != nil {
 			return err
 		}
@@ -84,14 +83,14 @@ func (a *adoption) run(instances []*instance) error {
 // anything that takes long where there are many instances.
 func (a *adoption) fenceFirst(instances []*instance) (err error) {
 	for _, in := range instances {
-		if in.lease == "" || in.view.PID == 0 || !in.phase.alive() {
+		if in.Lease == "" || in.view.PID == 0 || !in.Phase.alive() {
 			continue
 		}
 		if in.proc, err = a.find(in); err != nil {
 			return err
 		}
 		if in.proc != nil {
-			a.leases.guard(in.proc, in.lease)
+			a.leases.guard(in.proc, in.Lease)
 		}
 	}
 	return nil
@@ -103,8 +102,8 @@ func (a *adoption) find(in *instance) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adopt instance %s: %w", in.view.ID, err)
 	}
-	if p != nil && in.session != 0 {
-		p.session = in.session // a main process that the leader named
+	if p != nil && in.Session != 0 {
+		p.session = in.Session // a main process that the leader named
 	}
 	return p, nil
 }
@@ -118,7 +117,7 @@ func (a *adoption) scan(instances []*instance) {
 	}
 	for deadline := time.Now().Add(forkGrace); ; time.Sleep(forkPoll) {
 		a.seen = a.kern.Scan(ids)
-		missing := func(in *instance) bool { return in.forking && leaderOf(in, a.seen) == nil }
+		missing := func(in *instance) bool { return in.Forking && leaderOf(in, a.seen) == nil }
 		if !slices.ContainsFunc(instances, missing) || time.Now().After(deadline) {
 			return
 		}
@@ -139,7 +138,7 @@ func leaderOf(in *instance, seen []sighting) *sighting {
 		}
 		// Of one generation, a start that could not be written came later.
 		newer := p.generation > in.view.Generation || (p.generation == in.view.Generation && p.unrecorded)
-		if !p.byPipe && !newer && (p.nonce != in.nonce || p.generation != in.view.Generation) {
+		if !p.byPipe && !newer && (p.nonce != in.Nonce || p.generation != in.view.Generation) {
 			continue
 		}
 		if !newer && in.view.PID != 0 && p.pid != in.view.PID && !wantsNotify(in.launch) {
@@ -157,20 +156,20 @@ func leaderOf(in *instance, seen []sighting) *sighting {
 // resume goes on with one instance.
 func (a *adoption) resume(in *instance) (err error) {
 	p := in.proc // of one that is fenced already
-	if p == nil && in.view.PID != 0 && in.phase.alive() {
+	if p == nil && in.view.PID != 0 && in.Phase.alive() {
 		if p, err = a.find(in); err != nil {
 			return err
 		}
 	}
-	forking := in.forking
-	awaited := in.phase.alive() || forking
-	in.forking = false
+	forking := in.Forking
+	awaited := in.Phase.alive() || forking
+	in.Forking = false
 	leader := leaderOf(in, a.seen)
 	if p == nil && leader != nil && (awaited || leader.generation > in.view.Generation) {
 		if leader.byPipe {
-			in.lease = cmp.Or(in.lease, in.launch.Lease) // it does not tell
+			in.Lease = cmp.Or(in.Lease, in.launch.Lease) // it does not tell
 		} else {
-			in.view.Generation, in.nonce, in.lease, in.hook = leader.generation, leader.nonce, leader.lease, leader.hook
+			in.view.Generation, in.Nonce, in.Lease, in.Hook = leader.generation, leader.nonce, leader.lease, leader.hook
 		}
 		if p, err = a.kern.Find(leader.pid, leader.startTicks, a.kern.BootID(), in.marks()); err != nil {
 			return fmt.Errorf("adopt instance %s: %w", in.view.ID, err)
@@ -183,27 +182,27 @@ func (a *adoption) resume(in *instance) (err error) {
 		return nil
 	}
 	switch {
-	case in.phase.alive():
-		if in.phase != stopping && in.view.BootID != "" && in.view.BootID != a.kern.BootID() {
+	case in.Phase.alive():
+		if in.Phase != stopping && in.view.BootID != "" && in.view.BootID != a.kern.BootID() {
 			// The machine was restarted: what was up comes up again, whatever
 			// its policy says of its own ends.
-			in.phase, in.history = replacing, history{}
+			in.Phase, in.History = replacing, history{}
 		}
 		if forking && !in.uncertain() {
 			// It ended between two of its processes: the next is forked a.now.
-			in.forking = true
+			in.Forking = true
 			a.queue.push(in)
 			break
 		}
 		// It ended while nobody watched. Nobody knows how.
 		in.view.PID, in.view.StartTicks, in.view.Lease = 0, 0, ""
 		a.lifecycle.ended(in, spec.Exit{Unknown: true}, false, a.now)
-	case in.phase == pending && forking && in.uncertain():
-		in.phase = hooking
+	case in.Phase == pending && forking && in.uncertain():
+		in.Phase = hooking
 		a.lifecycle.ended(in, spec.Exit{Unknown: true}, false, a.now)
-	case in.phase == pending:
+	case in.Phase == pending:
 		a.queue.push(in)
-	case in.phase == backoff:
+	case in.Phase == backoff:
 		// The journal has the time of a clock that may have been set back since.
 		if latest := a.now.Add(in.launch.Restart.MaxDelay.Std()); latest.Before(in.nextAt) {
 			in.nextAt, in.view.NextStart = latest, latest.UTC()
@@ -217,17 +216,17 @@ func (a *adoption) resume(in *instance) (err error) {
 // generation was forked right before a watchdog died, and has ended since: what
 // has hooks shall not run again before it is cleaned up. An after_stop hook may.
 func (in *instance) uncertain() bool {
-	return len(in.launch.Hooks) > 0 && in.hook != spec.HookAfterStop && (in.phase == pending || in.phase == hooking)
+	return len(in.launch.Hooks) > 0 && in.Hook != spec.HookAfterStop && (in.Phase == pending || in.Phase == hooking)
 }
 
 // adopted takes a live process over.
 func (a *adoption) adopted(in *instance, p *process) {
 	a.hold(in, p)
 	a.limits.apply(in)
-	if p := in.found(); p != in.phase {
-		in.phase, in.view.Phase = p, p.public()
+	if p := in.found(); p != in.Phase {
+		in.Phase, in.view.Phase = p, p.public()
 	}
-	switch in.phase {
+	switch in.Phase {
 	case hooking, cleaning:
 		a.timers.set(in, timerStop, a.now.Add(in.endTimeout()))
 	case starting:
@@ -239,14 +238,14 @@ func (a *adoption) adopted(in *instance, p *process) {
 		a.timers.set(in, timerStop, a.now.Add(in.endTimeout()))
 	}
 	message := fmt.Sprintf("found alive as process %d", p.pid)
-	switch in.hook {
+	switch in.Hook {
 	case spec.HookBeforeStart:
 		in.view.Reason = beforeStartRuns
 	case spec.HookAfterStop:
 		in.view.Reason = afterStopRuns
 	}
-	if in.hook != "" {
-		message = fmt.Sprintf("%s hook %s", in.hook, message)
+	if in.Hook != "" {
+		message = fmt.Sprintf("%s hook %s", in.Hook, message)
 	}
 	a.journal.record(in, note{kind: spec.EventAdopted, message: message})
 }
@@ -254,14 +253,14 @@ func (a *adoption) adopted(in *instance, p *process) {
 // found returns the phase of an instance of which a process was found alive:
 // that it was started may not be in the journal.
 func (in *instance) found() phase {
-	began := in.phase.alive() && in.phase != hooking
+	began := in.Phase.alive() && in.Phase != hooking
 	switch {
-	case in.hook == spec.HookBeforeStart && !in.phase.alive():
+	case in.Hook == spec.HookBeforeStart && !in.Phase.alive():
 		return hooking
-	case in.hook == spec.HookAfterStop && (!began || in.phase == starting || in.phase == running):
+	case in.Hook == spec.HookAfterStop && (!began || in.Phase == starting || in.Phase == running):
 		return cleaning
-	case in.hook != "" || began:
-		return in.phase
+	case in.Hook != "" || began:
+		return in.Phase
 	case in.needsReady():
 		return starting
 	}
@@ -276,7 +275,7 @@ func (in *instance) found() phase {
 func (a *adoption) killStrays() {
 	for _, p := range a.seen {
 		in := a.byID[p.id]
-		if a.known[p.session] || a.known[p.pid] || (in != nil && in.proc != nil && p.nonce == in.nonce) {
+		if a.known[p.session] || a.known[p.pid] || (in != nil && in.proc != nil && p.nonce == in.Nonce) {
 			continue
 		}
 		remains := in != nil && in.proc == nil && a.ended[p.nonce] && !p.leader()

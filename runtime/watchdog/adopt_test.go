@@ -136,9 +136,8 @@ func TestABackoffEndsThoughTheClockWasSetBackMeanwhile(t *testing.T) {
 
 // forkingEntry is what the journal holds of an instance whose fork was begun.
 func forkingEntry(l spec.Launch) *replayed {
-	in := instance{launch: &l, phase: pending, nonce: "abc", forking: true,
-		view: spec.Instance{ID: l.ID, Phase: spec.PhasePending, Generation: 1}}
-	e := &entry{Launch: l, Instance: in.view, Keep: in.keep()}
+	e := &entry{Launch: l, Instance: spec.Instance{ID: l.ID, Phase: spec.PhasePending, Generation: 1},
+		Keep: keep{Phase: pending, Nonce: "abc", Forking: true}}
 	return &replayed{seq: 7, entries: map[spec.InstanceID]*entry{l.ID: e}}
 }
 
@@ -172,7 +171,7 @@ func TestSuccessorTakesNobodyElseForTheMainProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		delete(w.fake.byID, l.ID)
-		w.fake.seen = []sighting{{id: l.ID, generation: 1, nonce: w.byID[l.ID].nonce,
+		w.fake.seen = []sighting{{id: l.ID, generation: 1, nonce: w.byID[l.ID].Nonce,
 			pid: p.pid, pgid: p.pid, session: p.pid, startTicks: p.startTicks}}
 	}, func(w *world) {
 		w.pass(5 * time.Second)

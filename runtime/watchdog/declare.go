@@ -183,7 +183,7 @@ func (s *supervisor) declare(set []spec.Launch, remove []spec.InstanceID, now ti
 		l := set[i]
 		if in := s.life.byID[l.ID]; in == nil {
 			s.introduce(&l, now)
-		} else if !same(in.launch, &l) || in.phase == stopping {
+		} else if !same(in.launch, &l) || in.Phase == stopping {
 			s.change(in, &l, now)
 		}
 	}
@@ -193,7 +193,7 @@ func (s *supervisor) declare(set []spec.Launch, remove []spec.InstanceID, now ti
 
 // introduce makes a new instance, and puts it into the queue of forks.
 func (s *supervisor) introduce(l *spec.Launch, now time.Time) {
-	in := &instance{phase: pending, view: spec.Instance{ID: l.ID, Phase: spec.PhasePending, Since: now.UTC()}}
+	in := &instance{keep: keep{Phase: pending}, view: spec.Instance{ID: l.ID, Phase: spec.PhasePending, Since: now.UTC()}}
 	in.want(l)
 	s.life.byID[l.ID] = in
 	s.life.journal.record(in, note{kind: spec.EventDeclared, message: "declared", launch: true})
@@ -204,11 +204,11 @@ func (s *supervisor) introduce(l *spec.Launch, now time.Time) {
 func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 	old := in.launch
 	in.want(l)
-	if replaces(old, l) || in.phase == stopping {
-		if in.old == nil && in.phase.alive() && hookOf(old, spec.HookAfterStop) != nil {
-			in.old = old
+	if replaces(old, l) || in.Phase == stopping {
+		if in.Old == nil && in.Phase.alive() && hookOf(old, spec.HookAfterStop) != nil {
+			in.Old = old
 		}
-		in.history, in.view.Restarts, in.view.Since = history{}, 0, now.UTC()
+		in.History, in.view.Restarts, in.view.Since = history{}, 0, now.UTC()
 		message := "declared with another command or settings"
 		switch {
 		case old.Lease != l.Lease:
@@ -220,15 +220,15 @@ func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 		return
 	}
 	if in.expires() {
-		in.blame = cmp.Or(l.Expire.Why, "this generation shall end")
+		in.Blame = cmp.Or(l.Expire.Why, "this generation shall end")
 		s.retime(in, old, now)
 		// One record holds both the launch and what it led to, so that a
 		// successor ends no other generation.
 		if l.Expire.Planned {
-			s.life.step(in, evReplace, now, note{kind: spec.EventUpdated, message: in.blame + ": it is started again", launch: true})
+			s.life.step(in, evReplace, now, note{kind: spec.EventUpdated, message: in.Blame + ": it is started again", launch: true})
 			return
 		}
-		s.life.step(in, evExpire, now, note{kind: spec.EventUpdated, message: in.blame + ": it ends, and its restart policy follows", launch: true})
+		s.life.step(in, evExpire, now, note{kind: spec.EventUpdated, message: in.Blame + ": it ends, and its restart policy follows", launch: true})
 		return
 	}
 	n := note{kind: spec.EventUpdated, message: "settings changed, the process is left as it is", launch: true}
@@ -238,7 +238,7 @@ func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 			n.message = "what was told of an earlier generation is done with"
 		}
 	}
-	if old.ReloadHash != l.ReloadHash && l.Reload != nil && (in.phase == running || in.phase == starting) {
+	if old.ReloadHash != l.ReloadHash && l.Reload != nil && (in.Phase == running || in.Phase == starting) {
 		n.kind, n.message = spec.EventReloaded, fmt.Sprintf("told to reload with %s", l.Reload.Signal)
 		if err := s.life.kern.Signal(in.proc, signalNumber(l.Reload.Signal)); err != nil {
 			n.severity, n.message = spec.Warning, fmt.Sprintf("cannot be told to reload: %v", err)
@@ -256,7 +256,7 @@ func (s *supervisor) retime(in *instance, old *spec.Launch, now time.Time) {
 	if in.proc != nil && !in.proc.dead && !reflect.DeepEqual(old.Resources, in.launch.Resources) {
 		s.life.limits.apply(in)
 	}
-	switch in.phase {
+	switch in.Phase {
 	case backoff:
 		// A wait that would be shorter under the new policy is shortened.
 		soonest := now.Add(in.launch.Restart.MaxDelay.Std())
@@ -273,7 +273,7 @@ func (s *supervisor) retime(in *instance, old *spec.Launch, now time.Time) {
 			in.timeRunning(&s.life.timers, now)
 		}
 	case stopping, replacing, killing, ceding:
-		if old.Stop.Timeout != in.launch.Stop.Timeout && !in.killed && in.hook != spec.HookAfterStop {
+		if old.Stop.Timeout != in.launch.Stop.Timeout && !in.killed && in.Hook != spec.HookAfterStop {
 			s.life.timers.set(in, timerStop, now.Add(in.launch.Stop.Timeout.Std()))
 		}
 	}
@@ -290,8 +290,8 @@ func (s *supervisor) signal(ids []spec.InstanceID, sig spec.Signal) error {
 			return refuse("there is no instance %s", id)
 		} else if in.proc == nil || in.proc.dead {
 			return refuse("instance %s has no process: it is %s", id, in.view.Phase)
-		} else if in.hook != "" {
-			return refuse("instance %s has no process that could be sent a signal: its %s hook runs", id, in.hook)
+		} else if in.Hook != "" {
+			return refuse("instance %s has no process that could be sent a signal: its %s hook runs", id, in.Hook)
 		}
 	}
 	var errs []error

@@ -14,7 +14,7 @@ func (lc *lifecycle) ended(in *instance, exit spec.Exit, locked bool, now time.T
 		in.proc = nil
 	}
 	in.view.PID, in.view.StartTicks, in.view.Lease = 0, 0, ""
-	if in.hook != "" {
+	if in.Hook != "" {
 		lc.hookEnded(in, exit, locked, now)
 		return
 	}
@@ -25,21 +25,21 @@ func (lc *lifecycle) ended(in *instance, exit spec.Exit, locked bool, now time.T
 // it ended.
 func (lc *lifecycle) judge(in *instance, now time.Time, n note) {
 	lc.queue.settled(in)
-	in.hook, in.old, in.forking, in.view.BootID = "", nil, false, ""
+	in.Hook, in.Old, in.Forking, in.view.BootID = "", nil, false, ""
 	exit := in.view.LastExit
 	d := decision{event: evDone}
-	if in.phase.judged() {
-		end := ending{success: exit.Success() && in.blame == "", locked: in.locked}
-		d = decide(in.launch.Restart, in.history, end, now, seedOf(in.view.ID, in.view.Generation))
-		in.history, in.nextAt = d.history, d.at
+	if in.Phase.judged() {
+		end := ending{success: exit.Success() && in.Blame == "", locked: in.locked}
+		d = decide(in.launch.Restart, in.History, end, now, seedOf(in.view.ID, in.view.Generation))
+		in.History, in.nextAt = d.history, d.at
 		n.message += outcome(d, now)
 	}
 	in.why = d.reason
-	if in.blame != "" && d.event == evGiveUp {
-		in.why = in.blame + "; " + d.reason
+	if in.Blame != "" && d.event == evGiveUp {
+		in.why = in.Blame + "; " + d.reason
 	}
 	lc.step(in, d.event, now, n)
-	in.blame = ""
+	in.Blame = ""
 	if d.exhausted {
 		severity := spec.Warning
 		if in.launch.Critical {
@@ -58,10 +58,10 @@ func (in *instance) exitNote(exit spec.Exit, now time.Time) note {
 	default:
 		n.message = fmt.Sprintf("ended with %s after %s", exit, uptime(now.Sub(in.view.Started)))
 	}
-	if in.blame != "" {
-		n.message += " (" + in.blame + ")"
+	if in.Blame != "" {
+		n.message += " (" + in.Blame + ")"
 	}
-	if in.phase.judged() && (!exit.Success() || in.blame != "") {
+	if in.Phase.judged() && (!exit.Success() || in.Blame != "") {
 		n.severity = spec.Warning
 	}
 	return n

@@ -304,7 +304,7 @@ func inWorld(t *testing.T, f func(w *world)) {
 }
 
 func newWorld(t *testing.T, dir string, k *fakeKernel) *world {
-	j := &journal{dir: dir, log: hclog.NewNullLogger(), ring: newRing(0), segmentSize: DefaultSegmentSize, segments: DefaultSegments}
+	j := &journal{dir: dir, log: hclog.NewNullLogger(), ring: newRing(0), segmentSize: defaultSegmentSize, segments: defaultSegments}
 	n := 0
 	nonce := func() string { n++; return fmt.Sprint("nonce", n) }
 	k.fence = newFence(hclog.NewNullLogger(), k.clock, &leaseFile{path: filepath.Join(dir, "leases"), boot: k.boot}, k.Signal)

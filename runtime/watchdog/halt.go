@@ -36,7 +36,7 @@ func (s *supervisor) beginHalt(keep bool, now time.Time) {
 // them lives under a lease: nobody would end it with that.
 func (s *supervisor) leaveable() error {
 	for _, in := range s.life.sorted() {
-		if in.proc != nil && in.lease != "" {
+		if in.proc != nil && in.Lease != "" {
 			return refuse("instance %s lives under a lease, which nobody would enforce: stop it or move it away first", in.view.ID)
 		}
 	}
@@ -45,9 +45,9 @@ func (s *supervisor) leaveable() error {
 
 // pause stops an instance in a way that a successor starts it again.
 func (s *supervisor) pause(in *instance, now time.Time) {
-	if in.phase.alive() {
-		if in.blame == "" {
-			in.blame = "meshrun is stopped"
+	if in.Phase.alive() {
+		if in.Blame == "" {
+			in.Blame = "meshrun is stopped"
 		}
 		s.life.step(in, evReplace, now)
 	}

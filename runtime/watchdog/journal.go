@@ -18,8 +18,8 @@ import (
 
 // The bounds of the journal.
 const (
-	DefaultSegmentSize = 8 << 20
-	DefaultSegments    = 4
+	defaultSegmentSize = 8 << 20
+	defaultSegments    = 4
 
 	// maxPending bounds the records that wait for room on the disk.
 	maxPending = 4 << 20

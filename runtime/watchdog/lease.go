@@ -143,13 +143,13 @@ func (lc *lifecycle) checkLeases(now time.Time) {
 		return
 	}
 	for _, in := range lc.sorted() {
-		if in.phase == fenced && lc.leases.verdict(in.launch.Lease) == leaseGranted {
+		if in.Phase == fenced && lc.leases.verdict(in.launch.Lease) == leaseGranted {
 			lc.step(in, evGrant, now)
 		}
-		if in.proc == nil || in.proc.dead || in.lease == "" {
+		if in.proc == nil || in.proc.dead || in.Lease == "" {
 			continue
 		}
-		switch lc.leases.verdict(in.lease) {
+		switch lc.leases.verdict(in.Lease) {
 		case leaseEnds:
 			lc.cede(in, evCede, "its lease was not renewed", now)
 		case leaseOver:
@@ -160,18 +160,18 @@ func (lc *lifecycle) checkLeases(now time.Time) {
 
 // cede ends what lives under a lease that ends.
 func (lc *lifecycle) cede(in *instance, e event, why string, now time.Time) {
-	next, acts := Next(in.phase, e)
-	if next == in.phase && len(acts) == 0 {
+	next, acts := Next(in.Phase, e)
+	if next == in.Phase && len(acts) == 0 {
 		return
 	}
-	if in.blame == "" {
-		in.blame = why
+	if in.Blame == "" {
+		in.Blame = why
 	}
-	if next == in.phase {
+	if next == in.Phase {
 		lc.step(in, e, now)
 		return
 	}
-	in.blame = why
+	in.Blame = why
 	message := why + ": it must end at once"
 	if e == evCede {
 		message = fmt.Sprintf("%s: it must end, and is killed in %s at the latest", why, StopMargin)

@@ -32,8 +32,8 @@ type lifecycle struct {
 // step lets the table decide: the instance moves, the notes are told, and the
 // actions are done, in this order.
 func (lc *lifecycle) step(in *instance, e event, now time.Time, notes ...note) {
-	next, acts := Next(in.phase, e)
-	if next != in.phase {
+	next, acts := Next(in.Phase, e)
+	if next != in.Phase {
 		in.enter(next, &lc.timers, now)
 		if next == fenced {
 			lc.leases.stale = true // it may be renewed already
@@ -59,7 +59,7 @@ func (lc *lifecycle) act(in *instance, a action, now time.Time) {
 	case actWait:
 		lc.timers.set(in, timerStart, in.nextAt)
 	case actRecover:
-		in.history = in.history.stable()
+		in.History = in.History.stable()
 		lc.journal.record(in, note{kind: spec.EventRecovered, severity: spec.Info,
 			message: fmt.Sprintf("has been up for %s after a restart", in.launch.Restart.Stable)})
 	case actForget:
@@ -77,8 +77,8 @@ func (lc *lifecycle) ask(in *instance, now time.Time) {
 		sig = "SIGTERM"
 	}
 	message := fmt.Sprintf("asked to end with %s, at most %s", sig, in.launch.Stop.Timeout)
-	if in.blame != "" {
-		message = in.blame + ": " + message
+	if in.Blame != "" {
+		message = in.Blame + ": " + message
 	}
 	lc.journal.record(in, note{kind: spec.EventStopping, message: message})
 	lc.timers.set(in, timerStop, now.Add(in.launch.Stop.Timeout.Std()))
@@ -103,9 +103,9 @@ func (lc *lifecycle) kill(in *instance, now time.Time) {
 	lc.timers.set(in, timerStop, now.Add(killAgain))
 	if !in.killed {
 		in.killed = true
-		message := in.blame
+		message := in.Blame
 		switch {
-		case in.hook == spec.HookAfterStop && in.phase != ceding:
+		case in.Hook == spec.HookAfterStop && in.Phase != ceding:
 			message = fmt.Sprintf("after_stop hook did not end within %s", in.hookTimeout())
 		case message == "":
 			message = fmt.Sprintf("did not end within %s", in.launch.Stop.Timeout)
@@ -138,7 +138,7 @@ func (lc *lifecycle) fork() {
 	}
 	starts := make([]start, len(batch))
 	for i, in := range batch {
-		if in.phase == pending {
+		if in.Phase == pending {
 			in.begin(lc.nonce)
 			lc.journal.record(in, note{kind: spec.EventStarting, message: "starting"})
 		}
@@ -160,8 +160,8 @@ func (lc *lifecycle) fork() {
 
 // forked handles what came of a fork.
 func (lc *lifecycle) forked(in *instance, proc *process, err error, now time.Time) {
-	in.forking = false
-	if errors.Is(err, errFenced) && in.phase == pending {
+	in.Forking = false
+	if errors.Is(err, errFenced) && in.Phase == pending {
 		lc.awaitLease(in, now)
 		return
 	}
@@ -177,10 +177,10 @@ func (lc *lifecycle) forked(in *instance, proc *process, err error, now time.Tim
 	}
 	lc.hold(in, proc)
 	lc.listen(in, true)
-	if in.hook != spec.HookAfterStop {
+	if in.Hook != spec.HookAfterStop {
 		in.view.Started = now.UTC()
 	}
-	if in.hook != "" {
+	if in.Hook != "" {
 		lc.hooked(in, now)
 		return
 	}
@@ -196,8 +196,8 @@ func (lc *lifecycle) hold(in *instance, p *process) {
 	lc.queue.settled(in)
 	in.proc = p
 	lc.byProcess[p.token] = in
-	lc.leases.guard(p, in.lease)
-	in.view.PID, in.view.StartTicks, in.view.BootID, in.view.Lease = p.pid, p.startTicks, p.bootID, in.lease
+	lc.leases.guard(p, in.Lease)
+	in.view.PID, in.view.StartTicks, in.view.BootID, in.view.Lease = p.pid, p.startTicks, p.bootID, in.Lease
 }
 
 // listen opens an instance's pipes and notify socket, and registers the socket.
@@ -262,14 +262,14 @@ func (lc *lifecycle) expired(in *instance, kind timerKind, now time.Time) {
 	case timerReady:
 		lc.unready(in, now)
 	case timerStop:
-		if in.phase == hooking {
-			in.blame = fmt.Sprintf("its before_start hook did not end within %s", in.hookTimeout())
+		if in.Phase == hooking {
+			in.Blame = fmt.Sprintf("its before_start hook did not end within %s", in.hookTimeout())
 		}
 		lc.step(in, evStopTimeout, now)
 	case timerStable:
 		lc.step(in, evStable, now)
 	case timerWatchdog:
-		in.blame = fmt.Sprintf("no WATCHDOG=1 within %s", in.heartbeat())
+		in.Blame = fmt.Sprintf("no WATCHDOG=1 within %s", in.heartbeat())
 		lc.step(in, evUnresponsive, now)
 	case timerExit:
 		lc.died(in, true, now)
@@ -289,7 +289,7 @@ func (lc *lifecycle) unready(in *instance, now time.Time) {
 		lc.journal.record(in, note{kind: spec.EventReady, severity: spec.Warning, message: in.view.Reason})
 		return
 	}
-	in.blame = fmt.Sprintf("no READY=1 within %s", in.readyTimeout())
+	in.Blame = fmt.Sprintf("no READY=1 within %s", in.readyTimeout())
 	lc.step(in, evReadyTimeout, now)
 }
 

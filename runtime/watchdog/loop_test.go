@@ -202,7 +202,7 @@ func TestRemovedAndDeclaredAgainWhileItStops(t *testing.T) {
 func TestFailedStartGoesThroughThePolicy(t *testing.T) {
 	inWorld(t, func(w *world) {
 		l := job("a")
-		w.fake.startErr[l.ID] = errors.New("command \"program\" not found in PATH (/bin)")
+		w.fake.startErr[l.ID] = errors.New("program \"program\" not found in PATH (1 directory)")
 		w.set(l)
 		v := w.wants(l.ID, spec.PhaseBackoff, 1)
 		if v.LastExit == nil || !strings.Contains(v.LastExit.Error, "not found in PATH") {

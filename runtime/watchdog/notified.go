@@ -10,7 +10,7 @@ import (
 // notified handles what a process said on its notify socket.
 func (lc *lifecycle) notified(in *instance, now time.Time) {
 	for _, n := range lc.kern.Messages(in.view.ID) {
-		if in.proc == nil || in.hook != "" {
+		if in.proc == nil || in.Hook != "" {
 			continue // a late word of a program that has ended
 		}
 		lc.hear(in, n, now)
@@ -29,14 +29,14 @@ func (lc *lifecycle) hear(in *instance, n notification, now time.Time) {
 		in.pulse = n.watchdog
 		n.alive = true
 	}
-	if n.ready && in.phase == starting {
+	if n.ready && in.Phase == starting {
 		took := uptime(now.Sub(in.view.Started))
 		lc.step(in, evReady, now, note{kind: spec.EventReady, message: fmt.Sprintf("ready after %s", took)})
 	}
-	if n.alive && in.phase == running && in.heartbeat() > 0 {
+	if n.alive && in.Phase == running && in.heartbeat() > 0 {
 		lc.timers.set(in, timerWatchdog, now.Add(in.heartbeat()))
 	}
-	if n.stopping && in.phase == running {
+	if n.stopping && in.Phase == running {
 		lc.timers.clear(in, timerWatchdog) // it ends by itself: no more duty
 	}
 	if n.extend > 0 {

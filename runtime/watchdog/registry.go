@@ -28,7 +28,7 @@ func (r *registry) sorted() []*instance {
 func (r *registry) entries() []entry {
 	out := make([]entry, 0, len(r.byID))
 	for _, in := range r.sorted() {
-		out = append(out, entry{Launch: *in.launch, Instance: in.view, Keep: in.keep()})
+		out = append(out, entry{Launch: *in.launch, Instance: in.view, Keep: in.kept()})
 	}
 	return out
 }
@@ -43,7 +43,7 @@ type forkQueue struct {
 
 // push puts an instance into the queue, once.
 func (q *forkQueue) push(in *instance) {
-	if in.phase.alive() {
+	if in.Phase.alive() {
 		q.between[in] = true
 	}
 	if !in.queued {

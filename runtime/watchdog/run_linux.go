@@ -151,7 +151,7 @@ func (w *watchdog) openJournal() (*replayed, error) {
 	}
 	retry := loop.Backoff{Min: journalRetry, Max: journalRetry}
 	w.journal = &journal{dir: dir, log: w.log, ring: newRing(r.seq), seq: r.seq,
-		segmentSize: DefaultSegmentSize, segments: DefaultSegments, writes: retry, rotations: retry}
+		segmentSize: defaultSegmentSize, segments: defaultSegments, writes: retry, rotations: retry}
 	if len(r.damage) == 0 && !r.fresh {
 		return r, w.journal.resume(r.newest, r.size)
 	}

@@ -134,7 +134,7 @@ func (n *sdNotifier) status(loop *supervisor) (string, error) {
 		switch {
 		case loop.halt != nil && !loop.halt.keep:
 			status = statusStops
-		case agent != nil && agent.phase != running:
+		case agent != nil && agent.Phase != running:
 			status = statusNoAgent
 		}
 	})
