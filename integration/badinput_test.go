@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -79,31 +80,55 @@ func TestWithoutAnAgentCommandsSayWhatToDo(t *testing.T) {
 	}
 }
 
-func TestADamagedStateFileIsKeptAndWhatCanBeReadGoesOn(t *testing.T) {
+func TestADamagedStateIsKeptAndWhatCanBeReadGoesOn(t *testing.T) {
+	for name, damage := range map[string]struct {
+		do     func(t *testing.T, path string, size int64)
+		copies int
+		said   string
+	}{
+		"overwritten in the middle": {func(t *testing.T, path string, size int64) {
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err == nil {
+				_, err = f.WriteAt(bytes.Repeat([]byte{7}, int(size/3)), size/3)
+				err = errors.Join(err, f.Close())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}, 1, "damaged"},
+		"cut in half": {func(t *testing.T, path string, size int64) {
+			if err := os.Truncate(path, size/2); err != nil {
+				t.Fatal(err)
+			}
+		}, 0, "incomplete"},
+	} {
+		t.Run(name, func(t *testing.T) { damagedState(t, damage.do, damage.copies, damage.said) })
+	}
+}
+
+func damagedState(t *testing.T, damage func(t *testing.T, path string, size int64), wantCopies int, said string) {
 	n := newNode(t)
 	n.start()
 	n.apply(sleeper("shards = 2"))
 	pid := n.waitPhase("web/app/1", spec.PhaseRunning).PID
 	n.crash()
-	state := filepath.Join(n.data, "state.db")
+	state := filepath.Join(n.data, "state.log")
 	info, err := os.Stat(state)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(state, info.Size()/2); err != nil {
-		t.Fatal(err)
-	}
+	damage(t, state, info.Size())
 	n.start()
 	copies, _ := filepath.Glob(state + ".damaged*")
-	if len(copies) != 1 {
-		t.Errorf("%d copies of the damaged file, want 1", len(copies))
+	if len(copies) != wantCopies {
+		t.Errorf("%d copies of the damaged file, want %d", len(copies), wantCopies)
 	}
 	if !alive(pid) {
 		t.Error("the instance was stopped by the damage")
 	}
-	eventually(t, patience, "it is said that the state was damaged", func() error {
-		if said := n.must("status") + n.must("events"); !strings.Contains(said, "damaged") {
-			return errors.New(said)
+	eventually(t, patience, "it is said what was wrong with the state", func() error {
+		if text := n.must("status") + n.must("events"); !strings.Contains(text, said) {
+			return errors.New(text)
 		}
 		return nil
 	})

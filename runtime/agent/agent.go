@@ -179,7 +179,7 @@ func (a *agent) open(ctx context.Context) error {
 	}
 	a.life.onStop("data directory", func(context.Context) error { return lock.Close() })
 	a.client = watchdog.NewClient(a.cfg.DataDir)
-	repaired, err := a.openStore(ctx)
+	repaired, repairedAt, err := a.openStore(ctx)
 	if err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func (a *agent) open(ctx context.Context) error {
 	a.engine = engine.New(engine.Config{
 		Store: a.store, Watchdog: engineWatchdog{a.client, a.cfg.DataDir}, Agent: engineAgent{a},
 		Host:      engine.Host{Node: a.cfg.Node, Labels: a.cfg.Labels, Expand: schema.Expand},
-		LockDelay: a.lockDelay(), Logger: a.logger,
+		LockDelay: a.lockDelay(), Repaired: repairedAt, Logger: a.logger,
 	})
 	a.orchestrator = orchestrator.New(a.store, a.cfg.Node, a.sessionNow, a.logger)
 	a.registry = newRegistry(a.cfg.Node, a.store, a.orchestrator, a.logger)

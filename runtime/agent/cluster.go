@@ -111,24 +111,34 @@ func (a *agent) joinMesh() api.Backend {
 	return m
 }
 
-// openStore opens the store: the embedded one, or the cluster's. It returns a
-// sentence about what was repaired, if anything was.
-func (a *agent) openStore(ctx context.Context) (repaired string, err error) {
+// openStore opens the store: the embedded one, or the cluster's. If the embedded
+// one was repaired, it returns a sentence about that, and the store's index then.
+func (a *agent) openStore(ctx context.Context) (repaired string, index uint64, err error) {
 	if a.cfg.Cluster != nil {
-		return "", a.openCluster(ctx)
+		return "", 0, a.openCluster(ctx)
 	}
-	store, err := local.Open(ctx, filepath.Join(a.cfg.DataDir, "state.db"), local.Options{Logger: a.logger})
+	store, err := local.Open(ctx, filepath.Join(a.cfg.DataDir, "state.log"), local.Options{Logger: a.logger})
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	a.store = newJanitor(store, a.logger)
 	a.life.onStop("store", func(context.Context) error { return store.Close() })
-	if report := store.Report(); report.Damaged() {
-		repaired = report.String()
-		a.logger.Error("state was damaged", "report", repaired)
-		a.record(ctx, spec.Event{Type: spec.EventStateRepaired, Severity: spec.Critical, Who: "agent", Message: repaired})
+	if err := watchdog.MarkDataDir(a.cfg.DataDir); err != nil {
+		return "", 0, err
 	}
-	return repaired, nil
+	report := store.Report()
+	if report == (local.Report{}) {
+		return "", 0, nil
+	}
+	if _, index, err = store.List(ctx, state.Root); err != nil {
+		return "", 0, err
+	}
+	severity := spec.Warning // what was cut off was acknowledged to nobody
+	if report.Damaged() {
+		severity = spec.Critical
+	}
+	a.record(ctx, spec.Event{Type: spec.EventStateRepaired, Severity: severity, Who: "agent", Message: report.String()})
+	return report.String(), index, nil
 }
 
 // openCluster opens the store on Consul. That Consul is away is no error.

@@ -40,6 +40,11 @@ type assignments struct {
 	mu   sync.Mutex // guards all below
 	read bool       // the store has been read
 	jobs map[string]*assigned
+	// repaired is the store's index when it was repaired before the agent
+	// started, 0 if it wasn't. Assignments up to it may be lost or out of date;
+	// decided are the jobs that were assigned or unassigned since.
+	repaired uint64
+	decided  map[string]bool
 	// reported is what the node reported before the agent started.
 	reported []spec.Instance
 }
@@ -53,8 +58,36 @@ type assigned struct {
 	broken, known bool
 }
 
-func newAssignments(node string, logger hclog.Logger) *assignments {
-	return &assignments{prefix: state.AssignmentsPrefix + node + "/", logger: logger, jobs: map[string]*assigned{}}
+func newAssignments(node string, repaired uint64, logger hclog.Logger) *assignments {
+	return &assignments{
+		prefix: state.AssignmentsPrefix + node + "/", logger: logger, jobs: map[string]*assigned{},
+		repaired: repaired, decided: map[string]bool{},
+	}
+}
+
+// lost returns the running instances that nothing assigns because the store was
+// damaged: they are left as they are until their job is assigned anew.
+func (a *assignments) lost(jobs map[string]*assigned, running []spec.Instance) (out []Wanted) {
+	if a.repaired == 0 {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := range running {
+		id := running[i].ID
+		if id.Job == spec.ReservedJob || a.decided[id.Job] || jobs[id.Job].assigns(id) {
+			continue
+		}
+		out = append(out, protected(id))
+	}
+	return out
+}
+
+// assigns reports whether the job, nil for none, has the shard here.
+func (a *assigned) assigns(id spec.InstanceID) bool {
+	return a != nil && slices.ContainsFunc(a.processes, func(p *process) bool {
+		return p.Process.Name == id.Process && p.Shards.Contains(id.Shard)
+	})
 }
 
 // mayRun reports whether something may run that an empty store would stop: what
@@ -73,12 +106,20 @@ func (a *assignments) update(entries []state.Entry) {
 	jobs := make(map[string]*assigned, len(entries))
 	for _, e := range entries {
 		job := strings.TrimPrefix(e.Key, a.prefix)
+		if e.ModifyIndex > a.repaired {
+			a.decided[job] = true
+		}
 		old := a.jobs[job]
 		if old != nil && old.index == e.ModifyIndex {
 			jobs[job] = old
 			continue
 		}
 		jobs[job] = a.decode(job, e, old)
+	}
+	for job := range a.jobs {
+		if jobs[job] == nil {
+			a.decided[job] = true
+		}
 	}
 	a.jobs = jobs
 }

@@ -57,11 +57,16 @@ func (b *builder) wanted(jobs map[string]*assigned, running []spec.Instance) []W
 	return out
 }
 
+// protected leaves an instance as it is.
+func protected(id spec.InstanceID) Wanted {
+	return Wanted{ID: id, Why: "the job's assignment is lost or cannot be read: apply the job again", Failed: true}
+}
+
 // protect keeps what runs of a job whose assignment was never readable.
 func protect(job string, running []spec.Instance) (out []Wanted) {
 	for _, inst := range running {
 		if inst.ID.Job == job {
-			out = append(out, Wanted{ID: inst.ID, Why: "the job's assignment cannot be read; apply the job again", Failed: true})
+			out = append(out, protected(inst.ID))
 		}
 	}
 	return out

@@ -7,6 +7,9 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -166,5 +169,47 @@ func TestARemovedInstanceThatIsWantedAgainIsDeclared(t *testing.T) {
 	}
 	if a := Converge(nil, nil, map[spec.InstanceID]Declared{l.ID: {Digest: 1}}); len(a.Remove) != 1 {
 		t.Errorf("what was declared and not seen yet is forgotten: %+v", a)
+	}
+}
+
+// After a repair of the store, an assignment may be missing or an old one, and
+// what runs is left as it is until its job is assigned or unassigned anew.
+func TestARepairedStoreStopsNothingUntilItsJobIsAssignedAnew(t *testing.T) {
+	const repaired = 100
+	entry := func(job string, index uint64, shards ...int) state.Entry {
+		value := state.Encode(spec.Assignment{Job: job, Node: "n", Processes: []spec.AssignedProcess{
+			{Process: spec.Process{Name: "p"}, Shards: spec.NewShardSet(shards...)},
+		}})
+		return state.Entry{Key: state.AssignmentKey("n", job), Value: value, ModifyIndex: index}
+	}
+	a := newAssignments("n", repaired, hclog.NewNullLogger())
+	running := []spec.Instance{
+		{ID: spec.InstanceID{Job: "gone", Process: "p"}}, {ID: spec.InstanceID{Job: "old", Process: "p"}},
+		{ID: spec.InstanceID{Job: "old", Process: "p", Shard: 1}}, {ID: spec.InstanceID{Job: spec.ReservedJob, Process: "agent"}},
+	}
+	for _, step := range []struct {
+		name    string
+		entries []state.Entry
+		want    []string
+	}{
+		{"what the repair left", []state.Entry{entry("old", repaired-5, 0)}, []string{"gone/p/0", "old/p/1"}},
+		{"one is assigned anew", []state.Entry{entry("old", repaired+1, 0)}, []string{"gone/p/0"}},
+		{"both are", []state.Entry{entry("old", repaired+1, 0), entry("gone", repaired+2, 0)}, nil},
+		{"and unassigned", nil, nil},
+	} {
+		a.update(step.entries)
+		jobs, _ := a.current()
+		var got []string
+		for _, w := range a.lost(jobs, running) {
+			got = append(got, w.ID.String())
+		}
+		if !slices.Equal(got, step.want) {
+			t.Errorf("%s: %q stay, want %q", step.name, got, step.want)
+		}
+	}
+	healthy := newAssignments("n", 0, hclog.NewNullLogger())
+	healthy.update(nil)
+	if got := healthy.lost(nil, running); got != nil {
+		t.Errorf("with a healthy store %v stay", got)
 	}
 }

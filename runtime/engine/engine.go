@@ -73,7 +73,11 @@ type Config struct {
 	// that holds their lock. Without that session nothing starts them until their
 	// lock is taken again, and the watchdog's fence ends what runs.
 	LockDelay time.Duration
-	Logger    hclog.Logger
+	// Repaired is the store's index when it was repaired before the agent started;
+	// 0 if it wasn't. What runs and is not assigned, because the assignment may
+	// be lost, is left running until its job is assigned anew.
+	Repaired uint64
+	Logger   hclog.Logger
 }
 
 // Engine converges one node. Make it with New; Run does the work.
@@ -112,7 +116,7 @@ func New(cfg Config) *Engine {
 		kick: loop.NewSignal(), joined: loop.NewSignal(), reread: loop.NewSignal(), talk: make(chan struct{}, 1),
 		declared: map[spec.InstanceID]Declared{},
 	}
-	e.assignments = newAssignments(cfg.Host.Node, cfg.Logger)
+	e.assignments = newAssignments(cfg.Host.Node, cfg.Repaired, cfg.Logger)
 	e.locks = newLocks(&e.cfg, e.kick.Set, e.freed)
 	e.view = newView(cfg.Host.Node, e.locks)
 	e.files = newFiles(cfg.Logger, e.kick.Set)
@@ -237,7 +241,7 @@ func (e *Engine) step(ctx context.Context) error {
 	e.build.ports.adopt(reported)
 	processes := processesOf(jobs)
 	e.view.restore(reported, processes)
-	wanted := e.build.wanted(jobs, running)
+	wanted := append(e.build.wanted(jobs, running), e.assignments.lost(jobs, running)...)
 	e.view.setProcesses(processes)
 	e.checks.wakeUp()
 	e.tellFaults(wanted)

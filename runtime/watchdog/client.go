@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -131,7 +130,9 @@ func (c *Client) callAgain(ctx context.Context, method, path string, in, out any
 		if err == nil || i == retries || !errors.Is(err, errBrokenOff) {
 			return err
 		}
-		if loop.Sleep(ctx, retryDelay) != nil {
+		select {
+		case <-time.After(retryDelay):
+		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -42,9 +41,9 @@ type fence struct {
 	clock clock
 	kill  func(p *process, sig syscall.Signal) error // signals the whole group
 	file  *leaseFile
-	// changed is set when a lease may mean something else.
-	changed loop.Signal
-	wg      sync.WaitGroup
+	// turned is ready when a lease may mean something else; capacity 1.
+	turned chan struct{}
+	wg     sync.WaitGroup
 
 	mu      sync.Mutex               // guards all below
 	until   map[string]time.Duration // by session; what is over is as good as unknown
@@ -54,7 +53,7 @@ type fence struct {
 
 // newFence returns a fence that knows no lease yet; see open.
 func newFence(log hclog.Logger, c clock, file *leaseFile, kill func(*process, syscall.Signal) error) *fence {
-	return &fence{log: log, clock: c, kill: kill, file: file, changed: loop.NewSignal(),
+	return &fence{log: log, clock: c, kill: kill, file: file, turned: make(chan struct{}, 1),
 		until: map[string]time.Duration{}, guarded: map[string]map[*process]struct{}{}, killed: map[*process]struct{}{}}
 }
 
@@ -97,7 +96,15 @@ func (f *fence) ring() {
 	}
 	f.arm(now)
 	f.mu.Unlock()
-	f.changed.Set()
+	f.tell()
+}
+
+// tell makes the loop look.
+func (f *fence) tell() {
+	select {
+	case f.turned <- struct{}{}:
+	default: // it will
+	}
 }
 
 // cut kills what lives under a lease. The loop repeats it as long as somebody
@@ -153,7 +160,7 @@ func (f *fence) renew(l spec.Lease) error {
 	f.arm(now)
 	f.mu.Unlock()
 	if judge(was, now) != judge(until, now) {
-		f.changed.Set()
+		f.tell()
 	}
 	if was != until {
 		f.file.write(f.snapshot, until < was)

@@ -4,29 +4,21 @@ import (
 	"time"
 )
 
-// halt is how the loop ends.
-type halt struct {
-	// keep leaves the processes alive, for a successor.
-	keep bool
-	// agentToo is set once only the agent is left to be stopped.
-	agentToo bool
-}
-
 // beginHalt ends the loop: with keep at once, leaving all processes alive;
 // otherwise by stopping them, the agent last, so that it can tell.
 func (s *supervisor) beginHalt(keep bool, now time.Time) {
 	if s.halt != nil && s.halt.keep {
 		return
 	}
-	s.halt, s.life.halting = &halt{keep: keep}, true
+	s.halt = &halt{keep: keep}
 	if keep {
 		return
 	}
 	// Once all have ended, the agent gives their locks away.
-	s.life.leases.fence.file.retire()
+	s.leases.fence.file.retire()
 	// They are wanted again by whoever comes next: replaced, not removed.
-	for _, in := range s.life.sorted() {
-		if in.view.ID != AgentID {
+	for _, id := range s.sorted() {
+		if in := s.instances[id]; id != AgentID {
 			s.pause(in, now)
 		}
 	}
@@ -35,9 +27,9 @@ func (s *supervisor) beginHalt(keep bool, now time.Time) {
 // leaveable refuses to leave the processes alive without a watchdog while one of
 // them lives under a lease: nobody would end it with that.
 func (s *supervisor) leaveable() error {
-	for _, in := range s.life.sorted() {
-		if in.proc != nil && in.Lease != "" {
-			return refuse("instance %s lives under a lease, which nobody would enforce: stop it or move it away first", in.view.ID)
+	for _, id := range s.sorted() {
+		if in := s.instances[id]; in.proc != nil && in.lease != "" {
+			return refuse("instance %s lives under a lease, which nobody would enforce: stop it or move it away first", id)
 		}
 	}
 	return nil
@@ -45,11 +37,11 @@ func (s *supervisor) leaveable() error {
 
 // pause stops an instance in a way that a successor starts it again.
 func (s *supervisor) pause(in *instance, now time.Time) {
-	if in.Phase.alive() {
-		if in.Blame == "" {
-			in.Blame = "meshrun is stopped"
+	if in.phase.alive() {
+		if in.blame == "" {
+			in.blame = "meshrun is stopped"
 		}
-		s.life.step(in, evReplace, now)
+		s.step(in, evReplace, now)
 	}
 }
 
@@ -62,8 +54,8 @@ func (s *supervisor) halted() bool {
 	if s.halt.keep {
 		return true
 	}
-	agent := s.life.byID[AgentID]
-	left := len(s.life.byProcess) + len(s.life.queue.between)
+	agent := s.instances[AgentID]
+	left := len(s.procs) + len(s.between)
 	if agent != nil && agent.proc != nil && !s.halt.agentToo {
 		if left > 1 {
 			return false

@@ -19,13 +19,13 @@ func TestTheDataDirectoryIsPrivateAndOfAKnownLayout(t *testing.T) {
 		t.Errorf("mode %v (%v), want 0700", info.Mode(), err)
 	}
 	version := filepath.Join(dir, "VERSION")
-	if err := os.WriteFile(version, []byte("2\n"), 0o600); err != nil {
+	if err := os.WriteFile(version, []byte("3\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := PrepareDataDir(dir); !errors.Is(err, ErrNewerLayout) {
 		t.Errorf("a newer layout: %v, want ErrNewerLayout", err)
 	}
-	if err := Run(t.Context(), Config{DataDir: dir}); !errors.Is(err, ErrNewerLayout) || !strings.Contains(err.Error(), "layout version 2") {
+	if err := Run(t.Context(), Config{DataDir: dir}); !errors.Is(err, ErrNewerLayout) || !strings.Contains(err.Error(), "layout version 3") {
 		t.Errorf("the watchdog of a newer layout: %v, want ErrNewerLayout", err)
 	}
 	for _, torn := range []string{"", "\n", "\x00\x00", "one"} {
@@ -35,8 +35,22 @@ func TestTheDataDirectoryIsPrivateAndOfAKnownLayout(t *testing.T) {
 		if err := PrepareDataDir(dir); err != nil {
 			t.Errorf("version file %q: %v", torn, err)
 		}
-		if b, err := os.ReadFile(version); err != nil || string(b) != "1\n" {
-			t.Errorf("version file %q became %q (%v), want 1", torn, b, err)
+		if b, err := os.ReadFile(version); err != nil || string(b) != "2\n" {
+			t.Errorf("version file %q became %q (%v), want 2", torn, b, err)
+		}
+	}
+	if err := os.WriteFile(version, []byte("1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"1\n", "2\n"} { // an older one is marked only when its state was taken over
+		if err := PrepareDataDir(dir); err != nil {
+			t.Errorf("an older layout: %v", err)
+		}
+		if b, err := os.ReadFile(version); err != nil || string(b) != want {
+			t.Errorf("VERSION is %q (%v), want %q", b, err, want)
+		}
+		if err := MarkDataDir(dir); err != nil {
+			t.Errorf("mark the directory: %v", err)
 		}
 	}
 	if err := PrepareDataDir("/" + strings.Repeat("x", maxDataDir)); err == nil {

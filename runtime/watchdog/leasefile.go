@@ -120,22 +120,24 @@ func (f *leaseFile) await(turn uint64) {
 	}
 }
 
-// replace writes the file anew.
+// replace writes the file beside the old one, then over it.
 func (f *leaseFile) replace(kept leasesKept) error {
 	b, err := json.Marshal(kept)
 	if err != nil {
 		return fmt.Errorf("keep leases: %w", err)
 	}
-	file, err := replaceFile(f.path, b)
+	tmp := f.path + ".tmp"
+	err = os.WriteFile(tmp, b, 0o600)
 	if errors.Is(err, os.ErrNotExist) { // somebody has removed the directory
 		if err = ownDir(filepath.Dir(f.path)); err == nil {
-			file, err = replaceFile(f.path, b)
+			err = os.WriteFile(tmp, b, 0o600)
 		}
 	}
 	if err == nil {
-		err = file.Close()
+		err = os.Rename(tmp, f.path)
 	}
 	if err != nil {
+		os.Remove(tmp)
 		return fmt.Errorf("keep leases: %w", err)
 	}
 	return nil

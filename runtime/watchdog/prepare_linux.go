@@ -65,8 +65,7 @@ func findCommand(name, dir string, env []string) (string, error) {
 		}
 	}
 	var refused error
-	dirs := filepath.SplitList(search)
-	for _, d := range dirs {
+	for _, d := range filepath.SplitList(search) {
 		if !filepath.IsAbs(d) {
 			d = filepath.Join(dir, d)
 		}
@@ -82,11 +81,7 @@ func findCommand(name, dir string, env []string) (string, error) {
 	if refused != nil {
 		return "", refused
 	}
-	count := "1 directory"
-	if len(dirs) != 1 {
-		count = fmt.Sprintf("%d directories", len(dirs))
-	}
-	return "", fmt.Errorf("program %q not found in PATH (%s): install it, or write its full path", name, count)
+	return "", fmt.Errorf("command %q not found in PATH (%s): install it, or write its whole path", name, search)
 }
 
 // executable checks that a file can be executed by somebody.

@@ -130,11 +130,11 @@ func (n *sdNotifier) status(loop *supervisor) (string, error) {
 	defer cancel()
 	status := statusWell
 	err := loop.do(ctx, func() {
-		agent := loop.life.byID[AgentID]
+		agent := loop.instances[AgentID]
 		switch {
 		case loop.halt != nil && !loop.halt.keep:
 			status = statusStops
-		case agent != nil && agent.Phase != running:
+		case agent != nil && agent.phase != running:
 			status = statusNoAgent
 		}
 	})

@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,7 +13,7 @@ import (
 )
 
 func benchOpen(b *testing.B) *Store {
-	s, err := Open(b.Context(), filepath.Join(b.TempDir(), "state.db"), Options{})
+	s, err := Open(b.Context(), filepath.Join(b.TempDir(), "state.log"), Options{})
 	check(b, err)
 	b.Cleanup(func() { check(b, s.Close()) })
 	return s
@@ -110,7 +111,7 @@ func BenchmarkWatch(b *testing.B) {
 
 // BenchmarkOpen reads and inspects a file of 1,000 keys.
 func BenchmarkOpen(b *testing.B) {
-	path := filepath.Join(b.TempDir(), "state.db")
+	path := filepath.Join(b.TempDir(), "state.log")
 	s, err := Open(b.Context(), path, Options{})
 	check(b, err)
 	for i := range 10 {
@@ -127,4 +128,29 @@ func BenchmarkOpen(b *testing.B) {
 		check(b, err)
 		check(b, s.Close())
 	}
+}
+
+// BenchmarkOpen10000 opens a store of 10,000 keys that was written 20,000 times.
+func BenchmarkOpen10000(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "state.log")
+	s, err := Open(b.Context(), path, Options{NoSync: true})
+	check(b, err)
+	value := fmt.Sprintf("%0500d", 0)
+	for i := range 200 {
+		var ops []state.Op
+		for j := range 100 {
+			ops = append(ops, setOp(fmt.Sprintf("k/%05d", (i*100+j)%10000), fmt.Sprint(i, value)))
+		}
+		_, err := s.Txn(b.Context(), ops...)
+		check(b, err)
+	}
+	check(b, s.Close())
+	info, err := os.Stat(path)
+	check(b, err)
+	for b.Loop() {
+		s, err = Open(b.Context(), path, Options{NoSync: true})
+		check(b, err)
+		check(b, s.Close())
+	}
+	b.ReportMetric(float64(info.Size())/1e6, "MB-on-disk")
 }

@@ -46,7 +46,7 @@ func writeForever(path string) {
 }
 
 func TestNoAcknowledgedWriteIsLostWhenTheProcessIsKilled(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "state.db")
+	path := filepath.Join(t.TempDir(), "state.log")
 	for round := range 6 {
 		acknowledged := writeAndKill(t, path, 10+37*round)
 		s, err := Open(t.Context(), path, Options{})

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -24,7 +23,7 @@ const (
 	repairGap = 1 << 20
 )
 
-// openFile opens the file at path, or creates or repairs it.
+// openFile opens the log at path, or creates or repairs it.
 func openFile(ctx context.Context, path string, opts Options) (_ disk, _ *memory, report Report, err error) {
 	guard, err := lockFile(ctx, path+".lock")
 	if err != nil {
@@ -38,24 +37,26 @@ func openFile(ctx context.Context, path string, opts Options) (_ disk, _ *memory
 	}()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		m := newMemory()
-		b, err := createFile(path, &m, guard, opts)
-		return b, &m, report, err
+		l, m, err := newLog(path, guard, opts)
+		return l, m, report, err
 	}
 	if err != nil {
 		return nil, nil, report, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, nil, report, errors.Join(fmt.Errorf("%w: a program other than meshrun has locked it (%w)", ErrInUse, err), f.Close())
+	if err := lockLog(f); err != nil {
+		return nil, nil, report, errors.Join(err, f.Close())
 	}
-	got, err := inspectFile(f)
-	if err == nil && got.damage == nil {
+	got, err := replayFile(f)
+	if err == nil && got.damage() == "" && got.cut == 0 {
 		m, err := got.memory(opts.Now())
 		if err != nil {
 			return nil, nil, report, errors.Join(err, f.Close())
 		}
-		b, err := openBolt(f, path, guard, opts)
-		return b, m, report, err
+		live := int64(0)
+		for id, body := range got.bodies {
+			live += int64(recordHead + len(id.key) + len(body) + recordTail)
+		}
+		return &logFile{f: f, path: path, guard: guard, opts: opts, size: int64(got.size), rewritten: live}, m, report, nil
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, nil, report, err
@@ -63,19 +64,54 @@ func openFile(ctx context.Context, path string, opts Options) (_ disk, _ *memory
 	return repair(path, got, guard, opts)
 }
 
-// inspectFile inspects an open file, and refuses one of a newer format.
-func inspectFile(f *os.File) (findings, error) {
+// lockLog locks the log itself, against programs that know nothing of the lock
+// beside it.
+func lockLog(f *os.File) error {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("%w: a program other than meshrun has locked it (%w)", ErrInUse, err)
+	}
+	return nil
+}
+
+// newLog makes a log of what an older meshrun left, or of nothing.
+func newLog(path string, guard *os.File, opts Options) (*logFile, *memory, error) {
+	old := boltPath(path)
+	m, err := takeOver(old, opts.Now())
+	if err != nil {
+		return nil, nil, err
+	}
+	found := m != nil
+	if !found {
+		fresh := newMemory()
+		m = &fresh
+	}
+	l, err := createLog(path, m, guard, opts)
+	if err == nil && found {
+		opts.Logger.Info("took over the state of an older meshrun", "from", old, "keys", m.entries.Len(), "kept_as", old+".old")
+		if err := os.Rename(old, old+".old"); err != nil {
+			opts.Logger.Warn("cannot rename the state of the older meshrun, which is not used any more", "error", err)
+		}
+	}
+	return l, m, err
+}
+
+// replayFile replays an open file, and refuses one of a newer format.
+func replayFile(f *os.File) (replayed, error) {
 	info, err := f.Stat()
 	if err != nil {
-		return findings{}, err
+		return replayed{}, err
 	}
 	if !info.Mode().IsRegular() {
-		return findings{}, errors.New("it is not a regular file")
+		return replayed{}, errors.New("it is not a regular file")
 	}
-	got := inspect(pageFile{r: f, size: info.Size()})
-	if got.meta.format > Format {
+	log := make([]byte, info.Size())
+	if _, err := io.ReadFull(f, log); err != nil {
+		return replayed{}, err
+	}
+	got := replay(log)
+	if got.format > Format {
 		return got, fmt.Errorf("%w: its format is %d, and this one knows up to %d; start the newer meshrun again, or use another data directory",
-			ErrNewerFormat, got.meta.format, Format)
+			ErrNewerFormat, got.format, Format)
 	}
 	return got, nil
 }
@@ -120,67 +156,12 @@ func inUse(f *os.File) error {
 	return fmt.Errorf("%w; stop that meshrun first, or use another data directory", ErrInUse)
 }
 
-// createFile makes a file that holds the memory. It takes its name only when
-// it is whole on disk.
-func createFile(path string, m *memory, guard *os.File, opts Options) (*bolt, error) {
-	fresh := path + ".new"
-	f, err := os.OpenFile(fresh, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	b, err := openBolt(f, path, guard, opts)
-	if err != nil {
-		return nil, errors.Join(err, os.Remove(fresh))
-	}
-	e := newEdit(m, opts.Now())
-	e.allDirty()
-	err = b.write(e)
-	if err == nil {
-		err = os.Rename(fresh, path)
-	}
-	if err == nil && !opts.NoSync {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		return nil, errors.Join(err, b.db.Close(), ignoreMissing(os.Remove(fresh)))
-	}
-	return b, nil
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-// allDirty makes every record one to write.
-func (e *edit) allDirty() {
-	e.dirty[recordID{kindMeta, metaKey}] = struct{}{}
-	entries := e.entries.Root().Iterator()
-	for key, _, ok := entries.Next(); ok; key, _, ok = entries.Next() {
-		e.dirty[recordID{kindEntry, string(key)}] = struct{}{}
-	}
-	sessions := e.sessions.Root().Iterator()
-	for key, _, ok := sessions.Next(); ok; key, _, ok = sessions.Next() {
-		e.dirty[recordID{kindSession, string(key)}] = struct{}{}
-	}
-	delays := e.delays.Root().Iterator()
-	for key, _, ok := delays.Next(); ok; key, _, ok = delays.Next() {
-		e.dirty[recordID{kindDelay, string(key)}] = struct{}{}
-	}
-}
-
 // Report tells what Open found. The zero value is a healthy or a new file.
 type Report struct {
+	// Cut is how many bytes of an incomplete commit were cut off the end: the
+	// machine or the process ended while it was written. If the file was cut
+	// short by something else, the last commits are lost, too.
+	Cut int
 	// Damage says what was wrong; empty if nothing was.
 	Damage string
 	// Copy is where the damaged file is kept.
@@ -200,8 +181,11 @@ func (r Report) Damaged() bool { return r.Damage != "" }
 
 // String says what was found, for people.
 func (r Report) String() string {
-	if !r.Damaged() {
+	switch {
+	case !r.Damaged() && r.Cut == 0:
 		return "the state is whole"
+	case !r.Damaged():
+		return fmt.Sprintf("the last write of the state was incomplete: %d bytes were cut off, %d keys are there", r.Cut, r.Found)
 	}
 	of := "an unknown number of"
 	if r.Expected >= 0 {
@@ -214,9 +198,9 @@ func (r Report) String() string {
 	return fmt.Sprintf("the state was damaged (%s): found %d of %s keys%s; the damaged file is kept as %s", r.Damage, r.Found, of, also, r.Copy)
 }
 
-// repair puts a new file with what was found in the place of a damaged one,
-// which is kept.
-func repair(path string, got findings, guard *os.File, opts Options) (*bolt, *memory, Report, error) {
+// repair puts a new log with what was found in the place of one that is
+// damaged, which is kept, or incomplete.
+func repair(path string, got replayed, guard *os.File, opts Options) (*logFile, *memory, Report, error) {
 	m, err := got.memory(opts.Now())
 	if err != nil {
 		return nil, nil, Report{}, err
@@ -224,20 +208,24 @@ func repair(path string, got findings, guard *os.File, opts Options) (*bolt, *me
 	m.freeOrphans(opts.Now())
 	m.index += repairGap
 	m.forgotten = m.index
-	report := Report{Damage: got.damage.Error(), Found: m.entries.Len(), Expected: -1, Sessions: m.sessions.Len(), Revived: got.revived}
-	if got.meta.format != 0 {
-		report.Expected = int(got.meta.entries)
+	report := Report{
+		Damage: got.damage(), Cut: got.cut, Found: m.entries.Len(), Expected: -1,
+		Sessions: m.sessions.Len(), Revived: got.revived,
 	}
-	if report.Copy, err = keepDamaged(path, opts.Now()); err != nil {
-		return nil, nil, report, fmt.Errorf("keep the damaged file: %w", err)
+	if got.last.index != 0 {
+		report.Expected = int(got.last.entries)
 	}
-	b, err := createFile(path, m, guard, opts)
+	if report.Damaged() {
+		if report.Copy, err = keepDamaged(path, opts.Now()); err != nil {
+			return nil, nil, report, fmt.Errorf("keep the damaged file: %w", err)
+		}
+	}
+	l, err := createLog(path, m, guard, opts)
 	if err != nil {
 		return nil, nil, report, fmt.Errorf("repair: %w", err)
 	}
-	opts.Logger.Error("state was damaged and has been repaired", "damage", report.Damage, "found", report.Found,
-		"expected", report.Expected, "kept", report.Copy)
-	return b, m, report, nil
+	opts.Logger.Error("repaired the state", "report", report.String())
+	return l, m, report, nil
 }
 
 // keepDamaged gives the damaged file a second name, so that it outlives the

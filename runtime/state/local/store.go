@@ -7,14 +7,22 @@
 //	Get, List, Watch ◀─────────────────────────────────────────── view
 //
 // The writer is the only goroutine. It takes whatever requests wait, applies
-// them one after the other to an edit of the memory, writes the edit in one
-// commit, and only then shows it. It also ends the sessions whose TTL is over.
+// them one after the other to an edit of the memory, appends the edit to the
+// log in one commit (one write, one fdatasync), and only then shows it. It also
+// ends the sessions whose TTL is over.
 //
-// On disk there are, beside the file itself (bbolt, see record.go):
+// The log (see record.go) is ours and no library's. Those that there are
+// (tidwall/wal, hashicorp/raft-wal) keep a sequence of opaque entries in
+// segments and refuse a damaged one; here each key's record has to survive the
+// damage of its neighbours, and there is no second file: the log is written
+// anew, as one commit of all that is live, when most of it is obsolete.
 //
-//	<file>.lock                 locked by the process that has the store open, whose ID is in it
-//	<file>.new                  a file that is being made; it is renamed when it is whole
-//	<file>.damaged-<UTC time>   a file that had to be repaired, as it was
+// On disk there are, beside the log itself:
+//
+//	<log>.lock                 locked by the process that has the store open, whose ID is in it
+//	<log>.new                  a log that is being made; it is renamed when it is whole
+//	<log>.damaged-<UTC time>   a log that had to be repaired, as it was
+//	state.db.old               the state of a meshrun before format 2, which was taken over
 package local
 
 import (
@@ -30,8 +38,8 @@ import (
 	"github.com/synergymesh/meshrun/runtime/state"
 )
 
-// Format is the version of the file's layout that this package writes.
-const Format = 1
+// Format is the version of the log's layout that this package writes.
+const Format = 2
 
 // DefaultMaxBytes is how large the file may grow unless Options say more.
 const DefaultMaxBytes = 1 << 30

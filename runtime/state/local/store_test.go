@@ -30,7 +30,7 @@ func TestStoreOnDiskKeepsTheContract(t *testing.T) {
 		return s
 	}
 	statetest.Run(t, func(t *testing.T) state.Store {
-		return open(t, filepath.Join(t.TempDir(), "state.db"))
+		return open(t, filepath.Join(t.TempDir(), "state.log"))
 	}, statetest.Options{
 		Virtual: true,
 		Reopen: func(t *testing.T, s state.Store) state.Store {

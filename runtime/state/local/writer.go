@@ -2,7 +2,6 @@ package local
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -108,27 +107,15 @@ func (s *Store) commit(batch []*request) {
 	}
 }
 
-// persist writes the edit and shows it. If writing fails, what is shown stays
-// what the file holds.
+// persist writes the edit and shows it. If writing fails, nothing has changed.
 func (s *Store) persist(e *edit) error {
-	e.dirty[recordID{kindMeta, metaKey}] = struct{}{}
-	err := s.disk.write(e)
-	if err != nil {
+	if err := s.disk.write(e); err != nil {
 		err = fmt.Errorf("write state: %w: %w", state.ErrUnavailable, err)
-		// A commit can reach the file and fail afterwards, when the kernel
-		// can't confirm it. Then the file is what counts.
-		held, readErr := s.disk.index()
-		if readErr != nil {
-			err = errors.Join(err, readErr)
-		}
-		if readErr != nil || held != e.memory.index {
-			s.logger.Error("state could not be written; nothing was changed", "error", err)
-			return err
-		}
-		s.logger.Error("state was written, but the disk did not confirm it", "error", err)
+		s.logger.Error("state could not be written; nothing was changed", "error", err)
+		return err
 	}
 	s.publish(e)
-	return err
+	return nil
 }
 
 // publish shows the edit to readers and watchers, and times its sessions.
