@@ -3,6 +3,7 @@ package watchdog
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -16,102 +17,110 @@ const (
 	forkPoll  = 5 * time.Millisecond
 )
 
-// adoptAll goes on where the journal ends: it finds every process that a
+// adoption is how a watchdog takes over what a predecessor left. It is done once,
+// before the loop runs.
+type adoption struct {
+	*lifecycle
+	now  time.Time
+	seen []sighting
+	// known are the processes that belong to an instance.
+	known map[int]bool
+	// ended are the nonces of generations of which no process was found.
+	ended map[string]bool
+	// incomplete is set if the journal may lack generations.
+	incomplete bool
+}
+
+// adopt goes on where the journal ends: it finds every process that a
 // predecessor left, and starts again what is gone.
 //
 // An error means that it cannot be told who lives: then nothing may be started,
 // and nothing was.
-func (s *supervisor) adoptAll(r *replayed, now time.Time) error {
-	ids := make([]spec.InstanceID, 0, len(r.entries))
-	for id := range r.entries {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, spec.InstanceID.Compare)
-	for _, id := range ids {
-		e := r.entries[id]
-		in := &instance{launch: &e.Launch, view: e.Instance, phase: e.Keep.Phase, nonce: e.Keep.Nonce,
-			history: e.Keep.History, blame: e.Keep.Blame, forking: e.Keep.Forking, hook: e.Keep.Hook, old: e.Keep.Old, lease: e.Keep.Lease, session: e.Keep.Session, nextAt: e.Instance.NextStart}
+func (s *supervisor) adopt(r *replayed, now time.Time) error {
+	a := &adoption{lifecycle: s.life, now: now, known: map[int]bool{}, ended: map[string]bool{}, incomplete: len(r.damage) > 0 || r.fresh}
+	for id, e := range r.entries {
+		in := &instance{launch: &e.Launch, view: e.Instance, keep: e.Keep, nextAt: e.Instance.NextStart}
 		in.view.ID = id
-		s.instances[id] = in
+		a.byID[id] = in
 	}
-	if err := s.fenceFirst(ids); err != nil {
+	if err := a.run(a.sorted()); err != nil {
 		return err
 	}
-	for _, id := range ids {
-		in := s.instances[id]
-		if in.phase.alive() || in.forking { // these come first if descriptors are few
-			s.listen(in, true)
+	s.flush()
+	return nil
+}
+
+// run adopts the instances in order.
+func (a *adoption) run(instances []*instance) error {
+	if err := a.fenceFirst(instances); err != nil {
+		return err
+	}
+	for _, in := range instances {
+		if in.Phase.alive() || in.Forking { // these come first if descriptors are few
+			a.listen(in, true)
 		}
 	}
-	s.leases.unheeded = true // some may wait for theirs
-	seen := s.scan(ids)
-	known := make(map[int]bool)
-	over := make(map[string]bool, len(ids)) // the nonces of what did not live on
-	for _, id := range ids {
-		in := s.instances[id]
-		nonce := in.nonce
-		if err := s.resume(in, seen, known, now); err != nil {
+	a.leases.stale = true // some may wait for theirs
+	a.scan(instances)
+	for _, in := range instances {
+		nonce := in.Nonce
+		if err := a.resume(in); err != nil {
 			return err
 		}
-		over[nonce] = nonce != "" && in.proc == nil
+		a.ended[nonce] = nonce != "" && in.proc == nil
 	}
-	for _, id := range ids {
-		if in := s.instances[id]; in != nil {
-			s.listen(in, false)
+	for _, in := range instances {
+		if a.byID[in.view.ID] == in {
+			a.listen(in, false)
 		}
 	}
-	s.strays(seen, known, over, len(r.damage) > 0 || r.fresh, now)
-	s.reclaim(now)
-	s.settle()
+	a.killStrays()
+	a.reclaim()
 	return nil
 }
 
 // fenceFirst puts what lives under a lease under the fence again, before
 // anything that takes long where there are many instances.
-func (s *supervisor) fenceFirst(ids []spec.InstanceID) (err error) {
-	for _, id := range ids {
-		in := s.instances[id]
-		if in.lease == "" || in.view.PID == 0 || !in.phase.alive() {
+func (a *adoption) fenceFirst(instances []*instance) (err error) {
+	for _, in := range instances {
+		if in.Lease == "" || in.view.PID == 0 || !in.Phase.alive() {
 			continue
 		}
-		if in.proc, err = s.find(in); err != nil {
+		if in.proc, err = a.find(in); err != nil {
 			return err
 		}
 		if in.proc != nil {
-			s.leases.fence.guard(in.proc, in.lease)
+			a.leases.guard(in.proc, in.Lease)
 		}
 	}
 	return nil
 }
 
 // find opens the process that the journal names.
-func (s *supervisor) find(in *instance) (*process, error) {
-	p, err := s.kern.Find(in.view.PID, in.view.StartTicks, in.view.BootID, in.marks())
+func (a *adoption) find(in *instance) (*process, error) {
+	p, err := a.kern.Find(in.view.PID, in.view.StartTicks, in.view.BootID, in.marks())
 	if err != nil {
 		return nil, fmt.Errorf("adopt instance %s: %w", in.view.ID, err)
 	}
-	if p != nil && in.session != 0 {
-		p.session = in.session // a main process that the leader named
+	if p != nil && in.Session != 0 {
+		p.session = in.Session // a main process that the leader named
 	}
 	return p, nil
 }
 
 // scan looks for this watchdog's processes; while one is awaited that was
 // about to be forked, it looks again for a moment.
-func (s *supervisor) scan(ids []spec.InstanceID) []sighting {
-	deadline := time.Now().Add(forkGrace)
-	for {
-		seen := s.kern.Scan(ids)
-		missing := false
-		for _, in := range s.instances {
-			if in.forking && leaderOf(in, seen) == nil {
-				missing = true
-			}
+func (a *adoption) scan(instances []*instance) {
+	ids := make([]spec.InstanceID, len(instances))
+	for i, in := range instances {
+		ids[i] = in.view.ID
+	}
+	for deadline := time.Now().Add(forkGrace); ; time.Sleep(forkPoll) {
+		a.seen = a.kern.Scan(ids)
+		missing := func(in *instance) bool { return in.Forking && leaderOf(in, a.seen) == nil }
+		if !slices.ContainsFunc(instances, missing) || time.Now().After(deadline) {
+			return
 		}
-		if !missing || time.Now().After(deadline) {
-			return seen
-		}
-		time.Sleep(forkPoll)
 	}
 }
 
@@ -129,7 +138,7 @@ func leaderOf(in *instance, seen []sighting) *sighting {
 		}
 		// Of one generation, a start that could not be written came later.
 		newer := p.generation > in.view.Generation || (p.generation == in.view.Generation && p.unrecorded)
-		if !p.byPipe && !newer && (p.nonce != in.nonce || p.generation != in.view.Generation) {
+		if !p.byPipe && !newer && (p.nonce != in.Nonce || p.generation != in.view.Generation) {
 			continue
 		}
 		if !newer && in.view.PID != 0 && p.pid != in.view.PID && !wantsNotify(in.launch) {
@@ -145,60 +154,60 @@ func leaderOf(in *instance, seen []sighting) *sighting {
 }
 
 // resume goes on with one instance.
-func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, now time.Time) (err error) {
+func (a *adoption) resume(in *instance) (err error) {
 	p := in.proc // of one that is fenced already
-	if p == nil && in.view.PID != 0 && in.phase.alive() {
-		if p, err = s.find(in); err != nil {
+	if p == nil && in.view.PID != 0 && in.Phase.alive() {
+		if p, err = a.find(in); err != nil {
 			return err
 		}
 	}
-	forking := in.forking
-	awaited := in.phase.alive() || forking
-	in.forking = false
-	leader := leaderOf(in, seen)
+	forking := in.Forking
+	awaited := in.Phase.alive() || forking
+	in.Forking = false
+	leader := leaderOf(in, a.seen)
 	if p == nil && leader != nil && (awaited || leader.generation > in.view.Generation) {
 		if leader.byPipe {
-			in.lease = cmp.Or(in.lease, in.launch.Lease) // it does not tell
+			in.Lease = cmp.Or(in.Lease, in.launch.Lease) // it does not tell
 		} else {
-			in.view.Generation, in.nonce, in.lease, in.hook = leader.generation, leader.nonce, leader.lease, leader.hook
+			in.view.Generation, in.Nonce, in.Lease, in.Hook = leader.generation, leader.nonce, leader.lease, leader.hook
 		}
-		if p, err = s.kern.Find(leader.pid, leader.startTicks, s.kern.BootID(), in.marks()); err != nil {
+		if p, err = a.kern.Find(leader.pid, leader.startTicks, a.kern.BootID(), in.marks()); err != nil {
 			return fmt.Errorf("adopt instance %s: %w", in.view.ID, err)
 		}
-		in.view.Started = now.UTC()
+		in.view.Started = a.now.UTC()
 	}
 	if p != nil {
-		known[p.pid] = true
-		s.adopted(in, p, now)
+		a.known[p.pid] = true
+		a.adopted(in, p)
 		return nil
 	}
 	switch {
-	case in.phase.alive():
-		if in.phase != stopping && in.view.BootID != "" && in.view.BootID != s.kern.BootID() {
+	case in.Phase.alive():
+		if in.Phase != stopping && in.view.BootID != "" && in.view.BootID != a.kern.BootID() {
 			// The machine was restarted: what was up comes up again, whatever
 			// its policy says of its own ends.
-			in.phase, in.history = replacing, history{}
+			in.Phase, in.History = replacing, history{}
 		}
 		if forking && !in.uncertain() {
-			// It ended between two of its processes: the next is forked now.
-			in.forking = true
-			s.enqueue(in)
+			// It ended between two of its processes: the next is forked a.now.
+			in.Forking = true
+			a.queue.push(in)
 			break
 		}
 		// It ended while nobody watched. Nobody knows how.
 		in.view.PID, in.view.StartTicks, in.view.Lease = 0, 0, ""
-		s.ended(in, spec.Exit{Unknown: true}, false, now)
-	case in.phase == pending && forking && in.uncertain():
-		in.phase = hooking
-		s.ended(in, spec.Exit{Unknown: true}, false, now)
-	case in.phase == pending:
-		s.enqueue(in)
-	case in.phase == backoff:
+		a.lifecycle.ended(in, spec.Exit{Unknown: true}, false, a.now)
+	case in.Phase == pending && forking && in.uncertain():
+		in.Phase = hooking
+		a.lifecycle.ended(in, spec.Exit{Unknown: true}, false, a.now)
+	case in.Phase == pending:
+		a.queue.push(in)
+	case in.Phase == backoff:
 		// The journal has the time of a clock that may have been set back since.
-		if latest := now.Add(in.launch.Restart.MaxDelay.Std()); latest.Before(in.nextAt) {
+		if latest := a.now.Add(in.launch.Restart.MaxDelay.Std()); latest.Before(in.nextAt) {
 			in.nextAt, in.view.NextStart = latest, latest.UTC()
 		}
-		s.timers.set(in, timerStart, in.nextAt)
+		a.timers.set(in, timerStart, in.nextAt)
 	}
 	return nil
 }
@@ -207,94 +216,106 @@ func (s *supervisor) resume(in *instance, seen []sighting, known map[int]bool, n
 // generation was forked right before a watchdog died, and has ended since: what
 // has hooks shall not run again before it is cleaned up. An after_stop hook may.
 func (in *instance) uncertain() bool {
-	return len(in.launch.Hooks) > 0 && in.hook != spec.HookAfterStop && (in.phase == pending || in.phase == hooking)
+	return len(in.launch.Hooks) > 0 && in.Hook != spec.HookAfterStop && (in.Phase == pending || in.Phase == hooking)
 }
 
 // adopted takes a live process over.
-func (s *supervisor) adopted(in *instance, p *process, now time.Time) {
-	s.holdProcess(in, p)
-	s.limit(in)
-	if p := in.found(); p != in.phase {
-		in.phase, in.view.Phase = p, p.public()
+func (a *adoption) adopted(in *instance, p *process) {
+	a.hold(in, p)
+	a.limits.apply(in)
+	if p := in.found(); p != in.Phase {
+		in.Phase, in.view.Phase = p, p.public()
 	}
-	switch in.phase {
+	switch in.Phase {
 	case hooking, cleaning:
-		s.timers.set(in, timerStop, now.Add(in.endTimeout()))
+		a.timers.set(in, timerStop, a.now.Add(in.endTimeout()))
 	case starting:
 		in.adopted = true
-		s.timers.set(in, timerReady, now.Add(in.readyTimeout()))
+		a.timers.set(in, timerReady, a.now.Add(in.readyTimeout()))
 	case running:
-		s.timeRunning(in, now)
+		in.timeRunning(&a.timers, a.now)
 	case stopping, replacing, killing, ceding:
-		s.timers.set(in, timerStop, now.Add(in.endTimeout()))
+		a.timers.set(in, timerStop, a.now.Add(in.endTimeout()))
 	}
 	message := fmt.Sprintf("found alive as process %d", p.pid)
-	switch in.hook {
+	switch in.Hook {
 	case spec.HookBeforeStart:
 		in.view.Reason = beforeStartRuns
 	case spec.HookAfterStop:
 		in.view.Reason = afterStopRuns
 	}
-	if in.hook != "" {
-		message = fmt.Sprintf("%s hook %s", in.hook, message)
+	if in.Hook != "" {
+		message = fmt.Sprintf("%s hook %s", in.Hook, message)
 	}
-	s.tell(in, note{kind: spec.EventAdopted, severity: spec.Info, message: message})
+	a.journal.record(in, note{kind: spec.EventAdopted, message: message})
 }
 
 // found returns the phase of an instance of which a process was found alive:
 // that it was started may not be in the journal.
 func (in *instance) found() phase {
-	began := in.phase.alive() && in.phase != hooking
+	began := in.Phase.alive() && in.Phase != hooking
 	switch {
-	case in.hook == spec.HookBeforeStart && !in.phase.alive():
+	case in.Hook == spec.HookBeforeStart && !in.Phase.alive():
 		return hooking
-	case in.hook == spec.HookAfterStop && (!began || in.phase == starting || in.phase == running):
+	case in.Hook == spec.HookAfterStop && (!began || in.Phase == starting || in.Phase == running):
 		return cleaning
-	case in.hook != "" || began:
-		return in.phase
+	case in.Hook != "" || began:
+		return in.Phase
 	case in.needsReady():
 		return starting
 	}
 	return running
 }
 
-// strays looks at processes that carry this watchdog's marks and belong to no
+// killStrays looks at processes that carry this watchdog's marks and belong to no
 // live instance. Normally they are what left its group on purpose, and are
-// left alone. They are ended only if they are meshrun's own forgotten starts:
-// leaders whose start could not be journalled, or any if the journal is broken.
-func (s *supervisor) strays(seen []sighting, known map[int]bool, over map[string]bool, lost bool, now time.Time) {
-	for _, p := range seen {
-		in := s.instances[p.id]
-		if known[p.session] || known[p.pid] || (in != nil && in.proc != nil && p.nonce == in.nonce) {
+// left alone. They are ended only if they are meshrun's own lost starts:
+// leaders whose start could not be journalled, or any if the journal is
+// incomplete.
+func (a *adoption) killStrays() {
+	for _, p := range a.seen {
+		in := a.byID[p.id]
+		if a.known[p.session] || a.known[p.pid] || (in != nil && in.proc != nil && p.nonce == in.Nonce) {
 			continue
 		}
-		remains := in != nil && in.proc == nil && over[p.nonce] && !p.leader()
-		forgotten := p.leader() && !p.byPipe && (p.unrecorded || lost)
-		m := marks{generation: p.generation, nonce: p.nonce}
-		if !remains && !forgotten {
-			s.log.Info("left a process alone that an instance has set free", "instance", p.id.String(), "pid", p.pid)
-			continue
+		remains := in != nil && in.proc == nil && a.ended[p.nonce] && !p.leader()
+		lost := p.leader() && !p.byPipe && (p.unrecorded || a.incomplete)
+		if remains || lost {
+			a.killStray(p)
+		} else {
+			a.log.Info("left a process alone that an instance has detached", "instance", p.id.String(), "pid", p.pid)
 		}
-		s.endStray(p, m, now)
 	}
 }
 
-// endStray kills a process whose identity is certain.
-func (s *supervisor) endStray(p sighting, m marks, now time.Time) {
-	proc, err := s.kern.Find(p.pid, p.startTicks, s.kern.BootID(), m)
+// killStray kills a process whose identity is certain.
+func (a *adoption) killStray(p sighting) {
+	proc, err := a.kern.Find(p.pid, p.startTicks, a.kern.BootID(), marks{generation: p.generation, nonce: p.nonce})
 	if err != nil {
-		s.log.Warn("cannot look at a process that was left", "instance", p.id.String(), "pid", p.pid, "error", err)
+		a.log.Warn("cannot look at a process that was left", "instance", p.id.String(), "pid", p.pid, "error", err)
 	}
 	if proc == nil {
 		return
 	}
 	proc.session = p.session
-	err = s.kern.Kill(proc)
 	message := fmt.Sprintf("process %d was left of instance %s, which no longer has it: killed", p.pid, p.id)
-	if err != nil {
+	if err := a.kern.Kill(proc); err != nil {
 		message = fmt.Sprintf("process %d was left of instance %s and cannot be killed: %v", p.pid, p.id, err)
 	}
-	s.log.Warn(message)
-	s.journal.append(record{Event: spec.Event{Time: now.UTC(), Type: spec.EventStray, Severity: spec.Warning,
-		Job: p.id.Job, Who: "watchdog", Message: message}})
+	a.journal.recordOwn(spec.EventStray, spec.Warning, p.id.Job, message)
+}
+
+// reclaim ends what a predecessor left in cgroups that are nobody's: members of
+// instances whose main process is gone, even those that left its session.
+func (a *adoption) reclaim() {
+	killed := a.kern.Reclaim()
+	for _, name := range slices.Sorted(maps.Keys(killed)) {
+		switch n := killed[name]; {
+		case n == 1:
+			a.journal.recordOwn(spec.EventStray, spec.Warning, "", fmt.Sprintf("1 process was left in cgroup %s, whose instance has ended: killed", name))
+		case n > 1:
+			a.journal.recordOwn(spec.EventStray, spec.Warning, "", fmt.Sprintf("%d processes were left in cgroup %s, whose instance has ended: killed", n, name))
+		}
+	}
+	a.tidy(a.now)
 }

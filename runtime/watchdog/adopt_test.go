@@ -65,13 +65,13 @@ func TestSuccessorThatCannotTellWhoLivesStartsNothing(t *testing.T) {
 		w.stop()
 		k.findErr = errors.New("too many open files")
 		next := newWorld(t, dir, k)
-		err := next.adoptAll(next.replayed(), time.Now())
+		err := next.adopt(next.replayed(), time.Now())
 		if err == nil || !strings.Contains(err.Error(), "adopt instance test/a/0: too many open files") {
 			t.Errorf("adopting said %v", err)
 		}
 		next.journal.close()
-		if len(k.live) != 1 || len(next.queue) != 0 {
-			t.Errorf("%d processes live and %d are to be started", len(k.live), len(next.queue))
+		if len(k.live) != 1 || len(next.queue.waiting) != 0 {
+			t.Errorf("%d processes live and %d are to be started", len(k.live), len(next.queue.waiting))
 		}
 		// Its own successor, with descriptors, finds all as it was.
 		k.findErr = nil
@@ -136,10 +136,9 @@ func TestABackoffEndsThoughTheClockWasSetBackMeanwhile(t *testing.T) {
 
 // forkingEntry is what the journal holds of an instance whose fork was begun.
 func forkingEntry(l spec.Launch) *replayed {
-	in := instance{launch: &l, phase: pending, nonce: "abc", forking: true,
-		view: spec.Instance{ID: l.ID, Phase: spec.PhasePending, Generation: 1}}
-	e := entryOf(in.launch, &in.view, in.keep())
-	return &replayed{seq: 7, entries: map[spec.InstanceID]*entry{l.ID: &e}}
+	e := &entry{Launch: l, Instance: spec.Instance{ID: l.ID, Phase: spec.PhasePending, Generation: 1},
+		Keep: keep{Phase: pending, Nonce: "abc", Forking: true}}
+	return &replayed{seq: 7, entries: map[spec.InstanceID]*entry{l.ID: e}}
 }
 
 func TestForkThatTheJournalDidNotSeeIsFound(t *testing.T) {
@@ -172,7 +171,7 @@ func TestSuccessorTakesNobodyElseForTheMainProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		delete(w.fake.byID, l.ID)
-		w.fake.seen = []sighting{{id: l.ID, generation: 1, nonce: w.instances[l.ID].nonce,
+		w.fake.seen = []sighting{{id: l.ID, generation: 1, nonce: w.byID[l.ID].Nonce,
 			pid: p.pid, pgid: p.pid, session: p.pid, startTicks: p.startTicks}}
 	}, func(w *world) {
 		w.pass(5 * time.Second)

@@ -22,11 +22,11 @@ var AgentID = spec.InstanceID{Job: "meshrun", Process: "agent"}
 const agentTimeout = 8 * time.Second
 
 // agentLaunch is how the watchdog runs the agent: always, and without giving up.
-func agentLaunch(argv, environ []string, dir, socket string) *spec.Launch {
+func agentLaunch(argv, environ []string, dir, socket string) spec.Launch {
 	// Its environment is the watchdog's own, which another start of the
 	// watchdog may change: that is no reason to restart the agent.
 	sum := sha256.Sum256([]byte(strings.Join(argv, "\x00")))
-	return &spec.Launch{
+	return spec.Launch{
 		ID: AgentID, Version: 1, Hash: hex.EncodeToString(sum[:]), Critical: true,
 		Argv: argv, Env: agentEnv(environ, socket), Dir: dir,
 		Restart: spec.Restart{
@@ -63,15 +63,4 @@ func agentDir() string {
 		return "/"
 	}
 	return dir
-}
-
-// declareAgent makes the agent an instance, or the one that there is what it
-// shall be.
-func (s *supervisor) declareAgent(l *spec.Launch, now time.Time) {
-	if in := s.instances[l.ID]; in == nil {
-		s.introduce(l, now)
-	} else if !same(in.launch, l) {
-		s.change(in, l, now)
-	}
-	s.settle()
 }

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -130,9 +131,7 @@ func (c *Client) callAgain(ctx context.Context, method, path string, in, out any
 		if err == nil || i == retries || !errors.Is(err, errBrokenOff) {
 			return err
 		}
-		select {
-		case <-time.After(retryDelay):
-		case <-ctx.Done():
+		if loop.Sleep(ctx, retryDelay) != nil {
 			return context.Cause(ctx)
 		}
 	}

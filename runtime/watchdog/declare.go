@@ -171,44 +171,44 @@ func (s *supervisor) declare(set []spec.Launch, remove []spec.InstanceID, now ti
 	if s.halt != nil {
 		return errClosed
 	}
-	if len(s.instances)+len(set) > maxInstances {
-		return refuse("%d instances are kept and %d declared: %d are allowed", len(s.instances), len(set), maxInstances)
+	if known := len(s.life.byID); known+len(set) > maxInstances {
+		return refuse("%d instances are known and %d declared: %d are allowed", known, len(set), maxInstances)
 	}
 	for _, id := range remove {
-		if in := s.instances[id]; in != nil {
-			s.step(in, evRemove, now)
+		if in := s.life.byID[id]; in != nil {
+			s.life.step(in, evRemove, now)
 		}
 	}
 	for i := range set {
 		l := set[i]
-		if in := s.instances[l.ID]; in == nil {
+		if in := s.life.byID[l.ID]; in == nil {
 			s.introduce(&l, now)
-		} else if !same(in.launch, &l) || in.phase == stopping {
+		} else if !same(in.launch, &l) || in.Phase == stopping {
 			s.change(in, &l, now)
 		}
 	}
-	s.settle()
+	s.flush()
 	return nil
 }
 
-// introduce makes a new instance, which is forked in its turn.
+// introduce makes a new instance, and puts it into the queue of forks.
 func (s *supervisor) introduce(l *spec.Launch, now time.Time) {
-	in := &instance{phase: pending, view: spec.Instance{ID: l.ID, Phase: spec.PhasePending, Since: now.UTC()}}
+	in := &instance{keep: keep{Phase: pending}, view: spec.Instance{ID: l.ID, Phase: spec.PhasePending, Since: now.UTC()}}
 	in.want(l)
-	s.instances[l.ID] = in
-	s.tell(in, note{kind: spec.EventDeclared, severity: spec.Info, message: "declared", launch: true})
-	s.enqueue(in)
+	s.life.byID[l.ID] = in
+	s.life.journal.record(in, note{kind: spec.EventDeclared, message: "declared", launch: true})
+	s.life.queue.push(in)
 }
 
 // change gives a known instance another launch, and does as little as that asks.
 func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 	old := in.launch
 	in.want(l)
-	if replaces(old, l) || in.phase == stopping {
-		if in.old == nil && in.phase.alive() && hookOf(old, spec.HookAfterStop) != nil {
-			in.old = old
+	if replaces(old, l) || in.Phase == stopping {
+		if in.Old == nil && in.Phase.alive() && hookOf(old, spec.HookAfterStop) != nil {
+			in.Old = old
 		}
-		in.history, in.view.Restarts, in.view.Since = history{}, 0, now.UTC()
+		in.History, in.view.Restarts, in.view.Since = history{}, 0, now.UTC()
 		message := "declared with another command or settings"
 		switch {
 		case old.Lease != l.Lease:
@@ -216,65 +216,65 @@ func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 		case old.Hash == l.Hash:
 			message = "restart was asked for"
 		}
-		s.step(in, evReplace, now, note{kind: spec.EventDeclared, severity: spec.Info, message: message, launch: true})
+		s.life.step(in, evReplace, now, note{kind: spec.EventDeclared, message: message, launch: true})
 		return
 	}
 	if in.expires() {
-		in.blame = cmp.Or(l.Expire.Why, "this generation shall end")
+		in.Blame = cmp.Or(l.Expire.Why, "this generation shall end")
 		s.retime(in, old, now)
 		// One record holds both the launch and what it led to, so that a
 		// successor ends no other generation.
 		if l.Expire.Planned {
-			s.step(in, evReplace, now, note{kind: spec.EventUpdated, severity: spec.Info, message: in.blame + ": it is started again", launch: true})
+			s.life.step(in, evReplace, now, note{kind: spec.EventUpdated, message: in.Blame + ": it is started again", launch: true})
 			return
 		}
-		s.step(in, evExpire, now, note{kind: spec.EventUpdated, severity: spec.Info, message: in.blame + ": it ends, and its restart policy follows", launch: true})
+		s.life.step(in, evExpire, now, note{kind: spec.EventUpdated, message: in.Blame + ": it ends, and its restart policy follows", launch: true})
 		return
 	}
-	n := note{kind: spec.EventUpdated, severity: spec.Info, message: "settings changed, the process is left as it is", launch: true}
+	n := note{kind: spec.EventUpdated, message: "settings changed, the process is left as it is", launch: true}
 	if past := *old; past.Expire != nil {
 		past.Expire, past.Version = l.Expire, l.Version
 		if same(&past, l) {
 			n.message = "what was told of an earlier generation is done with"
 		}
 	}
-	if old.ReloadHash != l.ReloadHash && l.Reload != nil && (in.phase == running || in.phase == starting) {
+	if old.ReloadHash != l.ReloadHash && l.Reload != nil && (in.Phase == running || in.Phase == starting) {
 		n.kind, n.message = spec.EventReloaded, fmt.Sprintf("told to reload with %s", l.Reload.Signal)
-		if err := s.kern.Signal(in.proc, signalNumber(l.Reload.Signal)); err != nil {
+		if err := s.life.kern.Signal(in.proc, signalNumber(l.Reload.Signal)); err != nil {
 			n.severity, n.message = spec.Warning, fmt.Sprintf("cannot be told to reload: %v", err)
 		}
 	}
 	s.retime(in, old, now)
-	s.tell(in, n)
+	s.life.journal.record(in, n)
 }
 
 // retime lets changed limits take effect on what is waited for already.
 func (s *supervisor) retime(in *instance, old *spec.Launch, now time.Time) {
 	if old.Logs != in.launch.Logs {
-		s.kern.SetLogs(in.view.ID, in.launch.Logs)
+		s.life.kern.SetLogs(in.view.ID, in.launch.Logs)
 	}
 	if in.proc != nil && !in.proc.dead && !reflect.DeepEqual(old.Resources, in.launch.Resources) {
-		s.limit(in)
+		s.life.limits.apply(in)
 	}
-	switch in.phase {
+	switch in.Phase {
 	case backoff:
 		// A wait that would be shorter under the new policy is shortened.
 		soonest := now.Add(in.launch.Restart.MaxDelay.Std())
 		if old.Restart != in.launch.Restart && soonest.Before(in.nextAt) {
 			in.nextAt, in.view.NextStart = soonest, soonest.UTC()
-			s.timers.set(in, timerStart, soonest)
+			s.life.timers.set(in, timerStart, soonest)
 		}
 	case starting:
 		if in.needsReady() && (old.Ready == nil || old.Ready.Timeout != in.launch.Ready.Timeout) {
-			s.timers.set(in, timerReady, in.view.Started.Add(in.readyTimeout()))
+			s.life.timers.set(in, timerReady, in.view.Started.Add(in.readyTimeout()))
 		}
 	case running:
 		if old.Restart.Stable != in.launch.Restart.Stable {
-			s.timeRunning(in, now)
+			in.timeRunning(&s.life.timers, now)
 		}
 	case stopping, replacing, killing, ceding:
-		if old.Stop.Timeout != in.launch.Stop.Timeout && !in.killed && in.hook != spec.HookAfterStop {
-			s.timers.set(in, timerStop, now.Add(in.launch.Stop.Timeout.Std()))
+		if old.Stop.Timeout != in.launch.Stop.Timeout && !in.killed && in.Hook != spec.HookAfterStop {
+			s.life.timers.set(in, timerStop, now.Add(in.launch.Stop.Timeout.Std()))
 		}
 	}
 }
@@ -286,22 +286,22 @@ func (s *supervisor) signal(ids []spec.InstanceID, sig spec.Signal) error {
 		return refuse("unknown signal %q: write it as \"SIGHUP\"", sig)
 	}
 	for _, id := range ids {
-		if in := s.instances[id]; in == nil {
+		if in := s.life.byID[id]; in == nil {
 			return refuse("there is no instance %s", id)
 		} else if in.proc == nil || in.proc.dead {
 			return refuse("instance %s has no process: it is %s", id, in.view.Phase)
-		} else if in.hook != "" {
-			return refuse("instance %s has no process that could be sent a signal: its %s hook runs", id, in.hook)
+		} else if in.Hook != "" {
+			return refuse("instance %s has no process that could be sent a signal: its %s hook runs", id, in.Hook)
 		}
 	}
 	var errs []error
 	for _, id := range ids {
-		in := s.instances[id]
-		if err := s.kern.Signal(in.proc, number); err != nil {
+		in := s.life.byID[id]
+		if err := s.life.kern.Signal(in.proc, number); err != nil {
 			errs = append(errs, fmt.Errorf("instance %s: %w", id, err))
 			continue
 		}
-		s.tell(in, note{kind: spec.EventSignalled, severity: spec.Info, message: fmt.Sprintf("was sent %s", sig)})
+		s.life.journal.record(in, note{kind: spec.EventSignalled, message: fmt.Sprintf("was sent %s", sig)})
 	}
 	return errors.Join(errs...)
 }

@@ -8,49 +8,49 @@ import (
 )
 
 // ended handles the end of a process, or a start that failed.
-func (s *supervisor) ended(in *instance, exit spec.Exit, locked bool, now time.Time) {
+func (lc *lifecycle) ended(in *instance, exit spec.Exit, locked bool, now time.Time) {
 	if in.proc != nil {
-		delete(s.procs, in.proc.token)
+		delete(lc.byProcess, in.proc.token)
 		in.proc = nil
 	}
 	in.view.PID, in.view.StartTicks, in.view.Lease = 0, 0, ""
-	if in.hook != "" {
-		s.hookEnded(in, exit, locked, now)
+	if in.Hook != "" {
+		lc.hookEnded(in, exit, locked, now)
 		return
 	}
-	s.over(in, exit, locked, now, s.exitNote(in, exit, now))
+	lc.over(in, exit, locked, now, in.exitNote(exit, now))
 }
 
 // judge decides what follows a generation, and tells that with a note on how
 // it ended.
-func (s *supervisor) judge(in *instance, now time.Time, n note) {
-	delete(s.between, in)
-	in.hook, in.old, in.forking, in.view.BootID = "", nil, false, ""
+func (lc *lifecycle) judge(in *instance, now time.Time, n note) {
+	lc.queue.settled(in)
+	in.Hook, in.Old, in.Forking, in.view.BootID = "", nil, false, ""
 	exit := in.view.LastExit
 	d := decision{event: evDone}
-	if in.phase.judged() {
-		end := ending{success: exit.Success() && in.blame == "", locked: in.locked}
-		d = decide(in.launch.Restart, in.history, end, now, seedOf(in.view.ID, in.view.Generation))
-		in.history, in.nextAt = d.history, d.at
+	if in.Phase.judged() {
+		end := ending{success: exit.Success() && in.Blame == "", locked: in.locked}
+		d = decide(in.launch.Restart, in.History, end, now, seedOf(in.view.ID, in.view.Generation))
+		in.History, in.nextAt = d.history, d.at
 		n.message += outcome(d, now)
 	}
 	in.why = d.reason
-	if in.blame != "" && d.event == evGiveUp {
-		in.why = in.blame + "; " + d.reason
+	if in.Blame != "" && d.event == evGiveUp {
+		in.why = in.Blame + "; " + d.reason
 	}
-	s.step(in, d.event, now, n)
-	in.blame = ""
+	lc.step(in, d.event, now, n)
+	in.Blame = ""
 	if d.exhausted {
 		severity := spec.Warning
 		if in.launch.Critical {
 			severity = spec.Critical
 		}
-		s.tell(in, note{kind: spec.EventExhausted, severity: severity, message: d.reason})
+		lc.journal.record(in, note{kind: spec.EventExhausted, severity: severity, message: d.reason})
 	}
 }
 
 // exitNote tells an exit in words: what, and after how long.
-func (s *supervisor) exitNote(in *instance, exit spec.Exit, now time.Time) note {
+func (in *instance) exitNote(exit spec.Exit, now time.Time) note {
 	n := note{kind: spec.EventExited, severity: spec.Info}
 	switch {
 	case exit.Error != "":
@@ -58,10 +58,10 @@ func (s *supervisor) exitNote(in *instance, exit spec.Exit, now time.Time) note 
 	default:
 		n.message = fmt.Sprintf("ended with %s after %s", exit, uptime(now.Sub(in.view.Started)))
 	}
-	if in.blame != "" {
-		n.message += " (" + in.blame + ")"
+	if in.Blame != "" {
+		n.message += " (" + in.Blame + ")"
 	}
-	if in.phase.judged() && (!exit.Success() || in.blame != "") {
+	if in.Phase.judged() && (!exit.Success() || in.Blame != "") {
 		n.severity = spec.Warning
 	}
 	return n

@@ -285,6 +285,7 @@ func (c *fakeClock) Close() {
 // world is a loop on a fake kernel in virtual time.
 type world struct {
 	*supervisor
+	*lifecycle
 	t    *testing.T
 	fake *fakeKernel
 	dir  string
@@ -303,11 +304,12 @@ func inWorld(t *testing.T, f func(w *world)) {
 }
 
 func newWorld(t *testing.T, dir string, k *fakeKernel) *world {
-	j := &journal{dir: dir, log: hclog.NewNullLogger(), ring: newRing(0), segmentSize: DefaultSegmentSize, segments: DefaultSegments}
+	j := &journal{dir: dir, log: hclog.NewNullLogger(), ring: newRing(0), segmentSize: defaultSegmentSize, segments: defaultSegments}
 	n := 0
 	nonce := func() string { n++; return fmt.Sprint("nonce", n) }
 	k.fence = newFence(hclog.NewNullLogger(), k.clock, &leaseFile{path: filepath.Join(dir, "leases"), boot: k.boot}, k.Signal)
-	return &world{supervisor: newSupervisor(hclog.NewNullLogger(), k, k.fence, j, nonce), t: t, fake: k, dir: dir}
+	s := newSupervisor(hclog.NewNullLogger(), k, k.fence, j, nonce)
+	return &world{supervisor: s, lifecycle: s.life, t: t, fake: k, dir: dir}
 }
 
 // start adopts what a replay says and runs the loop.
@@ -317,7 +319,7 @@ func (w *world) start(r *replayed) {
 	w.journal.seq = r.seq
 	w.fake.clock.open()
 	w.leases.fence.open()
-	if err := w.adoptAll(r, time.Now()); err != nil {
+	if err := w.adopt(r, time.Now()); err != nil {
 		w.t.Fatal(err)
 	}
 	go w.run(ctx)
@@ -335,16 +337,16 @@ func (w *world) stop() {
 // set declares launches, and waits until everything has settled.
 func (w *world) set(launches ...spec.Launch) {
 	w.t.Helper()
-	w.ask(func() error { return w.declare(launches, nil, time.Now()) })
+	w.onLoop(func() error { return w.declare(launches, nil, time.Now()) })
 }
 
 func (w *world) drop(ids ...spec.InstanceID) {
 	w.t.Helper()
-	w.ask(func() error { return w.declare(nil, ids, time.Now()) })
+	w.onLoop(func() error { return w.declare(nil, ids, time.Now()) })
 }
 
 // ask runs something on the loop.
-func (w *world) ask(f func() error) {
+func (w *world) onLoop(f func() error) {
 	w.t.Helper()
 	var err error
 	if derr := w.do(context.Background(), func() { err = f() }); derr != nil || err != nil {
@@ -373,8 +375,8 @@ func (w *world) says(id spec.InstanceID, n notification) {
 // see returns an instance as it is told; the zero one if it is not known.
 func (w *world) see(id spec.InstanceID) (v spec.Instance) {
 	w.t.Helper()
-	w.ask(func() error {
-		if in := w.instances[id]; in != nil {
+	w.onLoop(func() error {
+		if in := w.byID[id]; in != nil {
 			v = in.view
 		}
 		return nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -41,9 +42,9 @@ type fence struct {
 	clock clock
 	kill  func(p *process, sig syscall.Signal) error // signals the whole group
 	file  *leaseFile
-	// turned is ready when a lease may mean something else; capacity 1.
-	turned chan struct{}
-	wg     sync.WaitGroup
+	// changed is set when a lease may mean something else.
+	changed loop.Signal
+	wg      sync.WaitGroup
 
 	mu      sync.Mutex               // guards all below
 	until   map[string]time.Duration // by session; what is over is as good as unknown
@@ -53,7 +54,7 @@ type fence struct {
 
 // newFence returns a fence that knows no lease yet; see open.
 func newFence(log hclog.Logger, c clock, file *leaseFile, kill func(*process, syscall.Signal) error) *fence {
-	return &fence{log: log, clock: c, kill: kill, file: file, turned: make(chan struct{}, 1),
+	return &fence{log: log, clock: c, kill: kill, file: file, changed: loop.NewSignal(),
 		until: map[string]time.Duration{}, guarded: map[string]map[*process]struct{}{}, killed: map[*process]struct{}{}}
 }
 
@@ -96,15 +97,7 @@ func (f *fence) ring() {
 	}
 	f.arm(now)
 	f.mu.Unlock()
-	f.tell()
-}
-
-// tell makes the loop look.
-func (f *fence) tell() {
-	select {
-	case f.turned <- struct{}{}:
-	default: // it will
-	}
+	f.changed.Set()
 }
 
 // cut kills what lives under a lease. The loop repeats it as long as somebody
@@ -160,7 +153,7 @@ func (f *fence) renew(l spec.Lease) error {
 	f.arm(now)
 	f.mu.Unlock()
 	if judge(was, now) != judge(until, now) {
-		f.tell()
+		f.changed.Set()
 	}
 	if was != until {
 		f.file.write(f.snapshot, until < was)

@@ -4,21 +4,29 @@ import (
 	"time"
 )
 
+// halt is how the loop ends.
+type halt struct {
+	// keep leaves the processes alive, for a successor.
+	keep bool
+	// agentToo is set once only the agent is left to be stopped.
+	agentToo bool
+}
+
 // beginHalt ends the loop: with keep at once, leaving all processes alive;
 // otherwise by stopping them, the agent last, so that it can tell.
 func (s *supervisor) beginHalt(keep bool, now time.Time) {
 	if s.halt != nil && s.halt.keep {
 		return
 	}
-	s.halt = &halt{keep: keep}
+	s.halt, s.life.halting = &halt{keep: keep}, true
 	if keep {
 		return
 	}
 	// Once all have ended, the agent gives their locks away.
-	s.leases.fence.file.retire()
+	s.life.leases.fence.file.retire()
 	// They are wanted again by whoever comes next: replaced, not removed.
-	for _, id := range s.sorted() {
-		if in := s.instances[id]; id != AgentID {
+	for _, in := range s.life.sorted() {
+		if in.view.ID != AgentID {
 			s.pause(in, now)
 		}
 	}
@@ -27,9 +35,9 @@ func (s *supervisor) beginHalt(keep bool, now time.Time) {
 // leaveable refuses to leave the processes alive without a watchdog while one of
 // them lives under a lease: nobody would end it with that.
 func (s *supervisor) leaveable() error {
-	for _, id := range s.sorted() {
-		if in := s.instances[id]; in.proc != nil && in.lease != "" {
-			return refuse("instance %s lives under a lease, which nobody would enforce: stop it or move it away first", id)
+	for _, in := range s.life.sorted() {
+		if in.proc != nil && in.Lease != "" {
+			return refuse("instance %s lives under a lease, which nobody would enforce: stop it or move it away first", in.view.ID)
 		}
 	}
 	return nil
@@ -37,11 +45,11 @@ func (s *supervisor) leaveable() error {
 
 // pause stops an instance in a way that a successor starts it again.
 func (s *supervisor) pause(in *instance, now time.Time) {
-	if in.phase.alive() {
-		if in.blame == "" {
-			in.blame = "meshrun is stopped"
+	if in.Phase.alive() {
+		if in.Blame == "" {
+			in.Blame = "meshrun is stopped"
 		}
-		s.step(in, evReplace, now)
+		s.life.step(in, evReplace, now)
 	}
 }
 
@@ -54,8 +62,8 @@ func (s *supervisor) halted() bool {
 	if s.halt.keep {
 		return true
 	}
-	agent := s.instances[AgentID]
-	left := len(s.procs) + len(s.between)
+	agent := s.life.byID[AgentID]
+	left := len(s.life.byProcess) + len(s.life.queue.between)
 	if agent != nil && agent.proc != nil && !s.halt.agentToo {
 		if left > 1 {
 			return false

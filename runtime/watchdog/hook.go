@@ -31,8 +31,8 @@ func hookOf(l *spec.Launch, when spec.HookTime) *spec.LaunchHook {
 
 // ran is the launch that the present generation was started from.
 func (in *instance) ran() *spec.Launch {
-	if in.old != nil {
-		return in.old
+	if in.Old != nil {
+		return in.Old
 	}
 	return in.launch
 }
@@ -42,27 +42,40 @@ func (in *instance) cleanup() *spec.LaunchHook { return hookOf(in.ran(), spec.Ho
 
 // hookTimeout is how long the hook that runs may take.
 func (in *instance) hookTimeout() time.Duration {
-	if h := hookOf(in.ran(), in.hook); h != nil {
+	if h := hookOf(in.ran(), in.Hook); h != nil {
 		return h.Timeout.Std()
 	}
-	return spec.DefaultHook(in.hook).Timeout.Std()
+	return spec.DefaultHook(in.Hook).Timeout.Std()
 }
 
 // endTimeout is how long the end of what is alive may take.
 func (in *instance) endTimeout() time.Duration {
-	if in.phase == hooking || in.phase == cleaning || in.hook == spec.HookAfterStop {
+	if in.Phase == hooking || in.Phase == cleaning || in.Hook == spec.HookAfterStop {
 		return in.hookTimeout()
 	}
 	return in.launch.Stop.Timeout.Std()
 }
 
 // underway reports whether a process of a generation is about to be forked.
-func (in *instance) underway() bool { return in.phase.alive() && in.proc == nil }
+func (in *instance) underway() bool { return in.Phase.alive() && in.proc == nil }
 
-// intend notes which process of the generation is forked next, for the journal.
-func (s *supervisor) intend(in *instance, hook spec.HookTime) {
-	in.hook, in.nonce = hook, s.nonce()
-	in.forking, in.killed, in.lockBy = true, false, time.Time{}
+// intend records which process of the generation is forked next, for the journal.
+func (in *instance) intend(hook spec.HookTime, nonce string) {
+	in.Hook, in.Nonce = hook, nonce
+	in.Forking, in.killed, in.lockBy = true, false, time.Time{}
+}
+
+// begin makes the next generation of an instance.
+func (in *instance) begin(nonce func() string) {
+	in.view.Generation++
+	hook := spec.HookTime("")
+	if hookOf(in.launch, spec.HookBeforeStart) != nil {
+		hook = spec.HookBeforeStart
+	}
+	in.generation = generation{}
+	in.intend(hook, nonce())
+	in.Old, in.Lease, in.Blame = nil, in.launch.Lease, ""
+	in.view.Status, in.view.ReadyAt, in.view.Reason = "", time.Time{}, ""
 }
 
 // lockWait is how long the next process of a generation waits for the lock that
@@ -70,34 +83,40 @@ func (s *supervisor) intend(in *instance, hook spec.HookTime) {
 const lockWait = 5 * time.Second
 
 // awaitLock tries the fork again in a moment, and reports whether it does.
-func (s *supervisor) awaitLock(in *instance, now time.Time) bool {
+func (in *instance) awaitLock(timers *timerHeap, now time.Time) bool {
 	if in.lockBy.IsZero() {
 		in.lockBy = now.Add(lockWait)
 	}
-	if in.phase == pending || now.After(in.lockBy) {
+	if in.Phase == pending || now.After(in.lockBy) {
 		return false
 	}
-	in.forking = true
-	s.timers.set(in, timerLock, now.Add(minLockDelay))
+	in.Forking = true
+	timers.set(in, timerLock, now.Add(minLockDelay))
 	return true
 }
 
-// turn handles an instance whose turn in the queue has come, and reports
-// whether a process is to be forked for it.
-func (s *supervisor) turn(in *instance, now time.Time) bool {
+// mayFork reports whether a process is to be forked for an instance that has
+// come out of the queue; if not, it does what follows instead.
+func (lc *lifecycle) mayFork(in *instance, now time.Time) bool {
 	switch {
-	case in.phase == pending:
-		return s.halt == nil && s.mayStart(in, now)
+	case in.Phase == pending && lc.halting:
+		return false
+	case in.Phase == pending:
+		if lc.leases.fence.allows(in.launch.Lease, false) {
+			return true
+		}
+		lc.awaitLease(in, now)
+		return false
 	case !in.underway():
 		return false
-	case in.phase == hooking:
+	case in.Phase == hooking:
 		return true
-	case in.hook != spec.HookAfterStop: // told to end after before_start, before the program
+	case in.Hook != spec.HookAfterStop: // asked to end between before_start and the program
 		const never = "was not started after its before_start hook"
-		s.over(in, spec.Exit{Error: never}, false, now, note{kind: spec.EventHook, severity: spec.Info, message: never})
+		lc.over(in, spec.Exit{Error: never}, false, now, note{kind: spec.EventHook, message: never})
 		return false
 	case in.cleanup() == nil:
-		s.judge(in, now, note{kind: spec.EventHook, severity: spec.Info, message: "its after_stop hook is not wanted any more"})
+		lc.judge(in, now, note{kind: spec.EventHook, message: "its after_stop hook was removed"})
 		return false
 	}
 	return true
@@ -105,8 +124,8 @@ func (s *supervisor) turn(in *instance, now time.Time) bool {
 
 // order is what is to be forked for an instance now.
 func (in *instance) order() start {
-	st := start{launch: in.ran(), marks: in.marks(), hook: hookOf(in.ran(), in.hook)}
-	if in.hook == spec.HookAfterStop && in.view.LastExit != nil {
+	st := start{launch: in.ran(), marks: in.marks(), hook: hookOf(in.ran(), in.Hook)}
+	if in.Hook == spec.HookAfterStop && in.view.LastExit != nil {
 		st.exit = hookExit(*in.view.LastExit)
 	}
 	return st
@@ -127,16 +146,16 @@ func hookExit(e spec.Exit) string {
 }
 
 // hooked handles a hook that was forked.
-func (s *supervisor) hooked(in *instance, now time.Time) {
-	message := fmt.Sprintf("%s hook runs as process %d", in.hook, in.proc.pid)
-	n := note{kind: spec.EventHook, severity: spec.Info, message: message}
-	if in.hook == spec.HookBeforeStart {
-		s.step(in, evHooking, now, n)
+func (lc *lifecycle) hooked(in *instance, now time.Time) {
+	message := fmt.Sprintf("%s hook runs as process %d", in.Hook, in.proc.pid)
+	n := note{kind: spec.EventHook, message: message}
+	if in.Hook == spec.HookBeforeStart {
+		lc.step(in, evHooking, now, n)
 		return
 	}
 	in.view.Reason = afterStopRuns
-	s.timers.set(in, timerStop, now.Add(in.hookTimeout()))
-	s.tell(in, n)
+	lc.timers.set(in, timerStop, now.Add(in.hookTimeout()))
+	lc.journal.record(in, n)
 }
 
 // The reasons that are told while a hook runs.
@@ -147,49 +166,49 @@ const (
 
 // hookEnded handles the end of a hook. An exit with an error was none: the hook
 // could not be started.
-func (s *supervisor) hookEnded(in *instance, exit spec.Exit, locked bool, now time.Time) {
-	when := in.hook
-	n := note{kind: spec.EventHook, severity: spec.Info, message: fmt.Sprintf("%s hook ended with %s", when, exit)}
+func (lc *lifecycle) hookEnded(in *instance, exit spec.Exit, locked bool, now time.Time) {
+	when := in.Hook
+	n := note{kind: spec.EventHook, message: fmt.Sprintf("%s hook ended with %s", when, exit)}
 	if exit.Error != "" {
 		n.message = fmt.Sprintf("%s hook was not run: %s", when, exit.Error)
 	}
 	switch {
-	case when == spec.HookBeforeStart && in.blame != "":
-		n.message += " (" + in.blame + ")"
+	case when == spec.HookBeforeStart && in.Blame != "":
+		n.message += " (" + in.Blame + ")"
 	case when == spec.HookAfterStop && in.killed:
 		n.message += fmt.Sprintf(" (it was killed, and may take %s)", in.hookTimeout())
 	}
-	asked := when == spec.HookBeforeStart && !in.phase.judged()
+	asked := when == spec.HookBeforeStart && !in.Phase.judged()
 	if !exit.Success() && !asked {
 		n.severity = spec.Warning
 	}
 	switch {
 	case when == spec.HookAfterStop:
-		s.judge(in, now, n)
-	case exit.Success() && in.phase == hooking:
-		s.timers.clear(in, timerStop)
-		s.intend(in, "")
-		s.step(in, evHooked, now, n)
+		lc.judge(in, now, n)
+	case exit.Success() && in.Phase == hooking:
+		lc.timers.clear(in, timerStop)
+		in.intend("", lc.nonce())
+		lc.step(in, evHooked, now, n)
 	case asked:
-		s.over(in, exit, locked, now, n)
+		lc.over(in, exit, locked, now, n)
 	default: // with it the start has failed
-		s.tell(in, n)
+		lc.journal.record(in, n)
 		exit = spec.Exit{Error: n.message}
-		s.over(in, exit, locked, now, note{kind: spec.EventStartFailed, severity: spec.Warning, message: n.message})
+		lc.over(in, exit, locked, now, note{kind: spec.EventStartFailed, severity: spec.Warning, message: n.message})
 	}
 }
 
 // over handles the end of a generation but for its after_stop hook, which is
 // forked in its turn. Nothing is cleaned up if nothing ran.
-func (s *supervisor) over(in *instance, exit spec.Exit, locked bool, now time.Time, n note) {
-	exit.At, exit.Cause = now.UTC(), in.blame
+func (lc *lifecycle) over(in *instance, exit spec.Exit, locked bool, now time.Time, n note) {
+	exit.At, exit.Cause = now.UTC(), in.Blame
 	in.view.LastExit, in.locked = &exit, locked
-	if !in.phase.alive() || in.cleanup() == nil {
-		s.judge(in, now, n)
+	if !in.Phase.alive() || in.cleanup() == nil {
+		lc.judge(in, now, n)
 		return
 	}
-	s.timers.clear(in, timerStop, timerExit)
-	s.intend(in, spec.HookAfterStop)
+	lc.timers.clear(in, timerStop, timerExit)
+	in.intend(spec.HookAfterStop, lc.nonce())
 	n.message += "; its after_stop hook comes next"
-	s.step(in, evClean, now, n)
+	lc.step(in, evClean, now, n)
 }

@@ -9,41 +9,33 @@ import (
 
 // instance is one instance as the loop keeps it.
 type instance struct {
-	launch  *spec.Launch  // what is wanted; never changed in place
-	view    spec.Instance // what is told
-	phase   phase
-	history history
-	nonce   string
-	proc    *process // nil unless alive
-	// blame is why it is being killed: the next exit counts as a failure.
-	blame  string
+	launch *spec.Launch  // what is wanted; never changed in place
+	view   spec.Instance // what is told
+	keep                 // what a successor needs besides
+	generation
+
+	proc   *process  // nil unless alive
 	why    string    // the policy's reason for what follows an end
 	nextAt time.Time // of the next start, in backoff
-	queued bool
-	// forking: a fork is to come at once, and whether it worked is not noted yet.
-	forking bool
-	// hook is which hook of the generation lives or is forked next; empty for
-	// the program.
-	hook spec.HookTime
-	// old is what the present generation was started from, if its after_stop
-	// hook is to run and another launch is wanted by now.
-	old    *spec.Launch
-	lockBy time.Time // when the lock of the process before must be free
-	locked bool      // the present generation was not started: a copy holds its lock
-	killed bool      // SIGKILL was sent, and told
-	// adopted: it was starting when a watchdog died, so READY=1 may be lost.
-	adopted bool
-	lease   string        // that its process was started under, which may not be its launch's
-	session int           // of a main process found by its journal entry
-	notify  uint64        // token of its notify socket
-	pulse   time.Duration // WATCHDOG_USEC that it chose itself, or 0
-	lost    uint64        // bytes dropped and not told yet
-	timers  [numTimers]*timer
+	queued bool      // in the queue of forks
+	notify uint64    // token of its notify socket
+	lost   uint64    // bytes dropped and not reported yet
+	timers [numTimers]*timer
 }
 
-// keep is what the journal holds of it besides what is told.
-func (in *instance) keep() keep {
-	k := keep{Phase: in.phase, Nonce: in.nonce, History: in.history, Blame: in.blame, Forking: in.forking, Lease: in.lease, Hook: in.hook, Old: in.old}
+// generation is what the loop knows of an instance's present generation only.
+type generation struct {
+	locked  bool          // it was not started: another copy holds its lock
+	killed  bool          // SIGKILL was sent to its process, and recorded
+	lockBy  time.Time     // when the lock of the process before must be free
+	adopted bool          // it was starting when a watchdog died, so READY=1 may be lost
+	pulse   time.Duration // WATCHDOG_USEC that it chose itself, or 0
+}
+
+// kept is what the journal keeps of it besides what is told.
+func (in *instance) kept() keep {
+	k := in.keep
+	k.Session = 0
 	if in.proc != nil && in.proc.session != in.proc.pid {
 		k.Session = in.proc.session
 	}
@@ -94,12 +86,12 @@ func (in *instance) expires() bool {
 	if e == nil || e.Generation != in.view.Generation || (in.proc != nil && in.proc.dead) {
 		return false
 	}
-	return in.phase == hooking || in.phase == starting || in.phase == running
+	return in.Phase == hooking || in.Phase == starting || in.Phase == running
 }
 
 // marks are those of the current generation.
 func (in *instance) marks() marks {
-	return marks{generation: in.view.Generation, nonce: in.nonce}
+	return marks{generation: in.view.Generation, nonce: in.Nonce}
 }
 
 // replaces reports whether a launch needs another process than the one known.
@@ -109,3 +101,59 @@ func replaces(old, l *spec.Launch) bool {
 
 // same reports whether two launches are the same in every respect.
 func same(a, b *spec.Launch) bool { return reflect.DeepEqual(a, b) }
+
+// enter moves an instance to a phase and sets the timers that belong to it.
+func (in *instance) enter(p phase, timers *timerHeap, now time.Time) {
+	was := in.Phase
+	in.Phase = p
+	in.view.Phase = p.public()
+	in.view.Reason = ""
+	in.view.NextStart = time.Time{}
+	switch p {
+	case starting:
+		timers.set(in, timerReady, now.Add(in.readyTimeout()))
+		return
+	case running:
+		timers.clear(in, timerReady)
+		in.view.ReadyAt = now.UTC()
+		in.timeRunning(timers, now)
+		return
+	case hooking:
+		timers.set(in, timerStop, now.Add(in.hookTimeout()))
+		in.view.Reason = beforeStartRuns
+		return
+	case cleaning:
+		in.view.Reason = afterStopRuns
+	case stopping, replacing, killing, ceding:
+		in.view.Reason = in.Blame
+		if in.Hook == spec.HookAfterStop {
+			in.view.Reason = afterStopRuns
+		}
+	case backoff:
+		in.view.NextStart = in.nextAt.UTC()
+		in.view.Reason = in.why
+	case fenced:
+		in.view.Reason = waitsFor(in)
+	case failed:
+		in.view.Reason = in.why
+	}
+	if was != p {
+		timers.clear(in, timerReady, timerStable, timerWatchdog, timerStart)
+	}
+	if !p.alive() {
+		timers.clear(in, timerStop, timerExit)
+	}
+}
+
+// timeRunning sets the timers of a running instance. Who never failed has
+// nothing to recover from, and costs no timer.
+func (in *instance) timeRunning(timers *timerHeap, now time.Time) {
+	if in.History.Streak > 0 || in.History.Exhausted {
+		timers.set(in, timerStable, in.view.Started.Add(in.launch.Restart.Stable.Std()))
+	}
+	if beat := in.heartbeat(); beat > 0 {
+		timers.set(in, timerWatchdog, now.Add(beat))
+	} else {
+		timers.clear(in, timerWatchdog)
+	}
+}

@@ -1,16 +1,14 @@
 package watchdog
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"hash/fnv"
-	"io"
 	"os"
-	"path/filepath"
-	"slices"
 	"time"
+
+	"github.com/synergymesh/meshrun/runtime/watchdog/output"
 )
 
 // intent is the pump's note, in a file that outlives it, of the chunk that it
@@ -32,12 +30,7 @@ type chunkNote struct {
 	sum    uint32
 }
 
-const (
-	chunkNoteSize = 24
-	// logTail is how far back a log is searched for a chunk: what the shortest
-	// lines of a chunk become.
-	logTail = 4 << 20
-)
+const chunkNoteSize = 24
 
 // openIntent opens the note and reads what a predecessor left in it.
 func openIntent(path string) (*intent, error) {
@@ -85,48 +78,7 @@ func (n *intent) logged(st *stream, chunk []byte, dir string) int {
 	if len(chunk) < size || crc32.Checksum(chunk[:size], n.crc) != left.sum {
 		return 0 // it was taken out as well
 	}
-	return min(loggedAt(dir, st.name, time.Unix(0, left.at)), size)
-}
-
-// loggedAt counts the bytes of a stream that a log holds for one time: in the
-// current file, and in the one before if it was rotated in between.
-func loggedAt(dir, stream string, at time.Time) (n int) {
-	names, err := filepath.Glob(filepath.Join(dir, "*.log")) // current.log sorts last
-	if err != nil {
-		return 0
-	}
-	prefix := []byte(at.UTC().Format("2006-01-02T15:04:05.000000000Z") + " " + stream + " ")
-	for _, name := range names[max(len(names)-2, 0):] {
-		for l := range bytes.Lines(tailOf(name)) {
-			text, ok := bytes.CutPrefix(l, prefix)
-			if !ok || len(text) < 2 {
-				continue
-			}
-			n += len(bytes.TrimSuffix(text[2:], []byte("\n")))
-			if text[0] == 'F' {
-				n++
-			}
-		}
-	}
-	return n
-}
-
-func tailOf(name string) []byte {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.Size() > logTail {
-		if _, err := f.Seek(-logTail, io.SeekEnd); err != nil {
-			return nil
-		}
-	}
-	b, err := io.ReadAll(io.LimitReader(f, logTail))
-	if err != nil {
-		return nil
-	}
-	return slices.Clip(b)
+	return min(output.KeptAt(dir, st.name, time.Unix(0, left.at)), size)
 }
 
 // key names a stream for good; never 0.

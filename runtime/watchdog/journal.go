@@ -12,13 +12,14 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/spec"
 )
 
 // The bounds of the journal.
 const (
-	DefaultSegmentSize = 8 << 20
-	DefaultSegments    = 4
+	defaultSegmentSize = 8 << 20
+	defaultSegments    = 4
 
 	// maxPending bounds the records that wait for room on the disk.
 	maxPending = 4 << 20
@@ -49,10 +50,10 @@ type journal struct {
 	seq       uint64 // of the last record
 	pending   []byte // whole lines that are not in the file yet
 	untold    []spec.Event
-	lost      bool // records were dropped: only a new segment makes it whole
-	fails     int  // failed writes in a row
-	unrotated int  // failed rotations in a row
-	err       error
+	lost      bool         // records were dropped: only a new segment makes it whole
+	writes    loop.Backoff // counts and logs failed writes
+	rotations loop.Backoff // counts and logs failed rotations
+	err       error        // of the last write
 }
 
 // append numbers a record and keeps it for the next flush.
@@ -87,20 +88,12 @@ func (j *journal) flush(more bool) bool {
 	if j.untold = j.untold[:0]; cap(j.untold) > maxUntold {
 		j.untold = nil
 	}
-	if err == nil {
-		if j.fails > 0 {
-			j.log.Info("journal is written again", "failed_writes", j.fails)
-		}
-		j.fails, j.err = 0, nil
-		return true
+	if j.err = err; err != nil {
+		j.writes.Failed(j.log, "cannot write the journal; supervision goes on, and events are kept in memory: make room on the disk", err)
+		return false
 	}
-	if j.fails%10 == 0 {
-		j.log.Warn("cannot write the journal; supervision goes on, and what happens is kept in memory: make room on the disk",
-			"dir", j.dir, "failed_writes", j.fails+1, "error", err)
-	}
-	j.fails++
-	j.err = err
-	return false
+	j.writes.Recovered(j.log, "the journal is written again")
+	return true
 }
 
 func (j *journal) write() error {
@@ -111,10 +104,7 @@ func (j *journal) write() error {
 			return err
 		}
 		if err != nil {
-			if j.unrotated%10 == 0 {
-				j.log.Warn("cannot begin a new journal segment; going on with the old one", "failed", j.unrotated+1, "error", err)
-			}
-			j.unrotated++
+			j.rotations.Failed(j.log, "cannot begin a new journal segment; going on with the old one", err)
 		}
 	}
 	if len(j.pending) == 0 {
@@ -152,21 +142,13 @@ func (j *journal) rotate() error {
 		return err
 	}
 	path := filepath.Join(j.dir, fmt.Sprintf("%020d%s", from, segmentSuffix))
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
+	f, err := replaceFile(path, b)
 	if err != nil {
-		return fmt.Errorf("create journal segment: %w", err)
-	}
-	if _, err = f.Write(b); err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		f.Close()
-		os.Remove(tmp)
 		return fmt.Errorf("write journal segment: %w", err)
 	}
 	j.close()
-	j.file, j.size, j.lost, j.unrotated = f, int64(len(b)), false, 0
+	j.file, j.size, j.lost = f, int64(len(b)), false
+	j.rotations.Reset()
 	// A table larger than a segment must not rotate at every write.
 	j.segmentSize = max(j.segmentSize, 2*int64(len(b)))
 	j.prune()
@@ -263,11 +245,6 @@ func segmentStart(name string) (uint64, bool) {
 	}
 	n, err := strconv.ParseUint(stem, 10, 64)
 	return n, err == nil
-}
-
-// entryOf is what a segment keeps of an instance.
-func entryOf(l *spec.Launch, v *spec.Instance, k keep) entry {
-	return entry{Launch: *l, Instance: *v, Keep: k}
 }
 
 // resume goes on writing at the end of an undamaged segment.

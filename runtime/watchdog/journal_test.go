@@ -25,7 +25,7 @@ type book struct {
 
 func newBook(dir string) *book {
 	b := &book{entries: map[spec.InstanceID]*entry{}, journal: &journal{dir: dir, log: hclog.NewNullLogger(),
-		ring: newRing(0), segmentSize: DefaultSegmentSize, segments: DefaultSegments}}
+		ring: newRing(0), segmentSize: defaultSegmentSize, segments: defaultSegments}}
 	b.table = func() (out []entry) {
 		for _, e := range b.entries {
 			out = append(out, *e)
@@ -87,7 +87,7 @@ func TestReplayLeadsToTheSameTable(t *testing.T) {
 			t.Fatalf("replay says %d: %+v (%v)\nwant %d: %+v", r.seq, r.entries, r.damage, b.seq, b.entries)
 		}
 		names, err := segmentNames(dir)
-		if err != nil || len(names) > DefaultSegments {
+		if err != nil || len(names) > defaultSegments {
 			t.Fatalf("%d segments are kept: %v", len(names), err)
 		}
 	})
@@ -185,8 +185,8 @@ func TestFullDiskStopsNothingAndIsMadeUpFor(t *testing.T) {
 	if events, ok, _ := b.ring.after(0, 100); !ok || len(events) != 6 {
 		t.Errorf("%d events are told while the disk is full", len(events))
 	}
-	if b.err == nil || b.fails != 5 {
-		t.Errorf("%d failures are known: %v", b.fails, b.err)
+	if b.err == nil || b.writes.Failures() != 5 {
+		t.Errorf("%d failures are known: %v", b.writes.Failures(), b.err)
 	}
 	b.file = whole
 	if !b.flush(false) || b.err != nil {

@@ -132,7 +132,7 @@ func TestStartFailuresSayWhatToDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for words, change := range map[string]func(l *spec.Launch){
-		`command "no-such" not found in PATH (/usr/bin:/bin)`: func(l *spec.Launch) { l.Argv = []string{"no-such"} },
+		`program "no-such" not found in PATH (2 directories)`: func(l *spec.Launch) { l.Argv = []string{"no-such"} },
 		"/no/such does not exist":                             func(l *spec.Launch) { l.Argv = []string{"/no/such"} },
 		"plain is not executable: chmod +x it":                func(l *spec.Launch) { l.Argv, l.Dir = []string{"./plain"}, dir },
 		"directory /no/dir does not exist":                    func(l *spec.Launch) { l.Dir = "/no/dir" },
@@ -316,7 +316,7 @@ func crashAfterFork(args []string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	w.loop.kern = dyingKernel{w.kern}
+	w.super.life.kern = dyingKernel{w.kern}
 	if err := w.serve(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}

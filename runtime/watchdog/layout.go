@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"github.com/google/renameio/v2"
 )
 
 // layoutVersion is the version of the data directory's layout that this
@@ -65,8 +63,34 @@ func MarkDataDir(dir string) error {
 	if text, err := os.ReadFile(path); err == nil && string(text) == want {
 		return nil
 	}
-	if err := renameio.WriteFile(path, []byte(want), 0o600); err != nil {
+	f, err := replaceFile(path, []byte(want))
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
 		return fmt.Errorf("write layout version: %w", err)
 	}
 	return nil
+}
+
+// replaceFile writes a file beside path and renames it over path. It returns the
+// new file, open for appending.
+//
+// It does not sync, which is why it is not google/renameio: a killed process
+// loses nothing that it has written, and a machine that loses power has lost
+// what the files of the watchdog describe as well. A disk that is slow to sync
+// would hold up the loop, and once a second a lease.
+func replaceFile(path string, b []byte) (*os.File, error) {
+	tmp := path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = f.Write(b); err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(tmp))
+	}
+	return f, nil
 }

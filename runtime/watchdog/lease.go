@@ -93,97 +93,95 @@ func checkSession(session string) error {
 	return nil
 }
 
-// leases is what the loop made of the leases when it last looked.
+// leases is what the loop made of the leases when it last looked at them.
 type leases struct {
 	fence    *fence
 	verdicts map[string]verdict // of the leases in use
-	unheeded bool               // instances or verdicts have changed since
+	stale    bool               // instances or verdicts have changed since
 }
 
-// heedLeases lets the table decide about the instances of every lease that
-// means something else than when it was last looked at. It is called in every
-// turn of the loop, and costs nothing while no lease is in use.
-//
-// What it asks for is late by a turn of the loop at most: by startBatch forks,
-// a batch of the kernel's events, a request or a write of the journal. The kill
-// at a lease's end does not wait for it; see fence.
-func (s *supervisor) heedLeases(now time.Time) {
-	l := &s.leases
+// changed reports whether a lease may mean something else for an instance than
+// when this was last asked. It costs nothing while no lease is in use.
+func (l *leases) changed() bool {
 	for lease, was := range l.verdicts {
-		if l.fence.verdict(lease) != was {
-			l.unheeded = true
-		}
+		l.stale = l.stale || l.fence.verdict(lease) != was
 	}
-	if !l.unheeded {
-		return
+	if !l.stale {
+		return false
 	}
-	l.unheeded = false
+	l.stale = false
 	clear(l.verdicts)
-	for _, id := range s.sorted() {
-		s.heed(s.instances[id], now)
-	}
+	return true
 }
 
-// heed lets the table decide about one instance.
-func (s *supervisor) heed(in *instance, now time.Time) {
-	if in.launch.Lease != "" && s.meaning(in.launch.Lease) == leaseGranted && in.phase == fenced {
-		s.step(in, evGrant, now)
-	}
-	if in.proc == nil || in.proc.dead || in.lease == "" {
-		return
-	}
-	switch s.meaning(in.lease) {
-	case leaseEnds:
-		s.cede(in, evCede, "its lease was not renewed", now)
-	case leaseOver:
-		s.cede(in, evFence, leaseIsOver, now)
-	}
-}
-
-// meaning is what a lease means in this look at them.
-func (s *supervisor) meaning(lease string) verdict {
-	v, ok := s.leases.verdicts[lease]
+// verdict is what a lease means; it stays the same until changed is asked again.
+func (l *leases) verdict(lease string) verdict {
+	v, ok := l.verdicts[lease]
 	if !ok {
-		v = s.leases.fence.verdict(lease)
-		s.leases.verdicts[lease] = v
+		v = l.fence.verdict(lease)
+		l.verdicts[lease] = v
 	}
 	return v
 }
 
+// guard makes a process live under a lease; empty for none.
+func (l *leases) guard(p *process, lease string) {
+	if lease != "" {
+		l.fence.guard(p, lease)
+		l.stale = true
+	}
+}
+
+// checkLeases lets the table decide about the instances of every lease if one
+// means something else than before. The loop calls it each time round.
+//
+// What it asks for is late by one round of the loop at most: by startBatch
+// forks, a batch of the kernel's events, a request or a write of the journal.
+// The kill at a lease's end does not wait for it; see fence.
+func (lc *lifecycle) checkLeases(now time.Time) {
+	if !lc.leases.changed() {
+		return
+	}
+	for _, in := range lc.sorted() {
+		if in.Phase == fenced && lc.leases.verdict(in.launch.Lease) == leaseGranted {
+			lc.step(in, evGrant, now)
+		}
+		if in.proc == nil || in.proc.dead || in.Lease == "" {
+			continue
+		}
+		switch lc.leases.verdict(in.Lease) {
+		case leaseEnds:
+			lc.cede(in, evCede, "its lease was not renewed", now)
+		case leaseOver:
+			lc.cede(in, evFence, leaseIsOver, now)
+		}
+	}
+}
+
 // cede ends what lives under a lease that ends.
-func (s *supervisor) cede(in *instance, e event, why string, now time.Time) {
-	next, acts := Next(in.phase, e)
-	if next == in.phase && len(acts) == 0 {
+func (lc *lifecycle) cede(in *instance, e event, why string, now time.Time) {
+	next, acts := Next(in.Phase, e)
+	if next == in.Phase && len(acts) == 0 {
 		return
 	}
-	if in.blame == "" {
-		in.blame = why
+	if in.Blame == "" {
+		in.Blame = why
 	}
-	if next == in.phase {
-		s.step(in, e, now)
+	if next == in.Phase {
+		lc.step(in, e, now)
 		return
 	}
-	in.blame = why
+	in.Blame = why
 	message := why + ": it must end at once"
 	if e == evCede {
 		message = fmt.Sprintf("%s: it must end, and is killed in %s at the latest", why, StopMargin)
 	}
-	s.step(in, e, now, note{kind: spec.EventFenced, severity: spec.Critical, message: message})
+	lc.step(in, e, now, note{kind: spec.EventFenced, severity: spec.Critical, message: message})
 }
 
-// mayStart reports whether an instance may be forked now as far as its lease
-// goes; one that may not waits for it.
-func (s *supervisor) mayStart(in *instance, now time.Time) bool {
-	if s.leases.fence.allows(in.launch.Lease, false) {
-		return true
-	}
-	s.await(in, now)
-	return false
-}
-
-// await makes an instance wait for its lease.
-func (s *supervisor) await(in *instance, now time.Time) {
-	s.step(in, evFence, now, note{kind: spec.EventWaiting, severity: spec.Info, message: waitsFor(in)})
+// awaitLease makes an instance wait until its lease is renewed.
+func (lc *lifecycle) awaitLease(in *instance, now time.Time) {
+	lc.step(in, evFence, now, note{kind: spec.EventWaiting, message: waitsFor(in)})
 }
 
 // waitsFor says why an instance is fenced.

@@ -96,7 +96,7 @@ func TestStopOfAllLeavesNoLeaseBehind(t *testing.T) {
 	succession(t, func(w *world) {
 		w.renew("s1", 30*time.Second)
 		w.set(l)
-		w.ask(func() error { w.beginHalt(false, time.Now()); return nil })
+		w.onLoop(func() error { w.beginHalt(false, time.Now()); return nil })
 		_ = w.leases.fence.renew(spec.Lease{Session: "s1", Until: int64(w.fake.clock.Now() + 30*time.Second)})
 	}, func(*world) {}, func(w *world) {
 		w.wants(l.ID, spec.PhasePending, 1)

@@ -293,7 +293,7 @@ func TestFullDiskOfTheJournalDelaysNoFence(t *testing.T) {
 		l := leasedJob("a", "s1")
 		w.renew("s1", 5*time.Second)
 		w.set(l)
-		w.ask(func() error {
+		w.onLoop(func() error {
 			w.journal.close()
 			w.journal.dir += "/missing" // nothing can be written any more
 			w.journal.lost = true

@@ -120,24 +120,22 @@ func (f *leaseFile) await(turn uint64) {
 	}
 }
 
-// replace writes the file beside the old one, then over it.
+// replace writes the file anew.
 func (f *leaseFile) replace(kept leasesKept) error {
 	b, err := json.Marshal(kept)
 	if err != nil {
 		return fmt.Errorf("keep leases: %w", err)
 	}
-	tmp := f.path + ".tmp"
-	err = os.WriteFile(tmp, b, 0o600)
+	file, err := replaceFile(f.path, b)
 	if errors.Is(err, os.ErrNotExist) { // somebody has removed the directory
 		if err = ownDir(filepath.Dir(f.path)); err == nil {
-			err = os.WriteFile(tmp, b, 0o600)
+			file, err = replaceFile(f.path, b)
 		}
 	}
 	if err == nil {
-		err = os.Rename(tmp, f.path)
+		err = file.Close()
 	}
 	if err != nil {
-		os.Remove(tmp)
 		return fmt.Errorf("keep leases: %w", err)
 	}
 	return nil

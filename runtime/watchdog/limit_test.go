@@ -75,13 +75,13 @@ func TestWhatNobodyMayLimitIsToldOnce(t *testing.T) {
 		if len(told) != 1 || told[0].Severity != spec.Warning || told[0].Instance != nil || !strings.Contains(told[0].Message, "permission denied") {
 			t.Errorf("told %+v", told)
 		}
-		if w.unlimitedNow() == "" {
+		if w.limits.problem(w.byID) == "" {
 			t.Error("the table does not tell")
 		}
 		unavailable = false
 		w.exits(a.ID, 1)
 		w.pass(10 * time.Second)
-		if why := w.unlimitedNow(); why != "" {
+		if why := w.limits.problem(w.byID); why != "" {
 			t.Errorf("it is mended, and the table tells %s", why)
 		}
 	})
@@ -98,7 +98,7 @@ func TestLimitThatOneInstanceCannotHaveIsToldOfIt(t *testing.T) {
 		if len(told) != 1 || told[0].Instance == nil || told[0].Message != "runs without some of its limits: more is in use; no room" {
 			t.Errorf("told %+v", told)
 		}
-		if why := w.unlimitedNow(); why != "" {
+		if why := w.limits.problem(w.byID); why != "" {
 			t.Errorf("the machine is blamed: %s", why)
 		}
 	})
@@ -118,7 +118,7 @@ func TestWantOfMemoryIsNotBlamedForMeshrunsOwnKill(t *testing.T) {
 		w.set(l)
 		w.pass(l.Stop.Timeout.Std() - time.Second)
 		p := w.fake.byID[l.ID]
-		w.ask(func() error { w.instances[l.ID].killed = true; return nil })
+		w.onLoop(func() error { w.byID[l.ID].killed = true; return nil })
 		w.fake.end(p.id, spec.Exit{Signal: "SIGKILL", OOM: true})
 		w.pass(time.Second)
 		if v := w.wants(l.ID, spec.PhaseRunning, 3); v.LastExit.String() != "SIGKILL" {

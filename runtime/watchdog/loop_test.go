@@ -202,13 +202,13 @@ func TestRemovedAndDeclaredAgainWhileItStops(t *testing.T) {
 func TestFailedStartGoesThroughThePolicy(t *testing.T) {
 	inWorld(t, func(w *world) {
 		l := job("a")
-		w.fake.startErr[l.ID] = errors.New("command \"program\" not found in PATH (/bin)")
+		w.fake.startErr[l.ID] = errors.New("program \"program\" not found in PATH (1 directory)")
 		w.set(l)
 		v := w.wants(l.ID, spec.PhaseBackoff, 1)
 		if v.LastExit == nil || !strings.Contains(v.LastExit.Error, "not found in PATH") {
 			t.Errorf("last exit is %v", v.LastExit)
 		}
-		w.ask(func() error { delete(w.fake.startErr, l.ID); return nil })
+		w.onLoop(func() error { delete(w.fake.startErr, l.ID); return nil })
 		w.pass(2 * time.Second)
 		w.wants(l.ID, spec.PhaseRunning, 2)
 	})
@@ -248,7 +248,7 @@ func TestLostOutputIsToldOnceAMinute(t *testing.T) {
 		l := job("a")
 		w.set(l)
 		for range 30 {
-			w.ask(func() error { w.fake.lost[l.ID] = 10; return nil })
+			w.onLoop(func() error { w.fake.lost[l.ID] = 10; return nil })
 			w.fake.dropped <- struct{}{}
 			w.pass(time.Second)
 		}
@@ -271,10 +271,10 @@ func TestHaltStopsTheAgentLast(t *testing.T) {
 		agent := agentLaunch([]string{"meshrun", "agent"}, nil, "/", "/x.sock")
 		agent.Ready = nil
 		agent.Watchdog = nil
-		w.ask(func() error { w.declareAgent(agent, time.Now()); return nil })
+		w.set(agent)
 		a, b := job("a"), job("b")
 		w.set(a, b)
-		w.ask(func() error { w.beginHalt(false, time.Now()); return nil })
+		w.onLoop(func() error { w.beginHalt(false, time.Now()); return nil })
 		w.fake.end(a.ID, spec.Exit{})
 		w.pass(time.Second)
 		if slices.Contains(w.fake.signals, "meshrun/agent/0 SIGTERM") {
@@ -334,11 +334,11 @@ func TestSignalGoesToAllOrNone(t *testing.T) {
 		w.set(a, b)
 		w.exits(b.ID, 0)
 		var err error
-		w.ask(func() error { err = w.signal([]spec.InstanceID{a.ID, b.ID}, "SIGUSR1"); return nil })
+		w.onLoop(func() error { err = w.signal([]spec.InstanceID{a.ID, b.ID}, "SIGUSR1"); return nil })
 		if !errors.Is(err, ErrRefused) || len(w.fake.signals) != 0 {
 			t.Errorf("%v, signals %v", err, w.fake.signals)
 		}
-		w.ask(func() error { return w.signal([]spec.InstanceID{a.ID}, "SIGUSR1") })
+		w.onLoop(func() error { return w.signal([]spec.InstanceID{a.ID}, "SIGUSR1") })
 		if !slices.Equal(w.fake.signals, []string{"test/a/0 SIGUSR1"}) {
 			t.Errorf("signals %v", w.fake.signals)
 		}

@@ -65,7 +65,8 @@ func findCommand(name, dir string, env []string) (string, error) {
 		}
 	}
 	var refused error
-	for _, d := range filepath.SplitList(search) {
+	dirs := filepath.SplitList(search)
+	for _, d := range dirs {
 		if !filepath.IsAbs(d) {
 			d = filepath.Join(dir, d)
 		}
@@ -81,7 +82,11 @@ func findCommand(name, dir string, env []string) (string, error) {
 	if refused != nil {
 		return "", refused
 	}
-	return "", fmt.Errorf("command %q not found in PATH (%s): install it, or write its whole path", name, search)
+	count := "1 directory"
+	if len(dirs) != 1 {
+		count = fmt.Sprintf("%d directories", len(dirs))
+	}
+	return "", fmt.Errorf("program %q not found in PATH (%s): install it, or write its full path", name, count)
 }
 
 // executable checks that a file can be executed by somebody.

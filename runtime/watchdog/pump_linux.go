@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/runtime/watchdog/output"
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -31,7 +31,7 @@ type pump struct {
 	buf     []byte  // the pump's goroutine alone
 	intent  *intent // what is logged and not taken out yet
 	mirror  *mirror // shows the agent's output; nil if nobody looks
-	dropped chan struct{}
+	dropped loop.Signal
 	closing sync.Once
 
 	mu      sync.Mutex // guards what is below, and the wants of sources
@@ -66,7 +66,7 @@ const wakeToken = 0
 // newPump opens the pump; call run to start it. Its note is kept in runDir.
 func newPump(logDir, runDir string, mirrorTo io.Writer) (*pump, error) {
 	p := &pump{logDir: logDir, wake: -1, scratch: [2]int{-1, -1}, null: -1,
-		buf: make([]byte, chunkSize), dropped: make(chan struct{}, 1),
+		buf: make([]byte, chunkSize), dropped: loop.NewSignal(),
 		sources: map[spec.InstanceID]*source{}, streams: map[uint64]*stream{},
 		wanting: map[*source]struct{}{}, lost: map[spec.InstanceID]uint64{}}
 	var err error
@@ -120,16 +120,11 @@ func (p *pump) release() {
 	}
 }
 
-// logsOf is where an instance's output is kept.
-func (p *pump) logsOf(id spec.InstanceID) string {
-	return filepath.Join(p.logDir, id.Job, id.Process, strconv.Itoa(id.Shard))
-}
-
 // add takes over two pipes and reads them from now on.
 func (p *pump) add(id spec.InstanceID, out, err int, limits spec.Logs) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := &source{id: id, writer: output.NewWriter(p.logsOf(id), limits), done: make(chan struct{})}
+	s := &source{id: id, writer: output.NewWriter(output.Dir(p.logDir, id), limits), done: make(chan struct{})}
 	s.streams = [2]*stream{{src: s, name: output.Stdout, fd: out}, {src: s, name: output.Stderr, fd: err}}
 	for i, st := range s.streams {
 		p.next++
@@ -265,7 +260,7 @@ func (p *pump) move(st *stream) bool {
 	if err != nil {
 		return false
 	}
-	if n := p.intent.logged(st, p.buf[:got], p.logsOf(st.src.id)); n > 0 {
+	if n := p.intent.logged(st, p.buf[:got], output.Dir(p.logDir, st.src.id)); n > 0 {
 		p.take(st.fd, n)
 		return true
 	}
@@ -281,10 +276,7 @@ func (p *pump) move(st *stream) bool {
 		p.mu.Lock()
 		p.lost[st.src.id] += uint64(lost)
 		p.mu.Unlock()
-		select {
-		case p.dropped <- struct{}{}:
-		default:
-		}
+		p.dropped.Set()
 	}
 	return true
 }

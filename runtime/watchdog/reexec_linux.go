@@ -93,11 +93,11 @@ func (w *watchdog) reexec() error {
 	}
 	list := os.NewFile(uintptr(fd), "handed")
 	defer list.Close()
-	err = w.loop.do(context.Background(), func() { w.loop.beginHalt(true, time.Now()) })
+	err = w.super.do(context.Background(), func() { w.super.beginHalt(true, time.Now()) })
 	if err != nil {
 		return fmt.Errorf("leave processes: %w", err)
 	}
-	<-w.loop.done
+	<-w.super.done
 	w.log.Info("going on as the installed program", "path", path)
 	// Nothing may be in anybody's hands: answers are given, output is written.
 	w.ln.SetUnlinkOnClose(false)

@@ -19,6 +19,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -55,11 +56,11 @@ type watchdog struct {
 	kern    *linuxKernel
 	pump    *pump
 	journal *journal
-	loop    *supervisor
+	super   *supervisor
 	ln      *net.UnixListener
 	http    *http.Server
 	answers answering
-	upgrade chan struct{}
+	upgrade loop.Signal
 	wg      sync.WaitGroup // the API, the loop, the systemd reports
 	systemd *sdNotifier
 }
@@ -70,7 +71,7 @@ type watchdog struct {
 // if the data directory has a watchdog already. An upgrade does not return: the
 // process goes on as the new program.
 func Run(ctx context.Context, cfg Config) error {
-	w := &watchdog{cfg: cfg, log: cfg.Logger, upgrade: make(chan struct{}, 1)}
+	w := &watchdog{cfg: cfg, log: cfg.Logger, upgrade: loop.NewSignal()}
 	if w.log == nil {
 		w.log = hclog.NewNullLogger()
 	}
@@ -103,20 +104,20 @@ func (w *watchdog) open() error {
 	if err := w.openKernel(handed); err != nil {
 		return err
 	}
-	w.loop = newSupervisor(w.log, w.kern, w.kern.fence, w.journal, newNonce)
+	w.super = newSupervisor(w.log, w.kern, w.kern.fence, w.journal, newNonce)
 	if w.ln, err = w.listen(handed); err != nil {
 		return err
 	}
 	now := time.Now()
 	w.announce(r, handed != nil, now)
-	if err := w.loop.adoptAll(r, now); err != nil {
+	if err := w.super.adopt(r, now); err != nil {
 		return err
 	}
 	w.kern.closeHanded()
-	if len(w.cfg.Agent) > 0 {
-		w.loop.declareAgent(agentLaunch(w.cfg.Agent, os.Environ(), agentDir(), w.socket()), now)
+	if len(w.cfg.Agent) == 0 {
+		return nil
 	}
-	return nil
+	return w.super.declare([]spec.Launch{agentLaunch(w.cfg.Agent, os.Environ(), agentDir(), w.socket())}, nil, now)
 }
 
 // openDir makes the directories and takes the lock.
@@ -148,8 +149,9 @@ func (w *watchdog) openJournal() (*replayed, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.journal = &journal{dir: dir, log: w.log.Named("journal"), ring: newRing(r.seq), seq: r.seq,
-		segmentSize: DefaultSegmentSize, segments: DefaultSegments}
+	retry := loop.Backoff{Min: journalRetry, Max: journalRetry}
+	w.journal = &journal{dir: dir, log: w.log, ring: newRing(r.seq), seq: r.seq,
+		segmentSize: defaultSegmentSize, segments: defaultSegments, writes: retry, rotations: retry}
 	if len(r.damage) == 0 && !r.fresh {
 		return r, w.journal.resume(r.newest, r.size)
 	}
@@ -191,9 +193,7 @@ func (w *watchdog) announce(r *replayed, upgraded bool, now time.Time) {
 	if upgraded {
 		how = "goes on as a new program"
 	}
-	e := spec.Event{Time: now.UTC(), Type: spec.EventWatchdogUp, Severity: spec.Info, Who: "watchdog",
-		Message: fmt.Sprintf("watchdog %s %s as process %d", w.cfg.Version, how, os.Getpid())}
-	w.journal.append(record{Event: e})
+	w.journal.recordOwn(spec.EventWatchdogUp, spec.Info, "", fmt.Sprintf("watchdog %s %s as process %d", w.cfg.Version, how, os.Getpid()))
 	if len(r.damage) == 0 {
 		return
 	}
@@ -208,16 +208,14 @@ func (w *watchdog) announce(r *replayed, upgraded bool, now time.Time) {
 	} else {
 		message += "; a copy is in " + aside
 	}
-	w.log.Warn(message)
-	e.Type, e.Severity, e.Message = spec.EventStateRepaired, spec.Warning, message
-	w.journal.append(record{Event: e})
+	w.journal.recordOwn(spec.EventStateRepaired, spec.Warning, "", message)
 }
 
 func (w *watchdog) socket() string { return filepath.Join(w.dir, socketName) }
 
 // serve answers requests and runs the loop until the end.
 func (w *watchdog) serve(ctx context.Context) error {
-	api := &server{log: w.log.Named("api"), loop: w.loop, dir: w.journal.dir, ring: w.journal.ring,
+	api := &server{log: w.log.Named("api"), super: w.super, dir: w.journal.dir, ring: w.journal.ring,
 		version: w.cfg.Version, started: time.Now().UTC(), upgrade: w.upgrade}
 	w.http = &http.Server{Handler: api.handler(), ReadHeaderTimeout: 10 * time.Second, ConnState: w.answers.note,
 		ErrorLog: w.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug})}
@@ -228,10 +226,10 @@ func (w *watchdog) serve(ctx context.Context) error {
 	signal.Notify(children, syscall.SIGCHLD)
 	defer signal.Stop(children)
 
-	w.wg.Go(func() { w.loop.run(context.WithoutCancel(ctx)) })
+	w.wg.Go(func() { w.super.run(context.WithoutCancel(ctx)) })
 	w.wg.Go(func() { w.http.Serve(&peerListener{UnixListener: w.ln, log: api.log}) })
 	w.systemd = newSDNotifier(os.Getenv, w.log)
-	w.wg.Go(func() { w.systemd.report(w.loop, w.journal.ring) })
+	w.wg.Go(func() { w.systemd.report(w.super, w.journal.ring) })
 	w.log.Info("watchdog is up", "pid", os.Getpid(), "data_dir", w.cfg.DataDir, "socket", w.socket())
 	return w.wait(ctx, signals, children)
 }
@@ -242,13 +240,13 @@ func (w *watchdog) wait(ctx context.Context, signals, children <-chan os.Signal)
 	var told sync.Once
 	stop := func(why string) {
 		w.log.Info("stopping all instances, the agent last", "why", why)
-		told.Do(func() { w.wg.Go(func() { w.systemd.stopping(w.loop) }) })
+		told.Do(func() { w.wg.Go(func() { w.systemd.stopping(w.super) }) })
 		// A loop that has ended already has nothing left to stop.
-		_ = w.loop.do(context.Background(), func() { w.loop.beginHalt(false, time.Now()) })
+		_ = w.super.do(context.Background(), func() { w.super.beginHalt(false, time.Now()) })
 	}
 	for {
 		select {
-		case <-w.loop.done:
+		case <-w.super.done:
 			return nil
 		case <-end:
 			end = nil
@@ -258,14 +256,11 @@ func (w *watchdog) wait(ctx context.Context, signals, children <-chan os.Signal)
 				stop(sig.String())
 			}
 		case <-children:
-			select {
-			case w.loop.orphans <- struct{}{}:
-			default:
-			}
+			w.super.orphans.Set()
 		case <-w.upgrade:
 			err := w.reexec()
 			select {
-			case <-w.loop.done:
+			case <-w.super.done:
 				return err
 			default:
 				w.log.Error("cannot upgrade; going on as I am", "error", err)

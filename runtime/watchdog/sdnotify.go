@@ -130,11 +130,11 @@ func (n *sdNotifier) status(loop *supervisor) (string, error) {
 	defer cancel()
 	status := statusWell
 	err := loop.do(ctx, func() {
-		agent := loop.instances[AgentID]
+		agent := loop.life.byID[AgentID]
 		switch {
 		case loop.halt != nil && !loop.halt.keep:
 			status = statusStops
-		case agent != nil && agent.phase != running:
+		case agent != nil && agent.Phase != running:
 			status = statusNoAgent
 		}
 	})

@@ -47,7 +47,7 @@ func TestAnAgentThatDoesNotComeUpIsNoReasonToReplaceTheWatchdog(t *testing.T) {
 	inWorld(t, func(w *world) {
 		agent := agentLaunch([]string{"meshrun", "agent"}, nil, "/", "/x.sock")
 		agent.Ready.Timeout = spec.Duration(time.Hour)
-		w.ask(func() error { w.declareAgent(agent, time.Now()); return nil })
+		w.set(agent)
 		_, systemd := w.underSystemd()
 		w.pass(agentGrace - time.Second)
 		if heard := systemd.take(); len(heard) > 0 {
@@ -79,7 +79,7 @@ func TestAWatchdogWhoseLoopHangsKeepsItsKeepAlivesBack(t *testing.T) {
 		if heard := systemd.take(); !slices.Equal(heard, []string{"READY=1\nSTATUS=" + statusWell, "WATCHDOG=1"}) {
 			t.Errorf("systemd heard %q", heard)
 		}
-		w.ask(func() error { time.Sleep(5 * time.Minute); return nil })
+		w.onLoop(func() error { time.Sleep(5 * time.Minute); return nil })
 		if heard := systemd.take(); len(heard) > 1 {
 			t.Errorf("while the loop hung systemd heard %q", heard)
 		}
@@ -95,7 +95,7 @@ func TestSystemdGivesTheTimeThatStoppingTakes(t *testing.T) {
 		n, systemd := w.underSystemd()
 		w.pass(time.Second)
 		go n.stopping(w.supervisor)
-		w.ask(func() error { w.beginHalt(false, time.Now()); return nil })
+		w.onLoop(func() error { w.beginHalt(false, time.Now()); return nil })
 		systemd.take()
 		for range 9 {
 			w.pass(time.Minute)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -63,13 +64,13 @@ type Health struct {
 // from the loop.
 type server struct {
 	log     hclog.Logger
-	loop    *supervisor
+	super   *supervisor
 	dir     string // of the journal
 	ring    *ring
 	version string
 	started time.Time
-	// upgrade is told to Run, which alone can replace the program.
-	upgrade chan<- struct{}
+	// upgrade makes Run replace the program.
+	upgrade loop.Signal
 }
 
 // handler returns the API.
@@ -87,32 +88,16 @@ func (s *server) handler() http.Handler {
 }
 
 func (s *server) table(w http.ResponseWriter, r *http.Request) {
-	t := spec.Table{PID: os.Getpid(), Version: s.version, Instances: []spec.Instance{}}
-	err := s.loop.do(r.Context(), func() {
-		s.loop.settle()
-		t.Seq, t.Halting = s.loop.journal.seq, s.loop.halt != nil && !s.loop.halt.keep
-		t.Unlimited = s.loop.unlimitedNow()
-		for _, id := range s.loop.sorted() {
-			t.Instances = append(t.Instances, s.loop.instances[id].view)
-		}
-	})
+	var t spec.Table
+	err := s.super.do(r.Context(), func() { t = s.super.table() })
+	t.PID, t.Version = os.Getpid(), s.version
 	reply(w, t, err)
 }
 
 func (s *server) health(w http.ResponseWriter, r *http.Request) {
-	h := Health{OK: true, PID: os.Getpid(), Version: s.version, Started: s.started}
-	err := s.loop.do(r.Context(), func() {
-		h.Seq = s.loop.journal.seq
-		h.Instances, h.Processes, h.Queued = len(s.loop.instances), len(s.loop.procs), len(s.loop.queue)
-		if jerr := s.loop.journal.err; jerr != nil {
-			h.OK = false
-			h.Problems = append(h.Problems, "the journal cannot be written: "+jerr.Error())
-		}
-		if problem := s.loop.leases.fence.file.problem(); problem != "" {
-			h.OK = false
-			h.Problems = append(h.Problems, problem)
-		}
-	})
+	var h Health
+	err := s.super.do(r.Context(), func() { h = s.super.health() })
+	h.PID, h.Version, h.Started = os.Getpid(), s.version, s.started
 	reply(w, h, err)
 }
 
@@ -128,12 +113,12 @@ func (s *server) declare(w http.ResponseWriter, r *http.Request) {
 	}
 	var out seqReply
 	if err == nil {
-		derr := s.loop.do(r.Context(), func() {
+		derr := s.super.do(r.Context(), func() {
 			if r.Context().Err() != nil {
 				return // whoever asked has gone, and may have asked for more since
 			}
-			err = s.loop.declare(req.Set, req.Remove, time.Now())
-			out.Seq = s.loop.journal.seq
+			err = s.super.declare(req.Set, req.Remove, time.Now())
+			out.Seq = s.super.life.journal.seq
 		})
 		err = errors.Join(err, derr)
 	}
@@ -146,7 +131,7 @@ func (s *server) signal(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var err error
-	derr := s.loop.do(r.Context(), func() { err = s.loop.signal(req.IDs, req.Signal) })
+	derr := s.super.do(r.Context(), func() { err = s.super.signal(req.IDs, req.Signal) })
 	reply(w, struct{}{}, errors.Join(err, derr))
 }
 
@@ -157,7 +142,7 @@ func (s *server) lease(w http.ResponseWriter, r *http.Request) {
 	if !body(w, r, &l) {
 		return
 	}
-	reply(w, struct{}{}, s.loop.leases.fence.renew(l))
+	reply(w, struct{}{}, s.super.life.leases.fence.renew(l))
 }
 
 func (s *server) shutdown(w http.ResponseWriter, r *http.Request) {
@@ -167,23 +152,20 @@ func (s *server) shutdown(w http.ResponseWriter, r *http.Request) {
 	}
 	s.log.Info("asked to shut down", "stop_instances", req.StopInstances)
 	var refused error
-	err := s.loop.do(r.Context(), func() {
-		if !req.StopInstances && s.loop.halt == nil {
-			if refused = s.loop.leaveable(); refused != nil {
+	err := s.super.do(r.Context(), func() {
+		if !req.StopInstances && s.super.halt == nil {
+			if refused = s.super.leaveable(); refused != nil {
 				return
 			}
 		}
-		s.loop.beginHalt(!req.StopInstances, time.Now())
+		s.super.beginHalt(!req.StopInstances, time.Now())
 	})
 	err = errors.Join(refused, err)
 	reply(w, struct{}{}, err)
 }
 
 func (s *server) reexec(w http.ResponseWriter, _ *http.Request) {
-	select {
-	case s.upgrade <- struct{}{}:
-	default: // one is under way
-	}
+	s.upgrade.Set()
 	reply(w, struct{}{}, nil)
 }
 

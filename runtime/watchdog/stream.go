@@ -44,7 +44,7 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 	follow := r.URL.Query().Get("follow")
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	f := follower{ctx: r.Context(), w: w, control: http.NewResponseController(w), ring: s.ring, dir: s.dir, after: after}
-	if err := f.run(follow == "1" || follow == "true", s.loop.done); err != nil {
+	if err := f.run(follow == "1" || follow == "true", s.super.done); err != nil {
 		s.log.Debug("an events stream ended", "error", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -30,46 +31,22 @@ var errClosed = errors.New("watchdog is shutting down")
 
 // supervisor is the loop: the one goroutine in run owns all of it.
 type supervisor struct {
-	log     hclog.Logger
-	kern    kernel
-	journal *journal
-	nonce   func() string
-
-	instances map[spec.InstanceID]*instance
-	procs     map[uint64]*instance // by the token of the live process
-	sockets   map[uint64]*instance // by the token of the notify socket
-	queue     []*instance          // to be forked, in order
-	between   map[*instance]bool   // between two processes of a generation
-	timers    timerHeap
-	leases    leases
-
+	life     *lifecycle
 	requests chan func()
-	orphans  chan struct{} // a child has died, known or not; capacity 1
-	sweepAt  time.Time     // zero if no sweep is due
-	retryAt  time.Time     // of the journal; zero unless it fails
-
-	unlimited string // why limits cannot be set here, once that was told
+	orphans  loop.Signal // a child has died, known or not
+	retryAt  time.Time   // of the journal; zero unless it fails
 
 	halt *halt // not nil once everything is to end
 	done chan struct{}
 }
 
-// halt is how the loop ends.
-type halt struct {
-	// keep leaves the processes alive, for a successor.
-	keep bool
-	// agentToo is set once only the agent is left to be stopped.
-	agentToo bool
-}
-
-// newSupervisor returns a loop without instances; see adoptAll and run.
+// newSupervisor returns a loop without instances; see adopt and run.
 func newSupervisor(log hclog.Logger, k kernel, f *fence, j *journal, nonce func() string) *supervisor {
-	s := &supervisor{log: log, kern: k, journal: j, nonce: nonce, leases: leases{fence: f, verdicts: map[string]verdict{}},
-		instances: map[spec.InstanceID]*instance{}, procs: map[uint64]*instance{},
-		sockets: map[uint64]*instance{}, between: map[*instance]bool{}, requests: make(chan func()),
-		orphans: make(chan struct{}, 1), done: make(chan struct{})}
-	j.table = s.entries
-	return s
+	lc := &lifecycle{registry: newRegistry(), log: log, kern: k, journal: j, nonce: nonce,
+		queue:  forkQueue{between: map[*instance]bool{}},
+		leases: leases{fence: f, verdicts: map[string]verdict{}}, limits: limits{kern: k, journal: j}}
+	j.table = lc.entries
+	return &supervisor{life: lc, requests: make(chan func()), orphans: loop.NewSignal(), done: make(chan struct{})}
 }
 
 // run is the loop. It ends when a halt is through, or when ctx ends, which
@@ -79,34 +56,34 @@ func (s *supervisor) run(ctx context.Context) {
 	wake := time.NewTimer(time.Hour)
 	defer wake.Stop()
 	for !s.halted() {
-		if len(s.queue) > 0 {
+		if len(s.life.queue.waiting) > 0 {
 			s.handle(ctx)
-			s.forkNext()
+			s.life.fork()
 			continue
 		}
-		s.settle()
+		s.flush()
 		if s.halted() {
 			break
 		}
 		wake.Reset(s.untilNext(time.Now()))
 		select {
 		case <-ctx.Done():
-			s.settle()
+			s.flush()
 			return
 		case f := <-s.requests:
 			f()
-		case batch := <-s.kern.Events():
+		case batch := <-s.life.kern.Events():
 			s.kernelEvents(batch)
-		case <-s.kern.Dropped():
+		case <-s.life.kern.Dropped():
 			s.outputDropped(time.Now())
 		case <-s.orphans:
-			s.planSweep(time.Now())
-		case <-s.leases.fence.turned: // tick looks at them
+			s.life.planSweep(time.Now())
+		case <-s.life.leases.fence.changed: // tick checks them
 		case <-wake.C:
 		}
 		s.tick(time.Now())
 	}
-	s.settle()
+	s.flush()
 }
 
 // handle does what is due and takes one thing that waits, if there is one:
@@ -116,32 +93,32 @@ func (s *supervisor) handle(ctx context.Context) {
 	s.tick(time.Now())
 	select {
 	case <-ctx.Done():
-		s.queue = nil
+		s.life.queue.waiting = nil
 	case f := <-s.requests:
 		f()
-	case batch := <-s.kern.Events():
+	case batch := <-s.life.kern.Events():
 		s.kernelEvents(batch)
 	default:
 	}
 }
 
-// settle ends a turn: what happened is written and told.
-func (s *supervisor) settle() {
-	if !s.journal.flush(len(s.queue) > 0) && s.retryAt.IsZero() {
+// flush writes what was recorded, and tells those who watch the events.
+func (s *supervisor) flush() {
+	if !s.life.journal.flush(len(s.life.queue.waiting) > 0) && s.retryAt.IsZero() {
 		s.retryAt = time.Now().Add(journalRetry)
 	}
 }
 
 // untilNext is how long nothing is due.
 func (s *supervisor) untilNext(now time.Time) time.Duration {
-	if s.leases.unheeded {
+	if s.life.leases.stale {
 		return 0
 	}
 	next := now.Add(time.Hour)
-	if len(s.timers) > 0 && s.timers[0].at.Before(next) {
-		next = s.timers[0].at
+	if len(s.life.timers) > 0 && s.life.timers[0].at.Before(next) {
+		next = s.life.timers[0].at
 	}
-	for _, t := range [...]time.Time{s.sweepAt, s.retryAt} {
+	for _, t := range [...]time.Time{s.life.sweepAt, s.retryAt} {
 		if !t.IsZero() && t.Before(next) {
 			next = t
 		}
@@ -151,17 +128,17 @@ func (s *supervisor) untilNext(now time.Time) time.Duration {
 
 // tick does what is due.
 func (s *supervisor) tick(now time.Time) {
-	s.heedLeases(now)
-	for t := s.timers.due(now); t != nil; t = s.timers.due(now) {
-		s.expired(t.in, t.kind, now)
+	s.life.checkLeases(now)
+	for t := s.life.timers.due(now); t != nil; t = s.life.timers.due(now) {
+		s.life.expired(t.in, t.kind, now)
 	}
-	if !s.sweepAt.IsZero() && !now.Before(s.sweepAt) {
-		s.sweepAt = time.Time{}
+	if !s.life.sweepAt.IsZero() && !now.Before(s.life.sweepAt) {
+		s.life.sweepAt = time.Time{}
 		s.sweep()
 	}
 	if !s.retryAt.IsZero() && !now.Before(s.retryAt) {
 		s.retryAt = time.Time{}
-		s.settle()
+		s.flush()
 	}
 }
 
@@ -179,75 +156,41 @@ func (s *supervisor) do(ctx context.Context, f func()) error {
 	return nil
 }
 
-// forkNext forks the first of the queue.
-func (s *supervisor) forkNext() {
-	var batch []*instance
-	for len(s.queue) > 0 && len(batch) < startBatch {
-		in := s.queue[0]
-		s.queue[0] = nil
-		s.queue = s.queue[1:]
-		in.queued = false
-		if s.turn(in, time.Now()) {
-			batch = append(batch, in)
-		}
-	}
-	if len(batch) > 0 {
-		s.fork(batch)
-	}
-}
-
-// enqueue puts an instance into the queue of forks, once.
-func (s *supervisor) enqueue(in *instance) {
-	if in.phase.alive() {
-		s.between[in] = true
-	}
-	if !in.queued {
-		in.queued = true
-		s.queue = append(s.queue, in)
-	}
-}
-
 // kernelEvents handles a batch. A token that nobody has is a late event.
 func (s *supervisor) kernelEvents(batch []kernelEvent) {
 	for _, e := range batch {
 		if e.notify {
-			if in := s.sockets[e.token]; in != nil {
-				s.notified(in, time.Now())
+			if in := s.life.bySocket[e.token]; in != nil {
+				s.life.notified(in, time.Now())
 			}
 			continue
 		}
-		if in := s.procs[e.token]; in != nil {
-			s.died(in, false, time.Now())
+		if in := s.life.byProcess[e.token]; in != nil {
+			s.life.died(in, false, time.Now())
 		}
-	}
-}
-
-func (s *supervisor) planSweep(now time.Time) {
-	if s.sweepAt.IsZero() {
-		s.sweepAt = now.Add(sweepDelay)
 	}
 }
 
 // sweep reaps orphans. A known child that stands before them is handled as if
 // its own event had come.
 func (s *supervisor) sweep() {
-	s.tidy(time.Now())
-	byPID := make(map[int]uint64, len(s.procs))
-	for token, in := range s.procs {
+	s.life.tidy(time.Now())
+	byPID := make(map[int]uint64, len(s.life.byProcess))
+	for token, in := range s.life.byProcess {
 		byPID[in.proc.pid] = token
 	}
 	known := func(pid int) (uint64, bool) { t, ok := byPID[pid]; return t, ok }
 	for range maxInstances {
-		tokens := s.kern.Orphans(known)
+		tokens := s.life.kern.Orphans(known)
 		if len(tokens) == 0 {
 			return
 		}
 		for _, t := range tokens {
-			in := s.procs[t]
+			in := s.life.byProcess[t]
 			if in == nil {
 				return
 			}
-			s.died(in, false, time.Now())
+			s.life.died(in, false, time.Now())
 			if in.proc != nil && in.proc.token == t {
 				return // not readable yet: its own event comes
 			}
@@ -255,12 +198,41 @@ func (s *supervisor) sweep() {
 	}
 }
 
-// entries is the whole state, for a new segment of the journal.
-func (s *supervisor) entries() []entry {
-	out := make([]entry, 0, len(s.instances))
-	for _, id := range s.sorted() {
-		in := s.instances[id]
-		out = append(out, entryOf(in.launch, &in.view, in.keep()))
+// outputDropped records output that could not be kept.
+func (s *supervisor) outputDropped(now time.Time) {
+	for id, n := range s.life.kern.TakeDropped() {
+		in := s.life.byID[id]
+		if in == nil {
+			continue
+		}
+		in.view.DroppedBytes += n
+		in.lost += n
+		if t := in.timers[timerLost]; t == nil || t.index < 0 {
+			s.life.reportLost(in, now)
+		}
 	}
-	return out
+}
+
+// table is all instances as they are told.
+func (s *supervisor) table() spec.Table {
+	s.flush()
+	t := spec.Table{Seq: s.life.journal.seq, Halting: s.halt != nil && !s.halt.keep,
+		Unlimited: s.life.limits.problem(s.life.byID), Instances: make([]spec.Instance, 0, len(s.life.byID))}
+	for _, in := range s.life.sorted() {
+		t.Instances = append(t.Instances, in.view)
+	}
+	return t
+}
+
+// health is how the loop is.
+func (s *supervisor) health() Health {
+	h := Health{Seq: s.life.journal.seq, Instances: len(s.life.byID), Processes: len(s.life.byProcess), Queued: len(s.life.queue.waiting)}
+	if err := s.life.journal.err; err != nil {
+		h.Problems = append(h.Problems, "the journal cannot be written: "+err.Error())
+	}
+	if problem := s.life.leases.fence.file.problem(); problem != "" {
+		h.Problems = append(h.Problems, problem)
+	}
+	h.OK = len(h.Problems) == 0
+	return h
 }

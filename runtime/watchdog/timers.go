@@ -87,3 +87,12 @@ func (h *timerHeap) due(now time.Time) *timer {
 	}
 	return heap.Pop(h).(*timer)
 }
+
+// extend moves the deadlines of what an instance is doing to a later time.
+func (h *timerHeap) extend(in *instance, until time.Time) {
+	for _, k := range [...]timerKind{timerReady, timerStop, timerWatchdog} {
+		if t := in.timers[k]; t != nil && t.index >= 0 && t.at.Before(until) {
+			h.set(in, k, until)
+		}
+	}
+}

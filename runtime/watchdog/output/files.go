@@ -1,6 +1,7 @@
 package output
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -85,4 +86,38 @@ func statFiles(dir string, names []string) ([]logFile, error) {
 		files = append(files, f)
 	}
 	return files, nil
+}
+
+// chunkTail is how far back KeptAt searches a file: what the shortest lines of
+// a chunk become.
+const chunkTail = 4 << 20
+
+// KeptAt counts the bytes of a stream that a directory holds for one time: in the
+// current file, and in the one before if it was rotated in between. All lines of
+// a chunk have one time (see Writer.Write), so that this says how much of a
+// chunk was kept.
+func KeptAt(dir, stream string, at time.Time) (n int) {
+	names, err := logNames(dir)
+	if err != nil {
+		return 0
+	}
+	header := appendHeader(nil, at, streamIndex(stream))[:tagAt]
+	for _, name := range names[max(len(names)-2, 0):] {
+		f, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			continue
+		}
+		info, err := f.Stat()
+		if err == nil {
+			b := make([]byte, min(info.Size(), chunkTail))
+			got, _ := f.ReadAt(b, info.Size()-int64(len(b))) // what can be read counts
+			for line := range bytes.Lines(b[:got]) {
+				if bytes.HasPrefix(line, header) {
+					n += fed(line)
+				}
+			}
+		}
+		f.Close()
+	}
+	return n
 }

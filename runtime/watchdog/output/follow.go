@@ -16,12 +16,10 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// Window is how long a followed line waits for earlier ones of other instances.
-const Window = 50 * time.Millisecond
-
 const (
-	// maxQueued bounds the lines that wait for their turn; beyond it the
-	// earliest goes out at once.
+	// window is how long a followed line waits for earlier ones of other instances.
+	window = 50 * time.Millisecond
+	// maxQueued bounds the lines that wait; beyond it the earliest goes out at once.
 	maxQueued = 8192
 	// maxEvents is how many events of the directories are taken at a time.
 	maxEvents = 1024
@@ -29,13 +27,14 @@ const (
 
 // merger reads several instances. One goroutine owns it.
 type merger struct {
+	root    string
 	query   spec.LogQuery
 	grep    *regexp.Regexp
 	yield   func(spec.LogLine) error
 	readers []*reader
+	byDir   map[string]int // index in readers
 
 	watcher  *fsnotify.Watcher
-	byDir    map[string]int // index in readers
 	watched  map[string]bool
 	dirty    map[int]bool
 	queue    byTime
@@ -49,15 +48,19 @@ type arrival struct {
 	seq uint64
 }
 
-// selection is a query whose instances may appear later.
-type selection struct {
-	root  string
-	query spec.LogQuery
-}
-
-func (m *merger) add(s Source) int {
-	m.readers = append(m.readers, newReader(s, m.query, m.grep))
-	return len(m.readers) - 1
+// addSelected adds a reader for each instance that the query selects by now.
+func (m *merger) addSelected() error {
+	sources, err := Select(m.root, m.query)
+	if err != nil {
+		return err
+	}
+	for _, s := range sources {
+		if _, ok := m.byDir[s.Dir]; !ok {
+			m.byDir[s.Dir] = len(m.readers)
+			m.readers = append(m.readers, newReader(s, m.query, m.grep))
+		}
+	}
+	return nil
 }
 
 func (m *merger) close() {
@@ -70,25 +73,18 @@ func (m *merger) close() {
 }
 
 // follow yields what is there, then what comes, until ctx is done.
-func (m *merger) follow(ctx context.Context, sources []Source, sel *selection) error {
+func (m *merger) follow(ctx context.Context) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("follow logs: %w (if inotify instances are used up, raise fs.inotify.max_user_instances)", err)
 	}
-	m.watcher, m.byDir = watcher, map[string]int{}
-	m.watched, m.dirty = map[string]bool{}, map[int]bool{}
-	for _, s := range sources {
-		m.byDir[s.Dir] = m.add(s)
-	}
+	m.watcher, m.watched, m.dirty = watcher, map[string]bool{}, map[int]bool{}
 	// Watching begins before reading, so that nothing falls in between.
-	if err := m.watchAll(sel); err != nil {
+	if err := m.rescan(); err != nil {
 		return err
 	}
 	if err := m.history(ctx, false); err != nil {
 		return err
-	}
-	for i := range m.readers {
-		m.dirty[i] = true
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -106,10 +102,10 @@ func (m *merger) follow(ctx context.Context, sources []Source, sel *selection) e
 			return ctx.Err()
 		case <-timer.C:
 		case ev := <-watcher.Events:
-			err = m.take(ev, sel)
+			err = m.collectEvents(ev)
 		case err = <-watcher.Errors:
 			if errors.Is(err, fsnotify.ErrEventOverflow) {
-				err = m.rescan(sel)
+				err = m.rescan()
 			}
 		}
 		if err != nil {
@@ -118,8 +114,9 @@ func (m *merger) follow(ctx context.Context, sources []Source, sel *selection) e
 	}
 }
 
-// take notes which instances an event, and those that wait behind it, concern.
-func (m *merger) take(ev fsnotify.Event, sel *selection) error {
+// collectEvents marks the instances that an event, and those queued behind it,
+// concern.
+func (m *merger) collectEvents(ev fsnotify.Event) error {
 	created := false
 	for range maxEvents {
 		dir := filepath.Dir(ev.Name)
@@ -140,41 +137,16 @@ func (m *merger) take(ev fsnotify.Event, sel *selection) error {
 		break
 	}
 	if created {
-		return m.rescan(sel)
+		return m.rescan()
 	}
 	return nil
 }
 
-// rescan watches directories that have appeared, and looks at every instance.
-func (m *merger) rescan(sel *selection) error {
-	if err := m.watchAll(sel); err != nil {
-		return err
-	}
-	for i := range m.readers {
-		m.dirty[i] = true
-	}
-	return nil
-}
-
-// watchAll watches the directories of all instances, or what comes before
-// them where they do not exist yet, and takes up new instances.
-func (m *merger) watchAll(sel *selection) error {
-	if sel != nil {
-		if err := m.takeUp(sel); err != nil {
-			return err
-		}
-	}
-	for _, r := range m.readers {
-		if err := m.watchUp(r.dir); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// takeUp adds the instances that the selection finds by now.
-func (m *merger) takeUp(sel *selection) error {
-	job := filepath.Join(sel.root, sel.query.Job)
+// rescan adds instances that have appeared, watches the directories of all of
+// them, or what comes before them where they do not exist yet, and marks every
+// instance.
+func (m *merger) rescan() error {
+	job := filepath.Join(m.root, m.query.Job)
 	if err := m.watch(job); err != nil {
 		return err
 	}
@@ -183,20 +155,20 @@ func (m *merger) takeUp(sel *selection) error {
 		return err
 	}
 	for _, p := range processes {
-		if sel.query.Process == "" || sel.query.Process == p {
+		if m.query.Process == "" || m.query.Process == p {
 			if err := m.watch(filepath.Join(job, p)); err != nil {
 				return err
 			}
 		}
 	}
-	sources, err := Select(sel.root, sel.query)
-	if err != nil {
+	if err := m.addSelected(); err != nil {
 		return err
 	}
-	for _, s := range sources {
-		if _, ok := m.byDir[s.Dir]; !ok {
-			m.byDir[s.Dir] = m.add(s)
+	for i, r := range m.readers {
+		if err := m.watchUp(r.dir); err != nil {
+			return err
 		}
+		m.dirty[i] = true
 	}
 	return nil
 }
@@ -263,7 +235,7 @@ func (m *merger) collect(ctx context.Context) error {
 	n := len(m.arrivals)
 	switch {
 	case len(m.queue) == 0 || (n > 0 && m.arrivals[n-1].seq == m.seq):
-	case n > 0 && now.Sub(m.arrivals[n-1].at) < Window/8:
+	case n > 0 && now.Sub(m.arrivals[n-1].at) < window/8:
 		m.arrivals[n-1].seq = m.seq
 	default:
 		m.arrivals = append(m.arrivals, arrival{at: now, seq: m.seq})
@@ -276,7 +248,7 @@ func (m *merger) collect(ctx context.Context) error {
 func (m *merger) release(now time.Time) (time.Duration, error) {
 	for len(m.queue) > 0 && len(m.arrivals) > 0 {
 		first := m.arrivals[0]
-		if wait := first.at.Add(Window).Sub(now); wait > 0 {
+		if wait := first.at.Add(window).Sub(now); wait > 0 {
 			return wait, nil
 		}
 		m.arrivals = m.arrivals[1:]

@@ -22,7 +22,7 @@ type follower struct {
 	stop  func()
 }
 
-// follow starts run, one of Read, Merge and Stream, in the background.
+// follow starts run, which is one of Stream, in the background.
 func follow(t *testing.T, run func(context.Context, func(spec.LogLine) error) error) *follower {
 	t.Helper()
 	f := &follower{t: t, lines: make(chan spec.LogLine)}
@@ -70,9 +70,9 @@ func (f *follower) expect(texts ...string) {
 }
 
 func TestFollowSeesLateCreationAndUnfinishedLines(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "not", "there", "yet")
+	dir := Dir(filepath.Join(t.TempDir(), "not", "there"), web0)
 	f := follow(t, func(ctx context.Context, yield func(spec.LogLine) error) error {
-		return Read(ctx, dir, web0, spec.LogQuery{Follow: true, Last: 10}, yield)
+		return streamOne(ctx, dir, spec.LogQuery{Follow: true, Last: 10}, yield)
 	})
 	w := NewWriter(dir, logs(1<<20, 1))
 	w.Write(t0, Stdout, []byte("one\ntw"))
@@ -94,10 +94,10 @@ func TestFollowSeesLateCreationAndUnfinishedLines(t *testing.T) {
 }
 
 func TestFollowBeginsWithWhatIsAskedFor(t *testing.T) {
-	dir := t.TempDir()
+	dir := webDir(t)
 	write(t, dir, 1000)
 	f := follow(t, func(ctx context.Context, yield func(spec.LogLine) error) error {
-		return Read(ctx, dir, web0, spec.LogQuery{Follow: true, Last: 2, Grep: "9"}, yield)
+		return streamOne(ctx, dir, spec.LogQuery{Follow: true, Last: 2, Grep: "9"}, yield)
 	})
 	f.expect("line 998", "line 999")
 	w := NewWriter(dir, logs(4<<10, 1000))
@@ -107,9 +107,9 @@ func TestFollowBeginsWithWhatIsAskedFor(t *testing.T) {
 }
 
 func TestFollowLosesAndDoublesNothingAcrossRotations(t *testing.T) {
-	dir := t.TempDir()
+	dir := webDir(t)
 	f := follow(t, func(ctx context.Context, yield func(spec.LogLine) error) error {
-		return Read(ctx, dir, web0, spec.LogQuery{Follow: true}, yield)
+		return streamOne(ctx, dir, spec.LogQuery{Follow: true}, yield)
 	})
 	const n = 20_000
 	var wg sync.WaitGroup
@@ -127,11 +127,11 @@ func TestFollowLosesAndDoublesNothingAcrossRotations(t *testing.T) {
 }
 
 func TestFollowCountsWhatRotationTookAway(t *testing.T) {
-	dir := t.TempDir()
+	dir := webDir(t)
 	w := NewWriter(dir, logs(4<<10, 2))
 	w.Write(t0, Stdout, []byte("first\n"))
 	f := follow(t, func(ctx context.Context, yield func(spec.LogLine) error) error {
-		return Read(ctx, dir, web0, spec.LogQuery{Follow: true}, yield)
+		return streamOne(ctx, dir, spec.LogQuery{Follow: true}, yield)
 	})
 	f.expect("first")
 	w.Write(t0, Stdout, []byte("second\n")) // its reader stands still now
@@ -189,17 +189,15 @@ func TestStreamTakesUpNewInstances(t *testing.T) {
 
 func TestFollowedInstancesAreMergedByTime(t *testing.T) {
 	root := t.TempDir()
-	var sources []Source
 	var writers []*Writer
 	for i := range 2 {
 		id := spec.InstanceID{Job: "shop", Process: "web", Shard: i}
-		sources = append(sources, Source{ID: id, Dir: Dir(root, id)})
 		w := NewWriter(Dir(root, id), logs(1<<20, 1))
 		w.Write(t0, Stdout, []byte("begin\n"))
 		writers = append(writers, w)
 	}
 	f := follow(t, func(ctx context.Context, yield func(spec.LogLine) error) error {
-		return Merge(ctx, sources, spec.LogQuery{Follow: true}, yield)
+		return Stream(ctx, root, spec.LogQuery{Job: "shop", Shard: -1, Follow: true}, yield)
 	})
 	f.expect("begin", "begin")
 	// Both are written within the window, the later one first.
@@ -215,7 +213,7 @@ func TestAFullDiskDropsCountsAndResumes(t *testing.T) {
 	if _, err := os.Stat("/dev/full"); err != nil {
 		t.Skip("no /dev/full here")
 	}
-	dir := t.TempDir()
+	dir := webDir(t)
 	path := filepath.Join(dir, currentName)
 	if err := os.Symlink("/dev/full", path); err != nil {
 		t.Fatal(err)
@@ -239,7 +237,7 @@ func TestAFullDiskDropsCountsAndResumes(t *testing.T) {
 }
 
 func BenchmarkRead100ByteLines(b *testing.B) {
-	dir := b.TempDir()
+	dir := webDir(b)
 	w := NewWriter(dir, logs(64<<20, 1))
 	chunk := bytes.Repeat([]byte(strings.Repeat("x", 99)+"\n"), 655)
 	for range 400 {
@@ -249,7 +247,7 @@ func BenchmarkRead100ByteLines(b *testing.B) {
 	b.SetBytes(int64(400 * len(chunk)))
 	for b.Loop() {
 		n := 0
-		if err := Read(b.Context(), dir, web0, spec.LogQuery{}, func(spec.LogLine) error { n++; return nil }); err != nil || n != 400*655 {
+		if err := streamOne(b.Context(), dir, spec.LogQuery{}, func(spec.LogLine) error { n++; return nil }); err != nil || n != 400*655 {
 			b.Fatal(n, err)
 		}
 	}

@@ -34,7 +34,7 @@ func TestADiskThatFillsInTheMiddleOfAWriteKeepsWholeLines(t *testing.T) {
 	defer signal.Reset(unix.SIGXFSZ)
 	const first, chunk, after = "be", "fore\none\ntwo\n\nthree\nunfinished", " and its end\nlast\n"
 	for room := range uint64(5*headerLen + len(chunk) + 8) {
-		dir := t.TempDir()
+		dir := webDir(t)
 		w := NewWriter(dir, logs(1<<20, 1))
 		w.Write(t0, Stdout, []byte(first))
 		before, _ := os.Stat(filepath.Join(dir, currentName))

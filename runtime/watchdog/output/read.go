@@ -76,53 +76,35 @@ func subdirs(dir string) ([]string, error) {
 	return names, nil
 }
 
-// Read yields one instance's lines in the order they were written, as the
+// Stream yields the lines of the instances that the query selects under the logs
+// root, merged by time, each instance's in the order they were written, as the
 // query's Since, Last, Grep and Follow say. A line's time is that of its end.
 // Lines that have no end yet come last, marked Partial; when following, they
 // come once they are whole. Output that rotation removed in front of the
-// reader is told in a line of the stream Notice, with its size (unless no
-// rotated files are kept at all: then it cannot be known). Read returns what
-// yield returns, and ctx's error once ctx is done.
-func Read(ctx context.Context, dir string, id spec.InstanceID, q spec.LogQuery, yield func(spec.LogLine) error) error {
-	return Merge(ctx, []Source{{ID: id, Dir: dir}}, q, yield)
-}
-
-// Merge yields the lines of several instances merged by time, each instance's
-// in its own order; see Read. When following, lines wait a moment (Window) for
-// earlier ones of other instances.
-func Merge(ctx context.Context, sources []Source, q spec.LogQuery, yield func(spec.LogLine) error) error {
-	grep, err := compileGrep(q)
-	if err != nil {
-		return err
-	}
-	m := &merger{query: q, grep: grep, yield: yield}
-	defer m.close()
-	if q.Follow {
-		return m.follow(ctx, sources, nil)
-	}
-	return m.read(ctx, sources)
-}
-
-// Stream is Merge over what Select finds under the logs root. When following,
-// it takes up instances that appear later, too.
+// reader is reported in a line of the stream Notice, with its size (unless no
+// rotated files are kept at all: then it cannot be known).
+//
+// When following, it includes instances that appear later, and lines wait a
+// moment for earlier ones of other instances.
+//
+// Stream returns what yield returns, and ctx's error once ctx is done.
 func Stream(ctx context.Context, root string, q spec.LogQuery, yield func(spec.LogLine) error) error {
-	sources, err := Select(root, q)
-	if err != nil {
-		return err
-	}
 	grep, err := compileGrep(q)
 	if err != nil {
 		return err
 	}
-	m := &merger{query: q, grep: grep, yield: yield}
+	m := &merger{root: root, query: q, grep: grep, yield: yield, byDir: map[string]int{}}
 	defer m.close()
-	if q.Follow {
-		return m.follow(ctx, sources, &selection{root: root, query: q})
+	if err := m.addSelected(); err != nil {
+		return err
 	}
-	return m.read(ctx, sources)
+	if q.Follow {
+		return m.follow(ctx)
+	}
+	return m.history(ctx, true)
 }
 
-// queued is a line that waits for its turn.
+// queued is a line that waits to be yielded.
 type queued struct {
 	line spec.LogLine
 	from int // whose line it is
@@ -147,14 +129,6 @@ func (h byTime) Less(i, j int) bool {
 		return c < 0
 	}
 	return cmp.Compare(h[i].seq, h[j].seq) < 0
-}
-
-// read yields what is there. The caller closes the merger.
-func (m *merger) read(ctx context.Context, sources []Source) error {
-	for _, s := range sources {
-		m.add(s)
-	}
-	return m.history(ctx, true)
 }
 
 // history merges what is there; whole also yields the unfinished lines.

@@ -19,11 +19,27 @@ import (
 
 var web0 = spec.InstanceID{Job: "shop", Process: "web", Shard: 0}
 
-// read returns what Read yields, as "stream text", with "+" after a partial one.
+// webDir returns the directory of web0 under a new root.
+func webDir(t testing.TB) string {
+	t.Helper()
+	dir := Dir(t.TempDir(), web0)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// streamOne is Stream of the instance web0 that has its output in dir.
+func streamOne(ctx context.Context, dir string, q spec.LogQuery, yield func(spec.LogLine) error) error {
+	q.Job, q.Process, q.Shard = web0.Job, web0.Process, web0.Shard
+	return Stream(ctx, filepath.Join(dir, "../../.."), q, yield)
+}
+
+// read returns what Stream yields, as "stream text", with "+" after a partial one.
 func read(t testing.TB, dir string, q spec.LogQuery) []string {
 	t.Helper()
 	var got []string
-	err := Read(t.Context(), dir, web0, q, func(l spec.LogLine) error {
+	err := streamOne(t.Context(), dir, q, func(l spec.LogLine) error {
 		text := l.Stream + " " + l.Text
 		if l.Partial {
 			text += "+"
@@ -54,10 +70,7 @@ func splitLines(b []byte) []string {
 
 func TestAnyChunkingOfAnyBytesReadsBackAsItsLines(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		dir, err := os.MkdirTemp(t.TempDir(), "")
-		if err != nil {
-			t.Fatal(err)
-		}
+		dir := webDir(t)
 		w := NewWriter(dir, logs(4<<10, 1<<20))
 		var fed [len(streams)][]byte
 		chunk := rapid.Custom(func(rt *rapid.T) []byte {
@@ -81,7 +94,7 @@ func TestAnyChunkingOfAnyBytesReadsBackAsItsLines(t *testing.T) {
 		w.Flush(now)
 		w.Close()
 		var got [len(streams)][]string
-		err = Read(t.Context(), dir, web0, spec.LogQuery{}, func(l spec.LogLine) error {
+		err := streamOne(t.Context(), dir, spec.LogQuery{}, func(l spec.LogLine) error {
 			if l.Partial || l.Stream == Notice {
 				rt.Fatalf("unexpected %+v", l)
 			}
@@ -119,7 +132,7 @@ func numbered(from, to int) (want []string) {
 }
 
 func TestReadSelects(t *testing.T) {
-	dir := t.TempDir()
+	dir := webDir(t)
 	write(t, dir, 1000)
 	all := numbered(0, 1000)
 	if files, _ := listFiles(dir); len(files) < 5 {
@@ -136,7 +149,7 @@ func TestReadSelects(t *testing.T) {
 	}
 	equal(t, read(t, dir, spec.LogQuery{Grep: "line 99[0-9]$"}), all[990:])
 	equal(t, read(t, dir, spec.LogQuery{Grep: "line 1?7$", Last: 1}), all[17:18])
-	err := Read(t.Context(), dir, web0, spec.LogQuery{Grep: "("}, nil)
+	err := streamOne(t.Context(), dir, spec.LogQuery{Grep: "("}, nil)
 	if err == nil {
 		t.Error("a broken expression is accepted")
 	}
@@ -144,7 +157,7 @@ func TestReadSelects(t *testing.T) {
 }
 
 func TestReadFindsTheMomentInALargeFile(t *testing.T) {
-	dir := t.TempDir()
+	dir := webDir(t)
 	w := NewWriter(dir, logs(64<<20, 1))
 	text := strings.Repeat("x", 1000)
 	for i := range 4000 {
@@ -179,7 +192,7 @@ func TestReadFindsTheMomentInALargeFile(t *testing.T) {
 }
 
 func TestLinesKeepTheirOrderThoughTheClockGoesBack(t *testing.T) {
-	dir := t.TempDir()
+	dir := webDir(t)
 	w := NewWriter(dir, logs(4<<10, 100))
 	var want []string
 	for i := range 1000 {
@@ -195,7 +208,7 @@ func TestLinesKeepTheirOrderThoughTheClockGoesBack(t *testing.T) {
 }
 
 func TestLastJoinsTheWholeLine(t *testing.T) {
-	dir := t.TempDir()
+	dir := webDir(t)
 	w := NewWriter(dir, logs(1<<20, 2))
 	w.Write(t0, Stdout, []byte("old\n"))
 	w.Write(t0, Stderr, []byte("a pro"))
@@ -212,7 +225,7 @@ func TestLastJoinsTheWholeLine(t *testing.T) {
 }
 
 func TestReadToleratesATornLine(t *testing.T) {
-	dir := t.TempDir()
+	dir := webDir(t)
 	w := NewWriter(dir, logs(1<<20, 1))
 	w.Write(t0, Stdout, []byte("whole\nsecond\n"))
 	w.Close()
@@ -279,7 +292,7 @@ func FuzzReadGarbage(f *testing.F) {
 	f.Add([]byte("2026-11-23T23:35:27.123456789Z stdout F x\n2026-11-23T23:35:27.123456789Z stderr P y"), 1)
 	f.Add([]byte("9999-99-99T99:99:99.999999999Z stdout F x\n\n\n"), 0)
 	f.Fuzz(func(t *testing.T, b []byte, last int) {
-		dir := t.TempDir()
+		dir := webDir(t)
 		cut := len(b) / 2
 		if err := errors.Join(
 			os.WriteFile(filepath.Join(dir, rotatedName(t0, 5)), b[:cut], 0o600),
