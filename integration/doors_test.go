@@ -29,10 +29,11 @@ var doors = map[string][]string{
 	"runtime/engine":                  {"spec", "runtime/state", "runtime/internal/loop"},
 	"runtime/monitor":                 {"spec", "runtime/state", "runtime/internal/loop"},
 	"runtime/api":                     {"spec", "runtime/state", "runtime/internal/loop"},
+	"runtime/membership":              {"spec", "runtime/state", "runtime/internal/loop"},
 	"runtime/plan":                    {"spec", "runtime/state", "runtime/scheduler", "runtime/orchestrator"},
 	"runtime/agent": {
 		"spec", "schema", "runtime/state", "runtime/watchdog", "runtime/scheduler", "runtime/orchestrator",
-		"runtime/engine", "runtime/monitor", "runtime/api", "runtime/plan", "runtime/internal/loop",
+		"runtime/engine", "runtime/monitor", "runtime/api", "runtime/plan", "runtime/membership", "runtime/internal/loop",
 	},
 	"examples":    {},
 	"integration": {"spec", "runtime/state/consul/consultest"},

@@ -23,6 +23,7 @@ import (
 
 	"github.com/synergymesh/meshrun/runtime/api"
 	"github.com/synergymesh/meshrun/runtime/engine"
+	"github.com/synergymesh/meshrun/runtime/membership"
 	"github.com/synergymesh/meshrun/runtime/orchestrator"
 	"github.com/synergymesh/meshrun/runtime/scheduler"
 	"github.com/synergymesh/meshrun/runtime/state"
@@ -140,7 +141,7 @@ type agent struct {
 	logger  hclog.Logger
 	life    lifecycle
 	store   *janitor
-	member  *membership
+	member  *membership.Member
 	client  *watchdog.Client
 	backend *backend
 	server  *api.Server
@@ -167,8 +168,8 @@ type link struct {
 	listed      *catalog.Keeper                   // in Consul's catalog
 	scoped      func(context.Context) state.Store // with the rights of who asks
 	credentials api.Credentials                   // for other agents
-	enforcer    *enforcer                         // of the leases
-	joined      atomic.Pointer[membership]        // once all that it refreshes is there
+	enforcer    *membership.Enforcer              // of the leases
+	joined      atomic.Pointer[membership.Member] // once all that it refreshes is there
 }
 
 // open brings everything up, the lowest layer first.
@@ -183,7 +184,7 @@ func (a *agent) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	seal, err := openSealer(a.cfg.DataDir)
+	planCipher, err := openPlanCipher(a.cfg.DataDir)
 	if err != nil {
 		return err
 	}
@@ -196,10 +197,10 @@ func (a *agent) open(ctx context.Context) error {
 	a.registry = newRegistry(a.cfg.Node, a.store, a.orchestrator, a.logger)
 	a.backend = &backend{
 		node: a.cfg.Node, version: a.cfg.Version, dataDir: a.cfg.DataDir, started: time.Now(),
-		store: a.store, scoped: a.scoped, watchdog: a.client, engine: a.engine, seen: a.engine.WaitInstances, engines: a.registry, sealer: seal, logger: a.logger,
+		store: a.store, scoped: a.scoped, watchdog: a.client, engine: a.engine, seen: a.engine.WaitInstances, engines: a.registry, cipher: planCipher, logger: a.logger,
 		shutdown: func(stop bool) { a.end(ending{shutdown: true, stopInstances: stop}) },
 		restart:  func() { a.end(ending{}) },
-		problems: map[string]string{}, grace: a.grace(), tenure: newTenure(watchdog.Boottime),
+		problems: map[string]string{}, grace: a.grace(), unbroken: func() time.Duration { return a.member.Unbroken() },
 	}
 	a.backend.problem("state", repaired)
 	a.server = api.NewServer(api.Config{Backend: a.answers(), Logger: a.logger, SocketPath: filepath.Join(a.cfg.DataDir, "agent.sock")})
@@ -208,17 +209,17 @@ func (a *agent) open(ctx context.Context) error {
 	if a.cfg.Cluster != nil {
 		address = a.meet(ctx)
 	}
-	a.enforcer = newEnforcer(&enforcer{
-		renew: a.client.Renew, instances: a.engine.Instances, clock: boottime, emit: a.emit, logger: a.logger.Named("fence"),
-		kill: func(in *spec.Instance) (bool, error) { return watchdog.KillOutlived(a.cfg.DataDir, in) },
+	a.enforcer = membership.NewEnforcer(membership.EnforcerConfig{
+		Renew: a.client.Renew, Instances: a.engine.Instances, Clock: boottime, Emit: a.emit, Logger: a.logger.Named("fence"),
+		Kill: func(in *spec.Instance) (bool, error) { return watchdog.KillOutlived(a.cfg.DataDir, in) },
 	})
-	a.member = newMembership(a.memberConfig(address))
+	a.member = membership.New(a.memberConfig(address))
 	a.life.onStop("membership", a.depart)
 	a.scheduler = scheduler.New(a.store, a.cfg.Node, a.member.Session, a.logger)
 	a.joined.Store(a.member)
 	// On one machine the session is there at once; a cluster may be away, and
 	// what runs here goes on without it.
-	if err := a.member.turn(ctx); err != nil && a.cfg.Cluster == nil {
+	if err := a.member.Renew(ctx); err != nil && a.cfg.Cluster == nil {
 		return err
 	}
 	a.startLoops()
@@ -246,8 +247,8 @@ func (a *agent) startLoops() {
 	a.life.start(ctx, "guard", (&guard{
 		dataDir: a.cfg.DataDir, args: a.cfg.Args, client: a.client, logger: a.logger.Named("guard"), leave: underSystemd(), emit: a.emit, mute: firstAnswer,
 	}).run, a.failed)
-	a.life.start(ctx, "fence", a.enforcer.run, a.failed)
-	a.life.start(ctx, "membership", a.member.run, a.failed)
+	a.life.start(ctx, "fence", a.enforcer.Run, a.failed)
+	a.life.start(ctx, "membership", a.member.Run, a.failed)
 	a.life.start(ctx, "scheduler", a.scheduler.Run, a.failed)
 	a.life.start(ctx, "orchestrator", a.orchestrator.Run, a.failed)
 	a.life.start(ctx, "engine", a.engine.Run, a.failed)
@@ -290,7 +291,7 @@ func (a *agent) serve() error {
 // session is.
 func (a *agent) healthy(ctx context.Context) error {
 	if a.cfg.Cluster != nil {
-		return a.member.healthy()
+		return a.member.Healthy()
 	}
 	_, err := a.store.Get(ctx, state.NodeKey(a.cfg.Node))
 	return err

@@ -18,9 +18,9 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-func openTestSealer(t *testing.T, dir string) *sealer {
+func openTestCipher(t *testing.T, dir string) *planCipher {
 	t.Helper()
-	s, err := openSealer(dir)
+	s, err := openPlanCipher(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,14 +39,14 @@ func secretPlan() spec.JobPlan {
 func TestASealedPlanHidesItsSecretsAndComesBackWhole(t *testing.T) {
 	dir := t.TempDir()
 	p := secretPlan()
-	if err := openTestSealer(t, dir).seal(&p); err != nil {
+	if err := openTestCipher(t, dir).encrypt(&p); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(string(state.Encode(p)), "hunter2") {
-		t.Error("the sealed plan shows its secret")
+		t.Error("the encrypted plan shows its secret")
 	}
 	// Another run of the agent on the same directory has the same key.
-	if err := openTestSealer(t, dir).open(&p); err != nil {
+	if err := openTestCipher(t, dir).decrypt(&p); err != nil {
 		t.Fatal(err)
 	}
 	if got := p.Wanted.Job.Processes[0].Env["TOKEN"]; got != "hunter2" {
@@ -81,21 +81,21 @@ func TestAnAlteredOrForeignPlanIsRefused(t *testing.T) {
 		"no seal":         func(p *spec.JobPlan) { p.Sealed = nil },
 	} {
 		p := secretPlan()
-		s := openTestSealer(t, dir)
-		if err := s.seal(&p); err != nil {
+		s := openTestCipher(t, dir)
+		if err := s.encrypt(&p); err != nil {
 			t.Fatal(err)
 		}
 		alter(&p)
-		if err := s.open(&p); !errors.Is(err, errSeal) {
-			t.Errorf("%s: %v, want errSeal", name, err)
+		if err := s.decrypt(&p); !errors.Is(err, errForeignPlan) {
+			t.Errorf("%s: %v, want errForeignPlan", name, err)
 		}
 	}
 	p := secretPlan()
-	if err := openTestSealer(t, dir).seal(&p); err != nil {
+	if err := openTestCipher(t, dir).encrypt(&p); err != nil {
 		t.Fatal(err)
 	}
-	if err := openTestSealer(t, t.TempDir()).open(&p); !errors.Is(err, errSeal) {
-		t.Errorf("another agent's key: %v, want errSeal", err)
+	if err := openTestCipher(t, t.TempDir()).decrypt(&p); !errors.Is(err, errForeignPlan) {
+		t.Errorf("another agent's key: %v, want errForeignPlan", err)
 	}
 }
 

@@ -40,7 +40,7 @@ func (a *agent) startCatalog() {
 		return
 	}
 	l := &listing{
-		node: a.member.record(), session: a.sessionNow, engine: a.engine,
+		node: a.member.Record(), session: a.sessionNow, engine: a.engine,
 		// Whether it is a member the session tells better, in the same words
 		// again and again.
 		problems: func() []string { return a.backend.problemsBut("catalog", "membership") },

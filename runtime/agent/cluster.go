@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/runtime/membership"
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/runtime/state/consul"
 	"github.com/synergymesh/meshrun/runtime/state/follow"
@@ -103,11 +104,17 @@ func (a *agent) joinMesh() api.Backend {
 	a.backend.seen = m.feed.wait
 	a.life.onStop("peers", func(context.Context) error { m.peers.close(); return nil })
 	a.life.start(context.Background(), "feed", m.feed.run, a.failed)
-	away := &absence{
-		node: a.cfg.Node, store: a.store, tenure: a.backend.tenure, after: a.cfg.Cluster.fence(),
-		peer: m.peers.of, logger: a.logger.Named("absence"),
+	partition := &membership.Partition{
+		Node: a.cfg.Node, Store: a.store, Silent: func() (string, time.Duration) { return a.member.Silent() }, After: a.cfg.Cluster.fence(), Logger: a.logger.Named("partition"),
+		End: func(ctx context.Context, other spec.Node, session string, silent time.Duration) error {
+			p, err := m.peers.of(other)
+			if err != nil {
+				return err
+			}
+			return p.EndSession(ctx, api.SessionEnd{Node: a.cfg.Node, Session: session, Silent: spec.Duration(silent)})
+		},
 	}
-	a.life.start(context.Background(), "absence", away.run, a.failed)
+	a.life.start(context.Background(), "partition", partition.Run, a.failed)
 	return m
 }
 
@@ -180,25 +187,25 @@ func (a *agent) lockDelay() time.Duration {
 	if a.cfg.Cluster == nil {
 		return 0
 	}
-	return a.cfg.Cluster.fence() + fenceSlack
+	return a.cfg.Cluster.fence() + membership.FenceSlack
 }
 
 // memberConfig returns what makes this node a member.
-func (a *agent) memberConfig(address string) memberConfig {
-	cfg := memberConfig{
-		store: a.store, dir: a.cfg.DataDir,
-		node: spec.Node{Name: a.cfg.Node, Address: address, Version: a.cfg.Version, Labels: a.cfg.Labels, Weight: a.cfg.Weight,
+func (a *agent) memberConfig(address string) membership.Config {
+	boot, err := watchdog.BootID()
+	if err != nil {
+		a.logger.Warn("after a restart of the agent the node's shards move", "error", err)
+	}
+	cfg := membership.Config{
+		Store: a.store, Dir: a.cfg.DataDir,
+		Node: spec.Node{Name: a.cfg.Node, Address: address, Version: a.cfg.Version, Labels: a.cfg.Labels, Weight: a.cfg.Weight,
 			Capacity: a.cfg.Capacity, CPU: a.cfg.CPU, Memory: a.cfg.Memory},
-		lease: a.enforcer.grant, changed: a.refresh, moved: a.engine.Retry,
-		problem: func(text string) { a.backend.problem("membership", text) },
-		bootID:  bootID(), clock: boottime, logger: a.logger.Named("membership"),
+		Lease: a.enforcer.Grant, Changed: a.refresh, Moved: a.engine.Retry,
+		Problem: func(text string) { a.backend.problem("membership", text) },
+		BootID:  boot, Clock: boottime, Logger: a.logger.Named("membership"),
 	}
 	if c := a.cfg.Cluster; c != nil {
-		cfg.fence = c.fence()
-		cfg.lease = func(ctx context.Context, l spec.Lease) error {
-			a.backend.tenure.note(l, cfg.fence)
-			return a.enforcer.grant(ctx, l)
-		}
+		cfg.Fence = c.fence()
 	}
 	return cfg
 }
@@ -209,7 +216,7 @@ func boottime() int64 { return int64(watchdog.Boottime()) }
 // putBack tells that the store was put back to an earlier state.
 func (a *agent) putBack() {
 	if m := a.joined.Load(); m != nil { // nothing is held before
-		m.putBack()
+		m.StoreRestored()
 	}
 }
 

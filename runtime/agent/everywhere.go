@@ -98,7 +98,7 @@ func (s *survey[T]) askOthers() error {
 	}
 	s.askNodes(nodes)
 	if !s.follow {
-		s.mux.seal()
+		s.mux.closeSources()
 		return nil
 	}
 	s.tasks.Go(func() {

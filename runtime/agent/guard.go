@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
 	"github.com/synergymesh/meshrun/runtime/watchdog"
 	"github.com/synergymesh/meshrun/spec"
 )

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -55,6 +56,9 @@ func becomeWatchdog(dataDir string, args []string) error {
 // ends by itself.
 const leaveWait = 30 * time.Second
 
+// tableTimeout bounds asking the watchdog whether it is shutting down.
+const tableTimeout = time.Second
+
 // leaves reports whether this node leaves its cluster with the agent: its
 // instances are stopped. An agent that only restarts stays a member.
 func (a *agent) leaves() bool {
@@ -64,7 +68,7 @@ func (a *agent) leaves() bool {
 	if a.ending.shutdown {
 		return a.ending.stopInstances
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), leaseTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), tableTimeout)
 	defer cancel()
 	table, err := a.client.Table(ctx)
 	return err == nil && table.Halting
@@ -97,7 +101,7 @@ func (a *agent) depart(ctx context.Context) error {
 	if err := a.waitAllEnded(ctx); err != nil {
 		return fmt.Errorf("leave the cluster: %w", err)
 	}
-	return a.member.leave()
+	return a.member.Leave()
 }
 
 // stopInstances has the watchdog stop what runs, if it does not do so already,
@@ -115,7 +119,8 @@ func (a *agent) stopInstances() error {
 
 // waitAllEnded waits until no instance is alive on this node.
 func (a *agent) waitAllEnded(ctx context.Context) error {
-	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+	wait := loop.Backoff{Min: time.Millisecond, Max: 50 * time.Millisecond}
+	for {
 		table, err := a.client.Table(ctx)
 		if err != nil {
 			return fmt.Errorf("ask the watchdog what still runs: %w", err)
@@ -125,6 +130,8 @@ func (a *agent) waitAllEnded(ctx context.Context) error {
 		}) {
 			return nil
 		}
-		pause(ctx, wait)
+		if err := loop.Sleep(ctx, wait.Next()); err != nil {
+			return fmt.Errorf("wait for the end of what runs: %w", err)
+		}
 	}
 }

@@ -14,18 +14,6 @@ import (
 // ErrInUse: another agent runs on the data directory.
 var ErrInUse = errors.New("another agent uses the data directory")
 
-// writeFile replaces a small file in one step, private to its owner.
-func writeFile(path, text string) error {
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
-		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
-	}
-	return nil
-}
-
 // lockDataDir makes this process the only agent on the directory until the
 // file is closed or the process ends. It returns ErrInUse with the pid of the
 // other one.

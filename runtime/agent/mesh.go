@@ -133,7 +133,7 @@ func (m *mesh) events(ctx context.Context, q api.EventQuery, each func(spec.Even
 	}, each)
 }
 
-// Apply does what a plan says. A plan is sealed by the agent that made it, so
+// Apply does what a plan says. A plan is encrypted by the agent that made it, so
 // that one is asked to do it.
 func (m *mesh) Apply(ctx context.Context, p spec.Plan) (api.ApplyResult, error) {
 	if isLocal(ctx) || p.Node == "" || p.Node == m.node {

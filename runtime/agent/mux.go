@@ -27,7 +27,7 @@ type mux[T any] struct {
 
 	mu      sync.Mutex // guards all below, and the sources
 	sources []*source[T]
-	sealed  bool // no more sources will come
+	closed  bool // no more sources will come
 }
 
 // source is one of a mux's sources. One goroutine puts values into it.
@@ -57,10 +57,10 @@ func (m *mux[T]) add() *source[T] {
 	return s
 }
 
-// seal says that no more sources will be added.
-func (m *mux[T]) seal() {
+// closeSources says that no more sources will be added.
+func (m *mux[T]) closeSources() {
 	m.mu.Lock()
-	m.sealed = true
+	m.closed = true
 	m.mu.Unlock()
 	m.poke()
 }
@@ -115,7 +115,7 @@ func (m *mux[T]) next(now time.Time) (value T, ok bool, wait time.Duration, over
 		}
 	}
 	if first == nil {
-		return value, false, time.Hour, m.sealed && len(m.sources) == 0
+		return value, false, time.Hour, m.closed && len(m.sources) == 0
 	}
 	if missing {
 		if !m.follow {

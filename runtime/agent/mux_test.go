@@ -49,7 +49,7 @@ func TestWhatHasAnEndIsMergedExactly(t *testing.T) {
 					}
 				})
 			}
-			m.seal()
+			m.closeSources()
 			var got []beat
 			if err := m.run(t.Context(), func(b beat) error { got = append(got, b); return nil }); err != nil {
 				t.Fatal(err)

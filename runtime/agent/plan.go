@@ -21,7 +21,7 @@ func (b *backend) Plan(ctx context.Context, req api.PlanRequest) (spec.Plan, err
 		return spec.Plan{}, err
 	}
 	for i := range p.Jobs {
-		if err := b.sealer.seal(&p.Jobs[i]); err != nil {
+		if err := b.cipher.encrypt(&p.Jobs[i]); err != nil {
 			return spec.Plan{}, err
 		}
 	}
@@ -58,7 +58,7 @@ func leaveNames(p *spec.JobPlan) {
 	p.Wanted = &named
 }
 
-// compute makes a plan that is not sealed.
+// compute makes a plan that is not encrypted.
 func (b *backend) compute(ctx context.Context, req api.PlanRequest) (spec.Plan, error) {
 	snapshot, err := plan.Load(ctx, b.storeFor(ctx), b.node)
 	if err != nil {
@@ -222,7 +222,7 @@ func (b *backend) Apply(ctx context.Context, p spec.Plan) (api.ApplyResult, erro
 		return api.ApplyResult{}, fmt.Errorf("the plan has format %d, this agent reads %d: plan again: %w", p.Format, spec.PlanFormat, api.ErrInvalid)
 	}
 	for i := range p.Jobs {
-		if err := b.sealer.open(&p.Jobs[i]); err != nil {
+		if err := b.cipher.decrypt(&p.Jobs[i]); err != nil {
 			if p.Node != "" && p.Node != b.node {
 				err = fmt.Errorf("the plan was made by the agent of node %s, and this is %s: apply it there, or plan again", p.Node, b.node)
 			}

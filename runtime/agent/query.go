@@ -31,8 +31,8 @@ type backend struct {
 	// grace is how long an exclusive shard has to end by itself when its node
 	// loses the cluster; 0 where there is none to lose.
 	grace time.Duration
-	// tenure is how long this node has been a member.
-	tenure *tenure
+	// unbroken returns for how long this node has been a member without a break.
+	unbroken func() time.Duration
 	// scoped returns the store with the rights of who asks (api.CallOf); nil
 	// where there are no rights to tell apart. See storeFor.
 	scoped   func(context.Context) state.Store
@@ -42,7 +42,7 @@ type backend struct {
 	// nodes where this agent knows them.
 	seen    func(ctx context.Context, after uint64) ([]spec.Instance, uint64, error)
 	engines *registry
-	sealer  *sealer
+	cipher  *planCipher
 	logger  hclog.Logger
 	// shutdown ends agent and watchdog; restart ends the agent, which the
 	// watchdog then starts again. Both only begin it.

@@ -53,7 +53,7 @@ const notifyBit = 1 << 63
 
 // newLinuxKernel opens what the watchdog needs of the kernel.
 func newLinuxKernel(log hclog.Logger, id, runDir, cgroupFile string, p *pump) (*linuxKernel, error) {
-	boot, err := readBootID()
+	boot, err := BootID()
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ import (
 // environment says, as far as that can be read), nothing is killed. It may be
 // repeated; the watchdog, or its successor, finds the process dead.
 func KillOutlived(dataDir string, in *spec.Instance) (killed bool, err error) {
-	boot, err := readBootID()
+	boot, err := BootID()
 	if err != nil || in.PID <= 1 || in.Lease == "" || in.BootID != boot {
 		return false, err
 	}

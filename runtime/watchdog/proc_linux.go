@@ -130,8 +130,8 @@ func parseGeneration(s string) (generation uint64, nonce string) {
 	return generation, nonce
 }
 
-// readBootID reads the name of the running boot.
-func readBootID() (string, error) {
+// BootID returns the name of the running boot (random(4)).
+func BootID() (string, error) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return "", fmt.Errorf("read boot id: %w", err)

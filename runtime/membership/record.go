@@ -1,4 +1,4 @@
-package agent
+package membership
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -19,11 +20,11 @@ import (
 var errNameTaken = errors.New("another agent has this node's name")
 
 // register makes the session hold the node's record, as it is now.
-func (m *membership) register(ctx context.Context) error {
-	key := state.NodeKey(m.cfg.node.Name)
-	entry, err := m.cfg.store.Get(ctx, key)
+func (m *Member) register(ctx context.Context) error {
+	key := state.NodeKey(m.cfg.Node.Name)
+	entry, err := m.cfg.Store.Get(ctx, key)
 	if err != nil && !errors.Is(err, state.ErrNotFound) {
-		return fmt.Errorf("read node %s: %w", m.cfg.node.Name, err)
+		return fmt.Errorf("read node %s: %w", m.cfg.Node.Name, err)
 	}
 	if entry.Session != "" && entry.Session != m.id {
 		return m.taken(entry.Session)
@@ -33,8 +34,8 @@ func (m *membership) register(ctx context.Context) error {
 		// What an operator said of the node is in its record.
 		if was, err := state.Decode[spec.Node](entry); err == nil {
 			m.drain(was.Draining)
-			m.cfg.node.Since = was.Since
-			if reflect.DeepEqual(was, m.record()) {
+			m.cfg.Node.Since = was.Since
+			if reflect.DeepEqual(was, m.Record()) {
 				return nil
 			}
 		}
@@ -44,37 +45,37 @@ func (m *membership) register(ctx context.Context) error {
 	if entry.ModifyIndex != 0 {
 		same = state.Op{Kind: state.OpCheckIndex, Key: key, Index: entry.ModifyIndex}
 	}
-	op := state.Op{Kind: state.OpLock, Key: key, Session: m.id, Value: state.Encode(m.record())}
-	if _, err := m.cfg.store.Txn(ctx, same, op); err != nil {
-		return fmt.Errorf("register node %s: %w", m.cfg.node.Name, err)
+	op := state.Op{Kind: state.OpLock, Key: key, Session: m.id, Value: state.Encode(m.Record())}
+	if _, err := m.cfg.Store.Txn(ctx, same, op); err != nil {
+		return fmt.Errorf("register node %s: %w", m.cfg.Node.Name, err)
 	}
 	return nil
 }
 
 // taken tells who has the node's name: for as long as a dead session may live,
 // it is taken for this node's own from before a reboot.
-func (m *membership) taken(session string) error {
+func (m *Member) taken(session string) error {
 	if m.foreign.IsZero() {
 		m.foreign = time.Now()
 	}
-	if time.Since(m.foreign) < 2*sessionTTL+m.cfg.fence {
-		return fmt.Errorf("register node %s: session %s, perhaps of this node before it was restarted, has not ended yet: waiting for that", m.cfg.node.Name, session)
+	if time.Since(m.foreign) < 2*sessionTTL+m.cfg.Fence {
+		return fmt.Errorf("register node %s: session %s, perhaps of this node before it was restarted, has not ended yet: waiting for that", m.cfg.Node.Name, session)
 	}
-	return fmt.Errorf("register node %s: %w (session %s): choose another name with -node", m.cfg.node.Name, errNameTaken, session)
+	return fmt.Errorf("register node %s: %w (session %s): choose another name with -node", m.cfg.Node.Name, errNameTaken, session)
 }
 
-// record is the node as the others shall see it.
-func (m *membership) record() spec.Node {
+// Record returns the node as others see it: what its key in the store holds.
+func (m *Member) Record() spec.Node {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	node := m.cfg.node
+	node := m.cfg.Node
 	node.Draining = m.draining
 	return node
 }
 
 // drain notes whether an operator drains the node, beyond the agent's life
 // and the machine's.
-func (m *membership) drain(on bool) {
+func (m *Member) drain(on bool) {
 	m.mu.Lock()
 	moved := m.draining != on
 	m.draining = on
@@ -83,11 +84,11 @@ func (m *membership) drain(on bool) {
 		return
 	}
 	if err := m.noted.keep(m.isDraining); err != nil {
-		m.cfg.logger.Warn("the drain is not remembered", "draining", on, "error", err)
+		m.cfg.Logger.Warn("the drain is not remembered", "draining", on, "error", err)
 	}
 }
 
-func (m *membership) isDraining() bool {
+func (m *Member) isDraining() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.draining
@@ -115,20 +116,20 @@ func (f *flag) keep(on func() bool) error {
 
 // followRecord looks at the node's record: it is written again if somebody
 // removed it, and tells whether the node is drained.
-func (m *membership) followRecord(ctx context.Context) {
-	key := state.NodeKey(m.cfg.node.Name)
+func (m *Member) followRecord(ctx context.Context) {
+	key := state.NodeKey(m.cfg.Node.Name)
 	var index uint64
 	others := ""
 	for ctx.Err() == nil {
-		entries, next, err := m.cfg.store.Watch(ctx, state.NodesPrefix, index)
+		entries, next, err := m.cfg.Store.Watch(ctx, state.NodesPrefix, index)
 		if err != nil {
-			pause(ctx, renewEvery)
+			_ = loop.Sleep(ctx, renewEvery)
 			continue
 		}
 		index = next
 		if now := keys(entries); now != others {
 			others = now
-			m.cfg.moved()
+			m.cfg.Moved()
 		}
 		session, held := m.Session(), false
 		for _, e := range entries {
@@ -141,7 +142,7 @@ func (m *membership) followRecord(ctx context.Context) {
 			}
 		}
 		if session != "" && !held {
-			m.look()
+			m.checkRecord()
 		}
 	}
 }
@@ -153,4 +154,18 @@ func keys(entries []state.Entry) string {
 		b.WriteString(e.Key + "\n")
 	}
 	return b.String()
+}
+
+// writeFile replaces a small file in one step, private to its owner. It does
+// not sync: the file is of use to a later agent of this boot alone, and a disk
+// that hangs must hold up no renewal.
+func writeFile(path, text string) error {
+	fresh := path + ".new"
+	if err := os.WriteFile(fresh, []byte(text), 0o600); err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
+	}
+	if err := os.Rename(fresh, path); err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
+	}
+	return nil
 }

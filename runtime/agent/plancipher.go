@@ -10,29 +10,31 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/google/renameio/v2"
+
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// sealer encrypts and authenticates what a plan is to write, so that a saved
+// planCipher encrypts and authenticates what a plan is to write, so that a saved
 // plan holds no secret and can't be altered on its way to apply. The key never
 // leaves the data directory.
-type sealer struct {
+type planCipher struct {
 	aead cipher.AEAD
 }
 
-// errSeal: the plan was made by another agent, or altered.
-var errSeal = errors.New("the plan was not made by this agent, or was altered: plan again")
+// errForeignPlan: the plan was made by another agent, or altered.
+var errForeignPlan = errors.New("the plan was not made by this agent, or was altered: plan again")
 
-// openSealer reads the key in dir, or makes one.
-func openSealer(dir string) (*sealer, error) {
+// openPlanCipher reads the key in dir, or makes one.
+func openPlanCipher(dir string) (*planCipher, error) {
 	path := filepath.Join(dir, "plan.key")
 	key, err := os.ReadFile(path)
 	if err != nil || len(key) != 32 {
 		// A lost or torn key only makes saved plans stale.
 		key = make([]byte, 32)
 		rand.Read(key)
-		if err := writeFile(path, string(key)); err != nil {
-			return nil, err
+		if err := renameio.WriteFile(path, key, 0o600); err != nil {
+			return nil, fmt.Errorf("write plan key: %w", err)
 		}
 	}
 	block, err := aes.NewCipher(key)
@@ -43,17 +45,16 @@ func openSealer(dir string) (*sealer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make plan cipher: %w", err)
 	}
-	return &sealer{aead: aead}, nil
+	return &planCipher{aead: aead}, nil
 }
 
-// seal moves the full version of the job plan's record into Sealed and
-// leaves a redacted one to be looked at. Everything that an apply acts on is
-// bound to the seal.
-func (s *sealer) seal(p *spec.JobPlan) error {
+// encrypt moves the full version of the job plan's record into Sealed and leaves
+// a redacted one for people. It authenticates everything that an apply acts on.
+func (s *planCipher) encrypt(p *spec.JobPlan) error {
 	if p.Wanted != nil {
 		full, err := json.Marshal(p.Wanted)
 		if err != nil {
-			return fmt.Errorf("seal plan of job %s: %w", p.Job, err)
+			return fmt.Errorf("encrypt plan of job %s: %w", p.Job, err)
 		}
 		p.Sealed = s.aead.Seal(nil, nil, full, binding(p))
 		p.Wanted = p.Wanted.Redacted()
@@ -63,12 +64,12 @@ func (s *sealer) seal(p *spec.JobPlan) error {
 	return nil
 }
 
-// open checks the seal and puts the full record back into Wanted. It returns
-// errSeal if the plan isn't one that this agent made.
-func (s *sealer) open(p *spec.JobPlan) error {
+// decrypt puts the full record back into Wanted. It returns
+// errForeignPlan if the plan isn't one that this agent made.
+func (s *planCipher) decrypt(p *spec.JobPlan) error {
 	full, err := s.aead.Open(nil, nil, p.Sealed, binding(p))
 	if err != nil {
-		return fmt.Errorf("open plan of job %s: %w", p.Job, errSeal)
+		return fmt.Errorf("decrypt plan of job %s: %w", p.Job, errForeignPlan)
 	}
 	p.Wanted = nil
 	if len(full) == 0 {
@@ -76,7 +77,7 @@ func (s *sealer) open(p *spec.JobPlan) error {
 	}
 	p.Wanted = new(spec.JobVersion)
 	if err := json.Unmarshal(full, p.Wanted); err != nil {
-		return fmt.Errorf("open plan of job %s: %w", p.Job, err)
+		return fmt.Errorf("decrypt plan of job %s: %w", p.Job, err)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package agent
+package membership
 
 import (
 	"context"
@@ -22,7 +22,7 @@ import (
 
 // consulNode is a membership on a Consul server.
 type consulNode struct {
-	*membership
+	*Member
 	store state.Store
 
 	mu      sync.Mutex // guards revoked
@@ -42,11 +42,11 @@ func joinConsul(t *testing.T, server *consultest.Server, name string) *consulNod
 		t.Fatal(err)
 	}
 	n := &consulNode{revoked: map[string]time.Time{}}
-	n.store = follow.Share(store, func() { n.putBack() })
-	n.membership = newMembership(memberConfig{
-		store: n.store, node: spec.Node{Name: name}, dir: t.TempDir(), fence: testFence, bootID: "boot",
-		clock: func() int64 { return int64(watchdog.Boottime()) },
-		lease: func(_ context.Context, l spec.Lease) error {
+	n.store = follow.Share(store, func() { n.StoreRestored() })
+	n.Member = New(Config{
+		Store: n.store, Node: spec.Node{Name: name}, Dir: t.TempDir(), Fence: testFence, BootID: "boot",
+		Clock: func() int64 { return int64(watchdog.Boottime()) },
+		Lease: func(_ context.Context, l spec.Lease) error {
 			if l.Until == 0 {
 				n.mu.Lock()
 				defer n.mu.Unlock()
@@ -54,13 +54,13 @@ func joinConsul(t *testing.T, server *consultest.Server, name string) *consulNod
 			}
 			return nil
 		},
-		changed: func() {}, moved: func() {}, problem: func(string) {}, logger: hclog.NewNullLogger(),
+		Changed: func() {}, Moved: func() {}, Problem: func(string) {}, Logger: hclog.NewNullLogger(),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = n.run(ctx)
+		_ = n.Run(ctx)
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -136,7 +136,7 @@ func TestAStoreThatWasPutBackCostsTheSession(t *testing.T) {
 			t.Fatal(err)
 		}
 		back := time.Now()
-		n.putBack()
+		n.StoreRestored()
 		if n.Session() != "" {
 			t.Error("the session is given out when it is known to be worth nothing")
 		}
@@ -153,7 +153,7 @@ func TestAStoreThatWasPutBackCostsTheSession(t *testing.T) {
 				t.Fatal("it does not come back")
 			}
 		}
-		if took := time.Since(back); took < testFence+fenceSlack || n.Session() == old {
+		if took := time.Since(back); took < testFence+FenceSlack || n.Session() == old {
 			t.Errorf("it has session %s (was %s) after %v: others may still run what it takes", n.Session(), old, took)
 		}
 		if holder(t, n.store, "a") != n.Session() || n.problem() != "" {
@@ -179,7 +179,7 @@ func TestNothingIsTakenRightAfterASessionWasLost(t *testing.T) {
 				t.Fatalf("session %s holds locks %v after the last one was lost", s, time.Since(lost))
 			}
 		}
-		pass(fenceSlack + renewEvery)
+		pass(FenceSlack + renewEvery)
 		if n.Session() == "" {
 			t.Error("it does not come back")
 		}

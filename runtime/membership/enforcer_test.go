@@ -1,4 +1,4 @@
-package agent
+package membership
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 
 // fencing is an enforcer under test, and what lives.
 type fencing struct {
-	*enforcer
+	*Enforcer
 	alive  map[string]bool // by process name
 	killed map[string]time.Time
 	events int
@@ -27,23 +27,23 @@ func fence(t *testing.T, test func(*fencing)) {
 		of := func(name, lease string) spec.Instance {
 			return spec.Instance{ID: spec.InstanceID{Job: "j", Process: name}, PID: 7, Phase: spec.PhaseRunning, Lease: lease}
 		}
-		f.enforcer = newEnforcer(&enforcer{
-			renew:     func(context.Context, spec.Lease) error { return errors.New("the watchdog does not answer") },
-			instances: func() []spec.Instance { return []spec.Instance{of("first", "s1"), of("second", "s2"), of("plain", "")} },
-			kill: func(in *spec.Instance) (bool, error) {
+		f.Enforcer = NewEnforcer(EnforcerConfig{
+			Renew:     func(context.Context, spec.Lease) error { return errors.New("the watchdog does not answer") },
+			Instances: func() []spec.Instance { return []spec.Instance{of("first", "s1"), of("second", "s2"), of("plain", "")} },
+			Kill: func(in *spec.Instance) (bool, error) {
 				was := f.alive[in.ID.Process]
 				if f.alive[in.ID.Process] = false; was {
 					f.killed[in.ID.Process] = time.Now()
 				}
 				return was, nil
 			},
-			clock: virtual, emit: func(spec.Event) { f.events++ }, logger: hclog.NewNullLogger(),
+			Clock: virtual, Emit: func(spec.Event) { f.events++ }, Logger: hclog.NewNullLogger(),
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			_ = f.run(ctx)
+			_ = f.Run(ctx)
 		}()
 		test(f)
 		cancel()
@@ -52,7 +52,7 @@ func fence(t *testing.T, test func(*fencing)) {
 }
 
 func (f *fencing) renewed(session string, left time.Duration) {
-	_ = f.grant(context.Background(), spec.Lease{Session: session, Until: virtual() + int64(left)})
+	_ = f.Grant(context.Background(), spec.Lease{Session: session, Until: virtual() + int64(left)})
 	synctest.Wait()
 }
 
@@ -72,7 +72,7 @@ func TestTheAgentKillsWhatAStoppedWatchdogLeavesAliveAfterItsLease(t *testing.T)
 			pass(renewEvery)
 		}
 		late := f.killed["first"].Sub(end)
-		if len(f.killed) != 1 || late < 0 || late >= fenceSlack || f.events != 1 {
+		if len(f.killed) != 1 || late < 0 || late >= FenceSlack || f.events != 1 {
 			t.Errorf("killed %v, %v after the end of the lease; %d events", f.killed, late, f.events)
 		}
 	})
@@ -81,8 +81,8 @@ func TestTheAgentKillsWhatAStoppedWatchdogLeavesAliveAfterItsLease(t *testing.T)
 func TestTheAgentKillsWhatAStoppedWatchdogLeavesAliveWhenTheLeaseIsRevoked(t *testing.T) {
 	fence(t, func(f *fencing) {
 		f.renewed("s1", testFence)
-		_ = f.grant(context.Background(), spec.Lease{Session: "s1"})
-		pass(fenceSlack)
+		_ = f.Grant(context.Background(), spec.Lease{Session: "s1"})
+		pass(FenceSlack)
 		if !f.alive["second"] || f.alive["first"] || !f.alive["plain"] {
 			t.Errorf("alive are %v", f.alive)
 		}
@@ -105,8 +105,8 @@ func TestWhatTheWatchdogHasEndedIsNotLookedForForEver(t *testing.T) {
 func TestWhatCannotBeKilledAtOnceIsTriedAgain(t *testing.T) {
 	fence(t, func(f *fencing) {
 		var at []time.Time
-		kill := f.kill
-		f.kill = func(in *spec.Instance) (bool, error) {
+		kill := f.cfg.Kill
+		f.cfg.Kill = func(in *spec.Instance) (bool, error) {
 			at = append(at, time.Now())
 			if len(at) < 5 {
 				return true, nil
@@ -119,22 +119,4 @@ func TestWhatCannotBeKilledAtOnceIsTriedAgain(t *testing.T) {
 			t.Errorf("tried %d times", len(at))
 		}
 	})
-}
-
-// Two parts want to hear of each renewal: neither must come to be in the other's place.
-func TestTheEnforcerAndTheTenureHearOfEachLeaseInACluster(t *testing.T) {
-	told := 0
-	a := &agent{cfg: Config{Node: "a", DataDir: t.TempDir(), Cluster: &Cluster{}}, backend: &backend{}}
-	a.logger = hclog.NewNullLogger()
-	a.backend.tenure = newTenure(func() time.Duration { return 2 * time.Second })
-	a.enforcer = newEnforcer(&enforcer{
-		renew: func(context.Context, spec.Lease) error { told++; return nil }, clock: func() int64 { return int64(2 * time.Second) },
-	})
-	lease := spec.Lease{Session: "s", Until: int64(time.Minute)}
-	if err := a.memberConfig("").lease(t.Context(), lease); err != nil {
-		t.Fatal(err)
-	}
-	if session, _ := a.backend.tenure.silent(); session != "s" || a.enforcer.leases["s"] == nil || told != 1 {
-		t.Errorf("the tenure has %q, the enforcer %v, and the watchdog was told %d times", session, a.enforcer.leases, told)
-	}
 }

@@ -1,4 +1,4 @@
-package agent
+package membership
 
 import (
 	"context"
@@ -51,12 +51,12 @@ func (m *meddled) Txn(ctx context.Context, ops ...state.Op) (uint64, error) {
 func TestADrainThatWasAcknowledgedIsNotOverwritten(t *testing.T) {
 	store := openFlaky(t)
 	m := &meddled{Store: store.Store}
-	cfg := memberConfig{
-		store: m, node: spec.Node{Name: "a", Version: "1"}, dir: t.TempDir(), fence: testFence, bootID: "boot", clock: func() int64 { return int64(watchdog.Boottime()) },
-		lease: func(context.Context, spec.Lease) error { return nil }, changed: func() {}, moved: func() {}, problem: func(string) {},
-		logger: hclog.NewNullLogger(),
+	cfg := Config{
+		Store: m, Node: spec.Node{Name: "a", Version: "1"}, Dir: t.TempDir(), Fence: testFence, BootID: "boot", Clock: func() int64 { return int64(watchdog.Boottime()) },
+		Lease: func(context.Context, spec.Lease) error { return nil }, Changed: func() {}, Moved: func() {}, Problem: func(string) {},
+		Logger: hclog.NewNullLogger(),
 	}
-	if err := newMembership(cfg).turn(t.Context()); err != nil {
+	if err := New(cfg).Renew(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	m.between = func() {
@@ -71,10 +71,10 @@ func TestADrainThatWasAcknowledgedIsNotOverwritten(t *testing.T) {
 		}
 	}
 	m.armed.Store(true)
-	cfg.node.Version = "2"
-	second := newMembership(cfg)
-	_ = second.turn(t.Context())
-	_ = second.turn(t.Context())
+	cfg.Node.Version = "2"
+	second := New(cfg)
+	_ = second.Renew(t.Context())
+	_ = second.Renew(t.Context())
 	e, err := store.Get(t.Context(), state.NodeKey("a"))
 	if got, _ := state.Decode[spec.Node](e); err != nil || !got.Draining || got.Version != "2" {
 		t.Errorf("the record is %+v, %v: want it to drain, of version 2", got, err)

@@ -1,4 +1,4 @@
-package agent
+package membership
 
 import (
 	"context"
@@ -48,7 +48,7 @@ func (f *flaky) RenewSession(ctx context.Context, id string) error {
 
 // node is a membership under test with what it told others.
 type node struct {
-	*membership
+	*Member
 	store  *flaky
 	mu     sync.Mutex // guards all below
 	leases []spec.Lease
@@ -86,27 +86,27 @@ func virtual() int64 { return time.Now().UnixNano() }
 func join(t *testing.T, store *flaky, name, dir, boot string) *node {
 	t.Helper()
 	n := &node{store: store}
-	n.membership = newMembership(memberConfig{
-		store: store, node: spec.Node{Name: name}, dir: dir, fence: testFence, bootID: boot, clock: virtual,
-		lease: func(_ context.Context, l spec.Lease) error {
+	n.Member = New(Config{
+		Store: store, Node: spec.Node{Name: name}, Dir: dir, Fence: testFence, BootID: boot, Clock: virtual,
+		Lease: func(_ context.Context, l spec.Lease) error {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.leases = append(n.leases, l)
 			return nil
 		},
-		changed: func() {}, moved: func() {},
-		problem: func(text string) {
+		Changed: func() {}, Moved: func() {},
+		Problem: func(text string) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.fault = text
 		},
-		logger: hclog.NewNullLogger(),
+		Logger: hclog.NewNullLogger(),
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = n.run(ctx)
+		_ = n.Run(ctx)
 	}()
 	n.end = sync.OnceFunc(func() { cancel(); <-done })
 	t.Cleanup(n.end)
@@ -266,7 +266,7 @@ func TestANodeThatLeavesLeavesNoLockDelay(t *testing.T) {
 			t.Fatal(err)
 		}
 		n.end()
-		if err := n.leave(); err != nil {
+		if err := n.Leave(); err != nil {
 			t.Fatal(err)
 		}
 		if got := n.lastLease(); got.Until != 0 {
@@ -364,7 +364,7 @@ func TestAnUpgradedAgentGoesOnWithASessionOfNoPlace(t *testing.T) {
 // A disk that hangs holds up who writes to it, and nobody else.
 func TestADrainThatCannotBeNotedHoldsUpNobody(t *testing.T) {
 	dir := t.TempDir()
-	m := newMembership(memberConfig{dir: dir, clock: virtual, logger: hclog.NewNullLogger()})
+	m := New(Config{Dir: dir, Clock: virtual, Logger: hclog.NewNullLogger()})
 	pipe := filepath.Join(dir, "draining.new")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
@@ -374,7 +374,7 @@ func TestADrainThatCannotBeNotedHoldsUpNobody(t *testing.T) {
 		defer close(noted)
 		m.drain(true) // blocks until somebody reads
 	}()
-	waitFor(t, "the drain", func() bool { return m.record().Draining && m.Session() == "" })
+	waitFor(t, "the drain", func() bool { return m.Record().Draining && m.Session() == "" })
 	select {
 	case <-noted:
 		t.Error("it was noted on a disk that hangs")
@@ -393,13 +393,22 @@ func TestAMemberIsUnwellOnceItsSessionIsNotLookedAfter(t *testing.T) {
 		n := join(t, openFlaky(t), "a", t.TempDir(), "boot")
 		n.store.setAway(true)
 		pass(time.Hour)
-		if err := n.healthy(); err != nil {
+		if err := n.Healthy(); err != nil {
 			t.Errorf("the store is away: %v", err)
 		}
 		n.end()
 		pass(stuckAfter + time.Second)
-		if err := n.healthy(); err == nil {
+		if err := n.Healthy(); err == nil {
 			t.Error("nobody looks after the session, and all is said to be well")
 		}
 	})
+}
+
+func waitFor(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within 20s", what)
+		}
+	}
 }

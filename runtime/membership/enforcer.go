@@ -1,4 +1,4 @@
-package agent
+package membership
 
 import (
 	"context"
@@ -9,34 +9,40 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/spec"
 )
 
 const (
 	// enforceAfter is how long after the end of a lease the watchdog has to have
-	// ended what lived under it. It lies well within fenceSlack.
+	// ended what lived under it. It lies well within FenceSlack.
 	enforceAfter = 250 * time.Millisecond
 	// enforceTries is how often the agent tries to end what is left, every
 	// enforceAfter.
 	enforceTries = 20
 )
 
-// enforcer is the second who holds the deadline of the exclusive shards. The
+// EnforcerConfig is what an Enforcer is made of.
+type EnforcerConfig struct {
+	// Renew tells the watchdog of a lease.
+	Renew func(ctx context.Context, l spec.Lease) error
+	// Instances returns what runs on this node, as it was told last.
+	Instances func() []spec.Instance
+	// Kill kills an instance's processes and reports whether there were any.
+	Kill func(in *spec.Instance) (bool, error)
+	// Clock reads CLOCK_BOOTTIME in nanoseconds.
+	Clock  func() int64
+	Emit   func(spec.Event)
+	Logger hclog.Logger
+}
+
+// Enforcer is the second who holds the deadline of the exclusive shards. The
 // watchdog ends them at it; one that is stopped or hangs does not, and takes
 // longer to be replaced than others may wait for the shards. What has outlived
 // its lease the agent kills by itself, as far as it was told of it.
-type enforcer struct {
-	// renew tells the watchdog of a lease.
-	renew func(ctx context.Context, l spec.Lease) error
-	// instances returns what runs on this node, as it was told last.
-	instances func() []spec.Instance
-	// kill kills an instance's processes and reports whether there were any.
-	kill func(in *spec.Instance) (bool, error)
-	// clock reads CLOCK_BOOTTIME in nanoseconds.
-	clock  func() int64
-	emit   func(spec.Event)
-	logger hclog.Logger
-	wake   chan struct{}
+type Enforcer struct {
+	cfg  EnforcerConfig
+	wake loop.Signal
 
 	mu     sync.Mutex // guards leases
 	leases map[string]*deadline
@@ -49,33 +55,30 @@ type deadline struct {
 	tries int
 }
 
-// newEnforcer completes an enforcer.
-func newEnforcer(e *enforcer) *enforcer {
-	e.wake, e.leases = make(chan struct{}, 1), map[string]*deadline{}
-	return e
+// NewEnforcer returns an enforcer that knows of no lease.
+func NewEnforcer(cfg EnforcerConfig) *Enforcer {
+	return &Enforcer{cfg: cfg, wake: loop.NewSignal(), leases: map[string]*deadline{}}
 }
 
-// grant tells the watchdog of a lease, and remembers it.
-func (e *enforcer) grant(ctx context.Context, l spec.Lease) error {
+// Grant tells the watchdog of a lease, and remembers it. It is the Lease of a
+// Member.
+func (e *Enforcer) Grant(ctx context.Context, l spec.Lease) error {
 	until := l.Until
 	if until == 0 { // it is revoked
-		until = e.clock()
+		until = e.cfg.Clock()
 	}
 	e.mu.Lock()
 	was := e.leases[l.Session]
 	e.leases[l.Session] = &deadline{until: until}
 	e.mu.Unlock()
 	if was == nil || until < was.until { // else run looks in time
-		select {
-		case e.wake <- struct{}{}:
-		default:
-		}
+		e.wake.Set()
 	}
-	return e.renew(ctx, l)
+	return e.cfg.Renew(ctx, l)
 }
 
-// run enforces until the context ends.
-func (e *enforcer) run(ctx context.Context) error {
+// Run enforces until the context ends.
+func (e *Enforcer) Run(ctx context.Context) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -99,10 +102,10 @@ func (e *enforcer) run(ctx context.Context) error {
 
 // due returns the leases whose end is to be enforced now, and how long it is
 // to the next; 0 if there is none.
-func (e *enforcer) due() (over []string, next time.Duration) {
+func (e *Enforcer) due() (over []string, next time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	now := e.clock()
+	now := e.cfg.Clock()
 	for session, d := range e.leases {
 		left := time.Duration(d.until-now) + time.Duration(d.tries+1)*enforceAfter
 		if left <= 0 {
@@ -120,22 +123,22 @@ func (e *enforcer) due() (over []string, next time.Duration) {
 
 // enforce ends what has outlived a lease. Once nothing is left, or cannot be
 // ended, the lease is forgotten.
-func (e *enforcer) enforce(session string) {
+func (e *Enforcer) enforce(session string) {
 	left := 0
-	for _, in := range e.instances() {
+	for _, in := range e.cfg.Instances() {
 		if in.Lease != session || in.PID == 0 {
 			continue
 		}
-		killed, err := e.kill(&in)
+		killed, err := e.cfg.Kill(&in)
 		if err != nil {
-			e.logger.Error("cannot kill an instance whose lease is over", "instance", in.ID.String(), "pid", in.PID, "error", err)
+			e.cfg.Logger.Error("cannot kill an instance whose lease is over", "instance", in.ID.String(), "pid", in.PID, "error", err)
 		}
 		if !killed {
 			continue
 		}
 		left++
-		e.logger.Error("the watchdog has not ended an instance whose lease is over: killed it", "instance", in.ID.String(), "pid", in.PID)
-		e.emit(spec.Event{
+		e.cfg.Logger.Error("the watchdog has not ended an instance whose lease is over: killed it", "instance", in.ID.String(), "pid", in.PID)
+		e.cfg.Emit(spec.Event{
 			Type: spec.EventFenced, Severity: spec.Critical, Job: in.ID.Job, Who: "agent",
 			Message: fmt.Sprintf("the lease of %s was over, and the watchdog did not end it: the agent killed it", in.ID), Instance: &in,
 		})

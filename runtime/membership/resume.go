@@ -1,11 +1,10 @@
-package agent
+package membership
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -13,17 +12,17 @@ import (
 )
 
 // remember makes an agent that comes back find the session.
-func (m *membership) remember() {
-	place, err := placeOf(m.cfg.dir)
+func (m *Member) remember() {
+	place, err := placeOf(m.cfg.Dir)
 	var text []byte
 	if err == nil {
-		text, err = json.Marshal(remembered{Session: m.id, Boot: m.cfg.bootID, Place: place})
+		text, err = json.Marshal(remembered{Session: m.id, Boot: m.cfg.BootID, Place: place})
 	}
 	if err == nil {
 		err = writeFile(m.path("session"), string(text))
 	}
 	if err != nil {
-		m.cfg.logger.Warn("the session is not remembered: after a restart of the agent the node's shards move", "error", err)
+		m.cfg.Logger.Warn("the session is not remembered: after a restart of the agent the node's shards move", "error", err)
 	}
 }
 
@@ -51,10 +50,10 @@ func placeOf(dir string) (string, error) {
 
 // recall returns the session that this node's last agent had, so that an
 // agent's restart moves nothing; "" if there is none.
-func (m *membership) recall(ctx context.Context) string {
-	if m.cfg.fence == 0 {
+func (m *Member) recall(ctx context.Context) string {
+	if m.cfg.Fence == 0 {
 		// The data directory's lock makes this the only agent of the store.
-		entry, err := m.cfg.store.Get(ctx, state.NodeKey(m.cfg.node.Name))
+		entry, err := m.cfg.Store.Get(ctx, state.NodeKey(m.cfg.Node.Name))
 		if err != nil || entry.Session == "" {
 			return ""
 		}
@@ -65,22 +64,16 @@ func (m *membership) recall(ctx context.Context) string {
 		return ""
 	}
 	var r remembered
-	place, err := placeOf(m.cfg.dir)
+	place, err := placeOf(m.cfg.Dir)
 	switch {
-	case json.Unmarshal(text, &r) != nil || r.Boot != m.cfg.bootID:
+	case json.Unmarshal(text, &r) != nil || r.Boot != m.cfg.BootID:
 		return ""
 	case r.Place == "" && r.Session != "":
 		m.id = r.Session
 		m.remember()
 	case err != nil || r.Place != place:
-		m.cfg.logger.Warn("the data directory is a copy, or was moved to another file system: the session that it remembers is not this agent's", "session", r.Session)
+		m.cfg.Logger.Warn("the data directory is a copy, or was moved to another file system: the session that it remembers is not this agent's", "session", r.Session)
 		return ""
 	}
 	return r.Session
-}
-
-// bootID names the running boot (random(4)); "" where it cannot be read.
-func bootID() string {
-	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(b))
 }
