@@ -29,11 +29,15 @@ var doors = map[string][]string{
 	"runtime/engine":                  {"spec", "runtime/state", "runtime/internal/loop"},
 	"runtime/monitor":                 {"spec", "runtime/state", "runtime/internal/loop"},
 	"runtime/api":                     {"spec", "runtime/state", "runtime/internal/loop"},
-	"runtime/membership":              {"spec", "runtime/state", "runtime/internal/loop"},
-	"runtime/plan":                    {"spec", "runtime/state", "runtime/scheduler", "runtime/orchestrator"},
+	"runtime/control": {
+		"spec", "schema", "runtime/state", "runtime/watchdog", "runtime/scheduler", "runtime/orchestrator", "runtime/engine",
+		"runtime/plan", "runtime/api", "runtime/internal/loop",
+	},
+	"runtime/membership": {"spec", "runtime/state", "runtime/internal/loop"},
+	"runtime/plan":       {"spec", "runtime/state", "runtime/scheduler", "runtime/orchestrator"},
 	"runtime/agent": {
 		"spec", "schema", "runtime/state", "runtime/watchdog", "runtime/scheduler", "runtime/orchestrator",
-		"runtime/engine", "runtime/monitor", "runtime/api", "runtime/plan", "runtime/membership", "runtime/internal/loop",
+		"runtime/engine", "runtime/monitor", "runtime/api", "runtime/plan", "runtime/membership", "runtime/control", "runtime/internal/loop",
 	},
 	"examples":    {},
 	"integration": {"spec", "runtime/state/consul/consultest"},

@@ -1,6 +1,6 @@
-// Package agent wires the rooms of runtime into a node: the store, the
+// Package agent wires the packages of runtime into a node: the store, the
 // scheduler, the orchestrator, the engine and the API in one process, under a
-// watchdog that is another. It is the only room that sees all rooms.
+// watchdog that is another. It is the only package that imports all others.
 //
 // The agent may die at any time: what it must not forget is in the store or in
 // the watchdog's journal, and nothing that runs depends on it.
@@ -22,6 +22,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/runtime/control"
 	"github.com/synergymesh/meshrun/runtime/engine"
 	"github.com/synergymesh/meshrun/runtime/membership"
 	"github.com/synergymesh/meshrun/runtime/orchestrator"
@@ -143,7 +144,7 @@ type agent struct {
 	store   *janitor
 	member  *membership.Member
 	client  *watchdog.Client
-	backend *backend
+	backend *control.Node
 	server  *api.Server
 	parts
 	link
@@ -159,7 +160,7 @@ type parts struct {
 	engine       *engine.Engine
 	scheduler    *scheduler.Loop
 	orchestrator *orchestrator.Loop
-	registry     *registry
+	registry     *control.Registry
 }
 
 // link is what joins the agent to a cluster; empty on one machine.
@@ -184,25 +185,24 @@ func (a *agent) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	planCipher, err := openPlanCipher(a.cfg.DataDir)
-	if err != nil {
-		return err
-	}
 	a.engine = engine.New(engine.Config{
 		Store: a.store, Watchdog: engineWatchdog{a.client, a.cfg.DataDir}, Agent: engineAgent{a},
 		Host:      engine.Host{Node: a.cfg.Node, Labels: a.cfg.Labels, Expand: schema.Expand},
 		LockDelay: a.lockDelay(), Repaired: repairedAt, Logger: a.logger,
 	})
 	a.orchestrator = orchestrator.New(a.store, a.cfg.Node, a.sessionNow, a.logger)
-	a.registry = newRegistry(a.cfg.Node, a.store, a.orchestrator, a.logger)
-	a.backend = &backend{
-		node: a.cfg.Node, version: a.cfg.Version, dataDir: a.cfg.DataDir, started: time.Now(),
-		store: a.store, scoped: a.scoped, watchdog: a.client, engine: a.engine, seen: a.engine.WaitInstances, engines: a.registry, cipher: planCipher, logger: a.logger,
-		shutdown: func(stop bool) { a.end(ending{shutdown: true, stopInstances: stop}) },
-		restart:  func() { a.end(ending{}) },
-		problems: map[string]string{}, grace: a.grace(), unbroken: func() time.Duration { return a.member.Unbroken() },
+	a.registry = control.NewRegistry(a.cfg.Node, a.store, a.orchestrator, a.logger)
+	a.backend, err = control.Open(control.Config{
+		Node: a.cfg.Node, Version: a.cfg.Version, DataDir: a.cfg.DataDir, Store: a.store, Scoped: a.scoped, Grace: a.grace(),
+		Unbroken: func() time.Duration { return a.member.Unbroken() },
+		Watchdog: a.client, Engine: a.engine, Engines: a.registry, Logger: a.logger,
+		Shutdown: func(stop bool) { a.end(ending{shutdown: true, stopInstances: stop}) },
+		Restart:  func() { a.end(ending{}) },
+	})
+	if err != nil {
+		return err
 	}
-	a.backend.problem("state", repaired)
+	a.backend.Problem("state", repaired)
 	a.server = api.NewServer(api.Config{Backend: a.answers(), Logger: a.logger, SocketPath: filepath.Join(a.cfg.DataDir, "agent.sock")})
 	a.life.onStop("API server", func(context.Context) error { return a.server.Close() })
 	address := ""
@@ -252,7 +252,7 @@ func (a *agent) startLoops() {
 	a.life.start(ctx, "scheduler", a.scheduler.Run, a.failed)
 	a.life.start(ctx, "orchestrator", a.orchestrator.Run, a.failed)
 	a.life.start(ctx, "engine", a.engine.Run, a.failed)
-	a.life.start(ctx, "registry", a.registry.run, a.failed)
+	a.life.start(ctx, "registry", a.registry.Run, a.failed)
 	a.life.start(ctx, "recorder", a.recorder, a.failed)
 	a.life.start(ctx, "janitor", a.store.run, a.failed)
 	a.life.start(ctx, "keep-alive", func(ctx context.Context) error {

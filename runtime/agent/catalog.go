@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/synergymesh/meshrun/runtime/engine"
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/runtime/state/catalog"
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -43,11 +44,11 @@ func (a *agent) startCatalog() {
 		node: a.member.Record(), session: a.sessionNow, engine: a.engine,
 		// Whether it is a member the session tells better, in the same words
 		// again and again.
-		problems: func() []string { return a.backend.problemsBut("catalog", "membership") },
+		problems: func() []string { return a.backend.ProblemsBut("catalog", "membership") },
 	}
 	l.keeper = catalog.NewKeeper(catalog.Config{
 		Local: a.consul.Catalog(), Mine: catalog.Mine(a.cfg.Node), Wanted: l.wanted, Logger: a.logger,
-		Problem: func(text string) { a.backend.problem("catalog", text) },
+		Problem: func(text string) { a.backend.Problem("catalog", text) },
 	})
 	a.listed = l.keeper
 	a.life.onStop("catalog", func(ctx context.Context) error {
@@ -69,7 +70,7 @@ func (a *agent) startCatalog() {
 func (l *listing) feed(ctx context.Context) error {
 	err := l.engine.WaitSettled(ctx)
 	l.settled.Store(err == nil)
-	for version := uint64(0); ctx.Err() == nil; pause(ctx, catalogEvery) {
+	for version := uint64(0); ctx.Err() == nil; _ = loop.Sleep(ctx, catalogEvery) {
 		if _, version, err = l.engine.WaitInstances(ctx, version); err == nil {
 			l.keeper.Wake()
 		}

@@ -4,13 +4,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/synergymesh/meshrun/runtime/control"
 	"github.com/synergymesh/meshrun/runtime/state/catalog"
 	"github.com/synergymesh/meshrun/spec"
 )
 
 func TestAnAgentIsListedAsWellAsItIs(t *testing.T) {
-	b := &backend{problems: map[string]string{}}
-	listed := func(member bool) catalog.Check { return agentCheck(member, b.problemsBut("catalog", "membership")) }
+	b := new(control.Node)
+	listed := func(member bool) catalog.Check { return agentCheck(member, b.ProblemsBut("catalog", "membership")) }
 	is := func(what string, got catalog.Check, state spec.ServiceState, output string) {
 		t.Helper()
 		if got != (catalog.Check{State: state, Output: output}) {
@@ -19,15 +20,15 @@ func TestAnAgentIsListedAsWellAsItIs(t *testing.T) {
 	}
 	is("well", listed(true), spec.ServicePassing, "")
 	// It is the catalog itself that says so, and the session that tells.
-	b.problem("catalog", "Consul is away")
-	b.problem("membership", "this node is not a member: try 7")
+	b.Problem("catalog", "Consul is away")
+	b.Problem("membership", "this node is not a member: try 7")
 	is("well, but for what others tell", listed(true), spec.ServicePassing, "")
 	is("no member", listed(false), spec.ServiceCritical, "this node is not a member of the cluster now")
-	b.problem("peers", "nobody is let in")
-	b.problem("identity", "no certificate")
+	b.Problem("peers", "nobody is let in")
+	b.Problem("identity", "no certificate")
 	is("with problems", listed(true), spec.ServiceWarning, "no certificate\nnobody is let in")
-	b.problem("peers", "")
-	b.problem("identity", "")
+	b.Problem("peers", "")
+	b.Problem("identity", "")
 	is("mended", listed(true), spec.ServicePassing, "")
 }
 

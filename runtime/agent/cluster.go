@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/runtime/control"
 	"github.com/synergymesh/meshrun/runtime/membership"
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/runtime/state/consul"
@@ -58,7 +59,7 @@ func (a *agent) meet(ctx context.Context) string {
 	cluster := a.cfg.Cluster
 	trouble := func(err error) string {
 		a.logger.Warn("other nodes cannot talk to this one", "error", err)
-		a.backend.problem("peers", "other nodes cannot ask this one for output and signals: "+err.Error())
+		a.backend.Problem("peers", "other nodes cannot ask this one for output and signals: "+err.Error())
 		return ""
 	}
 	if a.credentials == nil {
@@ -84,7 +85,7 @@ func (a *agent) meet(ctx context.Context) string {
 func (a *agent) identify() {
 	files := a.cfg.Cluster.Certificates
 	if files == (api.CertificateFiles{}) {
-		identity := a.consul.Identity(api.AgentService, a.logger, func(text string) { a.backend.problem("identity", text) })
+		identity := a.consul.Identity(api.AgentService, a.logger, func(text string) { a.backend.Problem("identity", text) })
 		a.credentials = identity
 		a.life.start(context.Background(), "identity", identity.Run, a.failed)
 		return
@@ -92,7 +93,7 @@ func (a *agent) identify() {
 	cred, err := api.NewFileCredentials(files)
 	if err != nil {
 		a.logger.Error("other nodes cannot be talked to", "error", err)
-		a.backend.problem("identity", "other nodes cannot be asked for output and signals: "+err.Error())
+		a.backend.Problem("identity", "other nodes cannot be asked for output and signals: "+err.Error())
 		return
 	}
 	a.credentials = cred
@@ -100,19 +101,12 @@ func (a *agent) identify() {
 
 // joinMesh makes what people ask reach all nodes.
 func (a *agent) joinMesh() api.Backend {
-	m := newMesh(a.backend, a.store, a.credentials, a.logger)
-	a.backend.seen = m.feed.wait
-	a.life.onStop("peers", func(context.Context) error { m.peers.close(); return nil })
-	a.life.start(context.Background(), "feed", m.feed.run, a.failed)
+	m := control.NewMesh(a.backend, a.store, a.credentials, a.logger)
+	a.life.onStop("peers", func(context.Context) error { m.Close(); return nil })
+	a.life.start(context.Background(), "instances of all nodes", m.Run, a.failed)
 	partition := &membership.Partition{
-		Node: a.cfg.Node, Store: a.store, Silent: func() (string, time.Duration) { return a.member.Silent() }, After: a.cfg.Cluster.fence(), Logger: a.logger.Named("partition"),
-		End: func(ctx context.Context, other spec.Node, session string, silent time.Duration) error {
-			p, err := m.peers.of(other)
-			if err != nil {
-				return err
-			}
-			return p.EndSession(ctx, api.SessionEnd{Node: a.cfg.Node, Session: session, Silent: spec.Duration(silent)})
-		},
+		Node: a.cfg.Node, Store: a.store, Silent: func() (string, time.Duration) { return a.member.Silent() },
+		After: a.cfg.Cluster.fence(), End: m.EndOwnSession, Logger: a.logger.Named("partition"),
 	}
 	a.life.start(context.Background(), "partition", partition.Run, a.failed)
 	return m
@@ -201,7 +195,7 @@ func (a *agent) memberConfig(address string) membership.Config {
 		Node: spec.Node{Name: a.cfg.Node, Address: address, Version: a.cfg.Version, Labels: a.cfg.Labels, Weight: a.cfg.Weight,
 			Capacity: a.cfg.Capacity, CPU: a.cfg.CPU, Memory: a.cfg.Memory},
 		Lease: a.enforcer.Grant, Changed: a.refresh, Moved: a.engine.Retry,
-		Problem: func(text string) { a.backend.problem("membership", text) },
+		Problem: func(text string) { a.backend.Problem("membership", text) },
 		BootID:  boot, Clock: boottime, Logger: a.logger.Named("membership"),
 	}
 	if c := a.cfg.Cluster; c != nil {

@@ -21,7 +21,7 @@ func (a engineAgent) Session() string { return a.sessionNow() }
 
 func (a engineAgent) Emit(ev spec.Event) { a.emit(ev) }
 
-func (a engineAgent) Problem(text string) { a.backend.problem("report", text) }
+func (a engineAgent) Problem(text string) { a.backend.Problem("report", text) }
 
 // engineWatchdog is the watchdog, and the files that it leaves in the data
 // directory, as the engine sees them: see engine.Watchdog.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/runtime/watchdog"
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -67,7 +68,7 @@ func (g *guard) run(ctx context.Context) error {
 		}
 		if err != nil {
 			g.logger.Error("look after the watchdog", "pid", pid, "error", err)
-			pause(ctx, time.Second)
+			_ = loop.Sleep(ctx, time.Second)
 			continue
 		}
 		g.logger.Warn("the watchdog is gone", "pid", pid)

@@ -66,3 +66,12 @@ func TestAWatchdogThatHangsBeforeItsFirstAnswerIsKilled(t *testing.T) {
 		t.Errorf("told is %+v", ev)
 	}
 }
+
+func waitFor(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within 20s", what)
+		}
+	}
+}

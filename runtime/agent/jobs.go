@@ -11,13 +11,14 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/runtime/control"
 	"github.com/synergymesh/meshrun/schema"
 	"github.com/synergymesh/meshrun/spec"
 )
 
 // jobFiles applies job files when the agent starts and whenever they are saved.
 type jobFiles struct {
-	backend *backend
+	backend *control.Node
 	paths   []string
 	record  func(context.Context, spec.Event)
 	logger  hclog.Logger
@@ -45,7 +46,7 @@ func (j *jobFiles) run(ctx context.Context) error {
 func (j *jobFiles) loaded(ctx context.Context, cfg *schema.Config, diags schema.Diagnostics) {
 	if diags.HasErrors() {
 		j.refused(ctx, diags.Error())
-		j.backend.problem("jobs", "the job files have errors and change nothing: "+firstLine(diags.Error()))
+		j.backend.Problem("jobs", "the job files have errors and change nothing: "+firstLine(diags.Error()))
 		return
 	}
 	req := api.PlanRequest{Paths: j.paths, Who: "agent"}
@@ -58,10 +59,10 @@ func (j *jobFiles) loaded(ctx context.Context, cfg *schema.Config, diags schema.
 	}
 	if err != nil {
 		j.refused(ctx, err.Error())
-		j.backend.problem("jobs", "the job files could not be applied: "+firstLine(err.Error()))
+		j.backend.Problem("jobs", "the job files could not be applied: "+firstLine(err.Error()))
 		return
 	}
-	j.backend.problem("jobs", "")
+	j.backend.Problem("jobs", "")
 }
 
 // errNoJobs: a directory without job files is more often one that is not

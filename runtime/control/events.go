@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -21,7 +22,7 @@ import (
 var errEnough = errors.New("enough")
 
 // Events calls each with the events that the query selects, in order of time.
-func (b *backend) Events(ctx context.Context, q api.EventQuery, each func(spec.Event) error) error {
+func (b *Node) Events(ctx context.Context, q api.EventQuery, each func(spec.Event) error) error {
 	filter := eventFilter{q}
 	var decided []spec.Event
 	var index uint64
@@ -64,30 +65,30 @@ func (b *backend) Events(ctx context.Context, q api.EventQuery, each func(spec.E
 
 // decisions returns the events of the store that came after an index, as soon
 // as there are any, and the index to go on from; those after 0 at once.
-func (b *backend) decisions(ctx context.Context, after uint64) ([]spec.Event, uint64, error) {
+func (b *Node) decisions(ctx context.Context, after uint64) ([]spec.Event, uint64, error) {
 	r, err := state.WatchEvents(ctx, b.storeFor(ctx), after)
 	if err != nil {
 		return nil, 0, fmt.Errorf("read events: %w", err)
 	}
 	if r.Unreadable > 0 {
-		b.logger.Warn("recorded events are damaged and left out", "events", r.Unreadable)
+		b.cfg.Logger.Warn("recorded events are damaged and left out", "events", r.Unreadable)
 	}
 	return r.Events, r.Index, nil
 }
 
 // journalled returns what the node's journal holds, and its last number.
-func (b *backend) journalled(ctx context.Context) ([]spec.Event, uint64, error) {
-	table, err := b.watchdog.Table(ctx)
+func (b *Node) journalled(ctx context.Context) ([]spec.Event, uint64, error) {
+	table, err := b.cfg.Watchdog.Table(ctx)
 	if err != nil {
 		// Decisions can be told without it.
-		b.logger.Warn("read the node's journal", "error", err)
+		b.cfg.Logger.Warn("read the node's journal", "error", err)
 		return nil, 0, nil
 	}
 	var events []spec.Event
 	if table.Seq == 0 {
 		return nil, 0, nil
 	}
-	err = b.watchdog.Events(ctx, 0, func(ev spec.Event) error {
+	err = b.cfg.Watchdog.Events(ctx, 0, func(ev spec.Event) error {
 		events = append(events, b.named(ev))
 		if ev.Seq >= table.Seq {
 			return errEnough
@@ -101,15 +102,15 @@ func (b *backend) journalled(ctx context.Context) ([]spec.Event, uint64, error) 
 }
 
 // named completes a journalled event with what the watchdog doesn't know.
-func (b *backend) named(ev spec.Event) spec.Event {
-	ev.Node = b.node
-	ev.ID = b.node + "/" + strconv.FormatUint(ev.Seq, 10)
+func (b *Node) named(ev spec.Event) spec.Event {
+	ev.Node = b.cfg.Node
+	ev.ID = b.cfg.Node + "/" + strconv.FormatUint(ev.Seq, 10)
 	return ev
 }
 
 // followEvents passes on what comes after an index of the store and a number
 // of the journal, until the context ends or each returns an error.
-func (b *backend) followEvents(ctx context.Context, index, seq uint64, each func(spec.Event) error) error {
+func (b *Node) followEvents(ctx context.Context, index, seq uint64, each func(spec.Event) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	events := make(chan spec.Event)
 	send := func(ev spec.Event) error {
@@ -148,11 +149,11 @@ func (b *backend) followEvents(ctx context.Context, index, seq uint64, each func
 	}
 }
 
-func (b *backend) followDecisions(ctx context.Context, index uint64, send func(spec.Event) error) {
+func (b *Node) followDecisions(ctx context.Context, index uint64, send func(spec.Event) error) {
 	for ctx.Err() == nil {
 		events, next, err := b.decisions(ctx, index)
 		if err != nil {
-			pause(ctx, time.Second)
+			_ = loop.Sleep(ctx, time.Second)
 			continue
 		}
 		for _, ev := range events {
@@ -164,24 +165,16 @@ func (b *backend) followDecisions(ctx context.Context, index uint64, send func(s
 	}
 }
 
-func (b *backend) followJournal(ctx context.Context, seq uint64, send func(spec.Event) error) {
-	wait := askAgain
+func (b *Node) followJournal(ctx context.Context, seq uint64, send func(spec.Event) error) {
+	wait := loop.Backoff{Min: askAgain, Max: askSlowest}
 	for ctx.Err() == nil {
 		// Ends when the watchdog is replaced; its successor goes on counting.
-		_ = b.watchdog.Events(ctx, seq, func(ev spec.Event) error {
-			seq, wait = ev.Seq, askAgain
+		_ = b.cfg.Watchdog.Events(ctx, seq, func(ev spec.Event) error {
+			seq = ev.Seq
+			wait.Reset()
 			return send(b.named(ev))
 		})
-		pause(ctx, wait)
-		wait = min(2*wait, askSlowest)
-	}
-}
-
-// pause waits, or until the context ends.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
+		_ = loop.Sleep(ctx, wait.Next())
 	}
 }
 

@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"bytes"
@@ -53,8 +53,8 @@ func claimed(lock, session string) state.Op {
 	return state.Op{Kind: state.OpSet, Key: lock, Value: state.Encode(follow.Holder{Session: session})}
 }
 
-func storeBackend(store state.Store) *backend {
-	return &backend{node: "node-a", store: store, logger: hclog.NewNullLogger()}
+func storeBackend(store state.Store) *Node {
+	return &Node{cfg: Config{Node: "node-a", Store: store, Logger: hclog.NewNullLogger()}}
 }
 
 func TestTheNodesAreToldWithWhatTheyDecide(t *testing.T) {

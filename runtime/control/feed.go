@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/runtime/state/follow"
 	"github.com/synergymesh/meshrun/spec"
@@ -131,7 +132,7 @@ func (f *feed) followOwn(ctx context.Context, out chan<- []spec.Instance) {
 	for ctx.Err() == nil {
 		list, next, err := f.own(ctx, index)
 		if err != nil {
-			pause(ctx, time.Second)
+			_ = loop.Sleep(ctx, time.Second)
 			continue
 		}
 		index = next

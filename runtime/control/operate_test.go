@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"encoding/json"
@@ -50,7 +50,7 @@ func TestAnUpgradedAgentEndsOnlyAfterANewWatchdogAnswers(t *testing.T) {
 		<-done
 	})
 	ended := false
-	b := &backend{watchdog: watchdog.NewClient(dir), restart: func() { ended = asked.Load() > silence }}
+	b := &Node{cfg: Config{Watchdog: watchdog.NewClient(dir), Restart: func() { ended = asked.Load() > silence }}}
 	if err := b.Upgrade(t.Context()); err != nil {
 		t.Fatal(err)
 	}

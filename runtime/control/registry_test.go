@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"context"
@@ -24,7 +24,7 @@ func renderer() spec.Engine {
 }
 
 // looking runs a registry until the context ends.
-func looking(ctx context.Context, t *testing.T, node string, store state.Store, session string) (r *registry, ended func()) {
+func looking(ctx context.Context, t *testing.T, node string, store state.Store, session string) (r *Registry, ended func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
 	owns := &ownership{session: session, turned: make(chan struct{}, 1)}
@@ -33,9 +33,9 @@ func looking(ctx context.Context, t *testing.T, node string, store state.Store, 
 		defer close(watched)
 		owns.follow(ctx, store)
 	}()
-	r = newRegistry(node, store, owns, hclog.NewNullLogger())
+	r = NewRegistry(node, store, owns, hclog.NewNullLogger())
 	done := make(chan error, 1)
-	go func() { done <- r.run(ctx) }()
+	go func() { done <- r.Run(ctx) }()
 	return r, func() {
 		t.Helper()
 		cancel()
@@ -238,7 +238,7 @@ func TestOnlyTheOwnerOfAnEngineWatches(t *testing.T) {
 
 func TestARecordWithoutSenseIsRefused(t *testing.T) {
 	store := openStore(t)
-	r := newRegistry("node-a", store, &ownership{}, hclog.NewNullLogger())
+	r := NewRegistry("node-a", store, &ownership{}, hclog.NewNullLogger())
 	for name, spoil := range map[string]func(*spec.Engine){
 		"no name": func(e *spec.Engine) { e.Name = "" }, "a slash": func(e *spec.Engine) { e.Name = "a/b" }, "no kind": func(e *spec.Engine) { e.Kind = "" },
 		"a short ttl": func(e *spec.Engine) { e.TTL = 1 }, "two lines": func(e *spec.Engine) { e.Address = "a\nb" },
@@ -258,12 +258,12 @@ func TestAnEngineRegistersWithAnyAgent(t *testing.T) {
 	n := newNodes(t)
 	lock := state.OrchestratorLock(orchestrator.ControlShard("renderer-1"))
 	sessions := map[string]string{}
-	agentOf := func(name string) *mesh {
+	agentOf := func(name string) *Mesh {
 		sessions[name] = hold(t, n.store, map[string]any{state.NodeKey(name): spec.Node{Name: name}})
 		r, end := looking(context.Background(), t, name, n.store, sessions[name])
 		t.Cleanup(end)
 		b := storeBackend(n.store)
-		b.node, b.engines = name, r
+		b.cfg.Node, b.cfg.Engines = name, r
 		m := n.mesh(name, &withInstances{b, own(name)})
 		m.engines = r
 		n.join(name, m)
@@ -274,7 +274,7 @@ func TestAnEngineRegistersWithAnyAgent(t *testing.T) {
 		t.Errorf("without an owner: %v", err)
 	}
 	n.write(claimed(lock, sessions["node-b"]))
-	for _, m := range []*mesh{a, b, c} {
+	for _, m := range []*Mesh{a, b, c} {
 		status, err := m.RegisterEngine(t.Context(), renderer())
 		if err != nil || status.Node != "node-b" || status.Beat.IsZero() {
 			t.Errorf("at %s: %+v, %v", m.node, status, err)
@@ -299,7 +299,7 @@ func TestAnEngineRegistersWithAnyAgent(t *testing.T) {
 
 // withInstances is a backend that needs no engine of its own.
 type withInstances struct {
-	*backend
+	*Node
 	instances api.Backend
 }
 

@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"cmp"
@@ -20,29 +20,31 @@ import (
 // signalTimeout bounds how long a node may take to send a signal.
 const signalTimeout = 10 * time.Second
 
-// mesh answers for all nodes. What is in the store this node's own backend
+// Mesh answers for all nodes. What is in the store this node's own backend
 // tells; what only another node knows or can do, that one is asked, as a Local
 // call, so that no question goes round.
-type mesh struct {
+type Mesh struct {
 	api.Backend // this node's
 	node        string
 	feed        *feed
 	peers       *peers
-	engines     *registry
+	engines     *Registry
 	logger      hclog.Logger
 }
 
-// newMesh returns what answers for all nodes over a node's own backend. Its
-// feed and the backend's registry must be run, and its peers closed. Cred is
-// what it shows to other agents.
-func newMesh(b *backend, store state.Store, cred api.Credentials, logger hclog.Logger) *mesh {
+// NewMesh returns a mesh over a node's own backend, which knows the instances of
+// all nodes from then on. Run must run, and so must the node's registry. Cred is
+// what the mesh shows to other agents.
+func NewMesh(b *Node, store state.Store, cred api.Credentials, logger hclog.Logger) *Mesh {
 	dial := func(node spec.Node) peer {
 		return api.NewClientOf(api.ClientConfig{Address: "https://" + node.Address, Credentials: cred, Node: node.Name})
 	}
-	return &mesh{
-		Backend: b, node: b.node, peers: newPeers(dial), engines: b.engines, logger: logger.Named("mesh"),
-		feed: newFeed(b.node, store, b.engine.WaitInstances, func(text string) { b.problem("other nodes", text) }, logger),
+	m := &Mesh{
+		Backend: b, node: b.cfg.Node, peers: newPeers(dial), engines: b.cfg.Engines, logger: logger.Named("mesh"),
+		feed: newFeed(b.cfg.Node, store, b.cfg.Engine.WaitInstances, func(text string) { b.Problem("other nodes", text) }, logger),
 	}
+	b.seen = m.feed.wait
+	return m
 }
 
 // passOn returns the context of a call that is passed on to another node.
@@ -56,7 +58,7 @@ func passOn(ctx context.Context) context.Context {
 func isLocal(ctx context.Context) bool { return api.CallOf(ctx).Local }
 
 // Instances returns the instances of all nodes and their version.
-func (m *mesh) Instances(ctx context.Context, after uint64) ([]spec.Instance, uint64, error) {
+func (m *Mesh) Instances(ctx context.Context, after uint64) ([]spec.Instance, uint64, error) {
 	if isLocal(ctx) {
 		return m.Backend.Instances(ctx, after)
 	}
@@ -64,7 +66,7 @@ func (m *mesh) Instances(ctx context.Context, after uint64) ([]spec.Instance, ui
 }
 
 // Logs calls each with the lines of all nodes, in order of time.
-func (m *mesh) Logs(ctx context.Context, q spec.LogQuery, each func(spec.LogLine) error) error {
+func (m *Mesh) Logs(ctx context.Context, q spec.LogQuery, each func(spec.LogLine) error) error {
 	if isLocal(ctx) {
 		return m.Backend.Logs(ctx, q, each)
 	}
@@ -86,7 +88,7 @@ func (m *mesh) Logs(ctx context.Context, q spec.LogQuery, each func(spec.LogLine
 
 // Events calls each with the decisions, and with what the instances of all
 // nodes did, in order of time.
-func (m *mesh) Events(ctx context.Context, q api.EventQuery, each func(spec.Event) error) error {
+func (m *Mesh) Events(ctx context.Context, q api.EventQuery, each func(spec.Event) error) error {
 	if isLocal(ctx) {
 		return m.Backend.Events(ctx, q, each)
 	}
@@ -118,7 +120,7 @@ func (m *mesh) Events(ctx context.Context, q api.EventQuery, each func(spec.Even
 	})
 }
 
-func (m *mesh) events(ctx context.Context, q api.EventQuery, each func(spec.Event) error) error {
+func (m *Mesh) events(ctx context.Context, q api.EventQuery, each func(spec.Event) error) error {
 	return everywhere(ctx, m, question[spec.Event]{
 		what: "what instances did", at: func(ev *spec.Event) time.Time { return ev.Time }, follow: q.Follow,
 		begin: func() ask[spec.Event] {
@@ -135,7 +137,7 @@ func (m *mesh) events(ctx context.Context, q api.EventQuery, each func(spec.Even
 
 // Apply does what a plan says. A plan is encrypted by the agent that made it, so
 // that one is asked to do it.
-func (m *mesh) Apply(ctx context.Context, p spec.Plan) (api.ApplyResult, error) {
+func (m *Mesh) Apply(ctx context.Context, p spec.Plan) (api.ApplyResult, error) {
 	if isLocal(ctx) || p.Node == "" || p.Node == m.node {
 		return m.Backend.Apply(ctx, p)
 	}
@@ -147,7 +149,7 @@ func (m *mesh) Apply(ctx context.Context, p spec.Plan) (api.ApplyResult, error) 
 }
 
 // named returns the agent of the node of a name.
-func (m *mesh) named(ctx context.Context, name string) (peer, error) {
+func (m *Mesh) named(ctx context.Context, name string) (peer, error) {
 	nodes, _, whole, err := m.feed.nodes(ctx)
 	switch at := slices.IndexFunc(nodes, func(n spec.Node) bool { return n.Name == name }); {
 	case err != nil:
@@ -163,7 +165,7 @@ func (m *mesh) named(ctx context.Context, name string) (peer, error) {
 
 // Signal sends a signal to the live instances of a target, on whichever nodes
 // they are.
-func (m *mesh) Signal(ctx context.Context, target string, signal spec.Signal) (int, error) {
+func (m *Mesh) Signal(ctx context.Context, target string, signal spec.Signal) (int, error) {
 	if isLocal(ctx) {
 		return m.Backend.Signal(ctx, target, signal)
 	}
@@ -204,7 +206,7 @@ type signalled struct {
 	err  error
 }
 
-func (m *mesh) signalOn(ctx context.Context, node, target string, signal spec.Signal) (int, error) {
+func (m *Mesh) signalOn(ctx context.Context, node, target string, signal spec.Signal) (int, error) {
 	ctx, cancel := context.WithTimeout(passOn(ctx), signalTimeout)
 	defer cancel()
 	if node == m.node {
@@ -253,4 +255,20 @@ func sumUp(answers <-chan signalled, target string, signal spec.Signal) (int, er
 		parts = append(parts, f.node+": "+f.err.Error())
 	}
 	return sent, api.Errorf(api.ErrPartial, "%s was sent to %d instances of %s, but not on every node: %s", signal, sent, target, strings.Join(parts, "; "))
+}
+
+// Run keeps what is known of the instances of all nodes until the context ends.
+func (m *Mesh) Run(ctx context.Context) error { return m.feed.run(ctx) }
+
+// Close closes the connections to other agents.
+func (m *Mesh) Close() { m.peers.close() }
+
+// EndOwnSession asks the agent of another node to end this node's session, which
+// it has not renewed for a time. See membership.Partition.
+func (m *Mesh) EndOwnSession(ctx context.Context, other spec.Node, session string, silent time.Duration) error {
+	p, err := m.peers.of(other)
+	if err != nil {
+		return err
+	}
+	return p.EndSession(ctx, api.SessionEnd{Node: m.node, Session: session, Silent: spec.Duration(silent)})
 }

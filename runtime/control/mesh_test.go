@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"context"
@@ -69,9 +69,9 @@ func (n *nodes) observe(node string, instances ...spec.Instance) {
 }
 
 // mesh runs a node's mesh until the test ends.
-func (n *nodes) mesh(name string, own api.Backend) *mesh {
+func (n *nodes) mesh(name string, own api.Backend) *Mesh {
 	n.t.Helper()
-	m := &mesh{
+	m := &Mesh{
 		Backend: own, node: name, logger: hclog.NewNullLogger(),
 		feed: newFeed(name, n.store, own.Instances, n.problem, hclog.NewNullLogger()),
 		peers: newPeers(func(node spec.Node) peer {

@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"context"
@@ -7,17 +7,18 @@ import (
 	"time"
 
 	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/spec"
 )
 
 // Signal sends a signal to the live instances of a target, and records it.
-func (b *backend) Signal(ctx context.Context, target string, signal spec.Signal) (int, error) {
+func (b *Node) Signal(ctx context.Context, target string, signal spec.Signal) (int, error) {
 	t, err := api.ParseTarget(target)
 	if err != nil {
 		return 0, err
 	}
-	instances, _, err := b.engine.WaitInstances(ctx, 0)
+	instances, _, err := b.cfg.Engine.WaitInstances(ctx, 0)
 	if err != nil {
 		return 0, err
 	}
@@ -36,7 +37,7 @@ func (b *backend) Signal(ctx context.Context, target string, signal spec.Signal)
 		return 0, nil
 	}
 	op, err := state.EventOp(spec.Event{
-		Time: time.Now().UTC(), Type: spec.EventSignalled, Severity: spec.Info, Node: b.node, Job: t.Job, Who: api.Who(ctx),
+		Time: time.Now().UTC(), Type: spec.EventSignalled, Severity: spec.Info, Node: b.cfg.Node, Job: t.Job, Who: api.Who(ctx),
 		Message: fmt.Sprintf("%s sent to %s (%d instances)", signal, target, len(ids)),
 	})
 	if err != nil {
@@ -45,7 +46,7 @@ func (b *backend) Signal(ctx context.Context, target string, signal spec.Signal)
 	if _, err := b.storeFor(ctx).Txn(ctx, op); err != nil {
 		return 0, fmt.Errorf("record signal: %w", err)
 	}
-	if err := b.watchdog.Signal(ctx, ids, signal); err != nil {
+	if err := b.cfg.Watchdog.Signal(ctx, ids, signal); err != nil {
 		return 0, fmt.Errorf("signal %s: %w", target, err)
 	}
 	return len(ids), nil
@@ -55,19 +56,19 @@ func (b *backend) Signal(ctx context.Context, target string, signal spec.Signal)
 //
 // Without a watchdog nothing fences what lives under a lease, so in a cluster
 // exclusive shards must have left before.
-func (b *backend) Shutdown(ctx context.Context, stopInstances bool) error {
-	if !stopInstances && b.grace > 0 {
-		instances, _, err := b.engine.WaitInstances(ctx, 0)
+func (b *Node) Shutdown(ctx context.Context, stopInstances bool) error {
+	if !stopInstances && b.cfg.Grace > 0 {
+		instances, _, err := b.cfg.Engine.WaitInstances(ctx, 0)
 		if err != nil {
 			return err
 		}
 		for _, i := range instances {
-			if b.engine.HoldsLock(i.ID) {
-				return api.Errorf(api.ErrInvalid, "%s is exclusive, and with nobody to fence it a second one could be started elsewhere: `meshrun drain %s` first", i.ID, b.node)
+			if b.cfg.Engine.HoldsLock(i.ID) {
+				return api.Errorf(api.ErrInvalid, "%s is exclusive, and with nobody to fence it a second one could be started elsewhere: `meshrun drain %s` first", i.ID, b.cfg.Node)
 			}
 		}
 	}
-	b.shutdown(stopInstances)
+	b.cfg.Shutdown(stopInstances)
 	return nil
 }
 
@@ -82,24 +83,24 @@ const (
 // then ends this agent, so that the watchdog starts the new one. The agent ends
 // only when a new watchdog answers: until then it alone can replace one that
 // died of the upgrade.
-func (b *backend) Upgrade(ctx context.Context) error {
+func (b *Node) Upgrade(ctx context.Context) error {
 	// Who asked may go: half an upgrade helps nobody.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), upgradePatience)
 	defer cancel()
-	before, err := b.watchdog.Health(ctx)
+	before, err := b.cfg.Watchdog.Health(ctx)
 	if err == nil {
-		err = b.watchdog.Upgrade(ctx)
+		err = b.cfg.Watchdog.Upgrade(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("upgrade the watchdog: %w", err)
 	}
 	for {
-		now, err := b.watchdog.Health(ctx)
+		now, err := b.cfg.Watchdog.Health(ctx)
 		if err == nil && !now.Started.Equal(before.Started) {
-			b.restart()
+			b.cfg.Restart()
 			return nil
 		}
-		pause(ctx, upgradeAsk)
+		_ = loop.Sleep(ctx, upgradeAsk)
 		if ctx.Err() != nil {
 			return errors.Join(fmt.Errorf("upgrade the watchdog: no new one answers after %s, so the agent goes on as it is: the watchdog's log says why; then `meshrun upgrade` again", upgradePatience), err)
 		}

@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 const ownerTimeout = 5 * time.Second
 
 // RegisterEngine passes an engine on to the owner of its control shard.
-func (m *mesh) RegisterEngine(ctx context.Context, engine spec.Engine) (api.EngineStatus, error) {
+func (m *Mesh) RegisterEngine(ctx context.Context, engine spec.Engine) (api.EngineStatus, error) {
 	return m.ofOwner(ctx, engine.Name, func(ctx context.Context, b api.Backend) (api.EngineStatus, error) {
 		return b.RegisterEngine(ctx, engine)
 	})
@@ -22,7 +22,7 @@ func (m *mesh) RegisterEngine(ctx context.Context, engine spec.Engine) (api.Engi
 
 // Engine asks the owner of an engine's control shard; if that does not answer,
 // the record alone is told.
-func (m *mesh) Engine(ctx context.Context, name string) (api.EngineStatus, error) {
+func (m *Mesh) Engine(ctx context.Context, name string) (api.EngineStatus, error) {
 	status, err := m.ofOwner(ctx, name, func(ctx context.Context, b api.Backend) (api.EngineStatus, error) {
 		return b.Engine(ctx, name)
 	})
@@ -34,7 +34,7 @@ func (m *mesh) Engine(ctx context.Context, name string) (api.EngineStatus, error
 
 // ofOwner has the owner of an engine's control shard do something. If that
 // one says that it is not the owner, the store is asked who is.
-func (m *mesh) ofOwner(ctx context.Context, name string, do func(context.Context, api.Backend) (api.EngineStatus, error)) (api.EngineStatus, error) {
+func (m *Mesh) ofOwner(ctx context.Context, name string, do func(context.Context, api.Backend) (api.EngineStatus, error)) (api.EngineStatus, error) {
 	if isLocal(ctx) {
 		return do(ctx, m.Backend)
 	}
@@ -48,7 +48,7 @@ func (m *mesh) ofOwner(ctx context.Context, name string, do func(context.Context
 	return status, err
 }
 
-func (m *mesh) askOwner(ctx context.Context, name string, fresh bool, do func(context.Context, api.Backend) (api.EngineStatus, error)) (api.EngineStatus, error) {
+func (m *Mesh) askOwner(ctx context.Context, name string, fresh bool, do func(context.Context, api.Backend) (api.EngineStatus, error)) (api.EngineStatus, error) {
 	ctx, cancel := context.WithTimeout(passOn(ctx), ownerTimeout)
 	defer cancel()
 	owner, err := m.engines.owner(ctx, name, fresh)
@@ -69,7 +69,7 @@ func (m *mesh) askOwner(ctx context.Context, name string, fresh bool, do func(co
 
 // Engines returns the registered engines with what their owners know. Of those
 // whose owner does not answer the record alone is told.
-func (m *mesh) Engines(ctx context.Context) ([]api.EngineStatus, error) {
+func (m *Mesh) Engines(ctx context.Context) ([]api.EngineStatus, error) {
 	all, err := m.Backend.Engines(ctx)
 	if err != nil || isLocal(ctx) {
 		return all, err

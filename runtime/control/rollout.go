@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"context"
@@ -38,7 +38,7 @@ type rolloutMark struct {
 
 // Rollout says how far the rollout of a job is: it asks the function that its
 // orchestrator decides with, so any agent can answer.
-func (b *backend) Rollout(ctx context.Context, name, after string) (api.RolloutStatus, error) {
+func (b *Node) Rollout(ctx context.Context, name, after string) (api.RolloutStatus, error) {
 	for {
 		v, err := b.viewRollout(ctx, name)
 		if err != nil {
@@ -55,7 +55,7 @@ func (b *backend) Rollout(ctx context.Context, name, after string) (api.RolloutS
 }
 
 // Rollouts returns what is remembered of the jobs' rollouts.
-func (b *backend) Rollouts(ctx context.Context) ([]spec.Rollout, error) {
+func (b *Node) Rollouts(ctx context.Context) ([]spec.Rollout, error) {
 	entries, _, err := b.storeFor(ctx).List(ctx, state.RolloutsPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("read rollouts: %w", err)
@@ -64,7 +64,7 @@ func (b *backend) Rollouts(ctx context.Context) ([]spec.Rollout, error) {
 }
 
 // Placements returns where the shards of all jobs belong.
-func (b *backend) Placements(ctx context.Context) ([]spec.Placement, error) {
+func (b *Node) Placements(ctx context.Context) ([]spec.Placement, error) {
 	placements, _, err := state.ListAs[spec.Placement](ctx, b.storeFor(ctx), state.PlacementsPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("read placements: %w", err)
@@ -73,7 +73,7 @@ func (b *backend) Placements(ctx context.Context) ([]spec.Placement, error) {
 }
 
 // viewRollout reads what there is to know of a job.
-func (b *backend) viewRollout(ctx context.Context, name string) (*rolloutView, error) {
+func (b *Node) viewRollout(ctx context.Context, name string) (*rolloutView, error) {
 	store := b.storeFor(ctx)
 	v := &rolloutView{}
 	v.Current, v.Observed, v.Live = map[string]spec.Assignment{}, map[string]spec.Observed{}, map[string]bool{}
@@ -108,7 +108,7 @@ func (b *backend) viewRollout(ctx context.Context, name string) (*rolloutView, e
 	for _, i := range v.instances {
 		node := i.Node
 		if node == "" {
-			node = b.node
+			node = b.cfg.Node
 		}
 		o := v.Observed[node]
 		o.Job, o.Node, o.Instances = name, node, append(o.Instances, i)
@@ -119,7 +119,7 @@ func (b *backend) viewRollout(ctx context.Context, name string) (*rolloutView, e
 
 // readNodes reads what is assigned to each node, and what those have seen of
 // which this agent knows nothing by itself.
-func (b *backend) readNodes(ctx context.Context, store state.Store, v *rolloutView, name string) error {
+func (b *Node) readNodes(ctx context.Context, store state.Store, v *rolloutView, name string) error {
 	names := map[string]bool{}
 	for node := range v.Live {
 		names[node] = true
@@ -131,7 +131,7 @@ func (b *backend) readNodes(ctx context.Context, store state.Store, v *rolloutVi
 			}
 		}
 	}
-	told := map[string]bool{b.node: true}
+	told := map[string]bool{b.cfg.Node: true}
 	for node := range v.Observed {
 		told[node] = true
 	}
@@ -229,7 +229,7 @@ func (v *rolloutView) status(now time.Time) (api.RolloutStatus, error) {
 }
 
 // awaitRollout returns when the status of a job may be another one.
-func (b *backend) awaitRollout(ctx context.Context, name string, v *rolloutView) error {
+func (b *Node) awaitRollout(ctx context.Context, name string, v *rolloutView) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
@@ -259,7 +259,7 @@ func (b *backend) awaitRollout(ctx context.Context, name string, v *rolloutView)
 }
 
 // awaitInstances returns when an instance of the job has changed.
-func (b *backend) awaitInstances(ctx context.Context, name string, v *rolloutView) error {
+func (b *Node) awaitInstances(ctx context.Context, name string, v *rolloutView) error {
 	index := v.index
 	for {
 		all, now, err := b.seen(ctx, index)

@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"context"
@@ -13,12 +13,12 @@ import (
 )
 
 // SaveSnapshot writes the whole state as portable text.
-func (b *backend) SaveSnapshot(ctx context.Context, w io.Writer) (int, error) {
+func (b *Node) SaveSnapshot(ctx context.Context, w io.Writer) (int, error) {
 	return state.Export(ctx, b.storeFor(ctx), w, time.Now())
 }
 
 // RestoreSnapshot writes what SaveSnapshot wrote into a state without jobs.
-func (b *backend) RestoreSnapshot(ctx context.Context, r io.Reader) (int, error) {
+func (b *Node) RestoreSnapshot(ctx context.Context, r io.Reader) (int, error) {
 	store := b.storeFor(ctx)
 	keys, err := state.Import(ctx, store, r)
 	switch {
@@ -28,14 +28,14 @@ func (b *backend) RestoreSnapshot(ctx context.Context, r io.Reader) (int, error)
 		return 0, err
 	}
 	op, err := state.EventOp(spec.Event{
-		Time: time.Now().UTC(), Type: spec.EventStateRestored, Severity: spec.Warning, Node: b.node, Who: api.Who(ctx),
+		Time: time.Now().UTC(), Type: spec.EventStateRestored, Severity: spec.Warning, Node: b.cfg.Node, Who: api.Who(ctx),
 		Message: fmt.Sprintf("%d keys were restored from a snapshot", keys),
 	})
 	if err == nil {
 		_, err = store.Txn(ctx, op)
 	}
 	if err != nil {
-		b.logger.Warn("record the restoring of a snapshot", "error", err)
+		b.cfg.Logger.Warn("record the restoring of a snapshot", "error", err)
 	}
 	return keys, nil
 }

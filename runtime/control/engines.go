@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"context"
@@ -15,23 +15,23 @@ import (
 )
 
 // RegisterEngine makes an engine known, as the owner of its control shard.
-func (b *backend) RegisterEngine(ctx context.Context, engine spec.Engine) (api.EngineStatus, error) {
-	return b.engines.register(ctx, b.storeFor(ctx), engine, time.Now())
+func (b *Node) RegisterEngine(ctx context.Context, engine spec.Engine) (api.EngineStatus, error) {
+	return b.cfg.Engines.register(ctx, b.storeFor(ctx), engine, time.Now())
 }
 
 // Engines returns the registered engines.
-func (b *backend) Engines(ctx context.Context) ([]api.EngineStatus, error) {
+func (b *Node) Engines(ctx context.Context) ([]api.EngineStatus, error) {
 	if isLocal(ctx) {
-		own := slices.Collect(maps.Values(b.engines.own()))
+		own := slices.Collect(maps.Values(b.cfg.Engines.own()))
 		slices.SortFunc(own, func(a, b api.EngineStatus) int { return strings.Compare(a.Name, b.Name) })
 		return own, nil
 	}
-	return b.engines.all(ctx, b.storeFor(ctx))
+	return b.cfg.Engines.all(ctx, b.storeFor(ctx))
 }
 
 // Engine returns one engine.
-func (b *backend) Engine(ctx context.Context, name string) (api.EngineStatus, error) {
-	if status, mine := b.engines.own()[name]; mine {
+func (b *Node) Engine(ctx context.Context, name string) (api.EngineStatus, error) {
+	if status, mine := b.cfg.Engines.own()[name]; mine {
 		return status, nil
 	}
 	engine, _, err := state.GetAs[spec.Engine](ctx, b.storeFor(ctx), state.EngineKey(name))

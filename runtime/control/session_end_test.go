@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"errors"
@@ -27,10 +27,9 @@ func TestASessionIsEndedForAnotherOnlyByWhoWasAMemberAllTheWhile(t *testing.T) {
 	}
 	const fence = 5 * time.Second
 	var unbroken time.Duration
-	b := &backend{
-		store: newJanitor(store, hclog.NewNullLogger()), logger: hclog.NewNullLogger(),
-		unbroken: func() time.Duration { return unbroken },
-	}
+	b := &Node{cfg: Config{
+		Store: store, Logger: hclog.NewNullLogger(), Unbroken: func() time.Duration { return unbroken },
+	}}
 	end := func(node, session string) error {
 		return b.EndSession(ctx, api.SessionEnd{Node: node, Session: session, Silent: spec.Duration(fence)})
 	}

@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/runtime/orchestrator"
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/runtime/state/follow"
@@ -24,17 +25,17 @@ import (
 // its place.
 const ownersFor = 5 * time.Second
 
-// registry holds the engines that meshrun did not start. Their records are in
+// Registry holds the engines that meshrun did not start. Their records are in
 // the store and are written only when they change; heartbeats are counted in
 // the memory of the agent that owns the engine's control shard, which also
 // forgets engines that stop beating. An agent that becomes the owner gives
 // each of them one TTL.
 //
 //	engine ─PUT─▶ any agent ─Local─▶ owner ─▶ engines/<name>, if it changed
-type registry struct {
+type Registry struct {
 	node   string
 	store  state.Store
-	owns   owned
+	owns   Owner
 	logger hclog.Logger
 	wake   chan struct{} // an engine was registered here
 
@@ -44,8 +45,8 @@ type registry struct {
 	asked  time.Time
 }
 
-// owned tells which control shards this agent owns. The orchestrator does.
-type owned interface {
+// Owner tells which control shards this agent owns. The orchestrator does.
+type Owner interface {
 	// Holds reports whether the lock of one is held, and Check returns the
 	// operation that a write under it begins with.
 	Holds(lock string) bool
@@ -64,17 +65,18 @@ type beatOf struct {
 
 func (b *beatOf) expires() time.Time { return b.since.Add(b.engine.TTL.Std()) }
 
-func newRegistry(node string, store state.Store, owns owned, logger hclog.Logger) *registry {
-	return &registry{
+// NewRegistry returns a registry that knows no engine; Run must run.
+func NewRegistry(node string, store state.Store, owns Owner, logger hclog.Logger) *Registry {
+	return &Registry{
 		node: node, store: store, owns: owns, logger: logger.Named("registry"),
 		wake: make(chan struct{}, 1), beats: map[string]beatOf{},
 	}
 }
 
-// run looks after the engines of this agent's control shards until the context
+// Run looks after the engines of this agent's control shards until the context
 // ends. While there is none of them it watches nothing: they are registered here,
 // or come with a control shard.
-func (r *registry) run(ctx context.Context) error {
+func (r *Registry) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		mine, err := r.mine(ctx)
 		if err == nil && mine {
@@ -84,7 +86,7 @@ func (r *registry) run(ctx context.Context) error {
 			return err
 		}
 		if err != nil {
-			pause(ctx, time.Second)
+			_ = loop.Sleep(ctx, time.Second)
 			continue
 		}
 		select {
@@ -97,7 +99,7 @@ func (r *registry) run(ctx context.Context) error {
 }
 
 // mine reports whether there is an engine of this agent's control shards.
-func (r *registry) mine(ctx context.Context) (bool, error) {
+func (r *Registry) mine(ctx context.Context) (bool, error) {
 	engines, _, err := r.store.List(ctx, state.EnginesPrefix)
 	return slices.ContainsFunc(engines, func(e state.Entry) bool {
 		return r.owned(follow.Name(state.EnginesPrefix, e.Key))
@@ -105,13 +107,13 @@ func (r *registry) mine(ctx context.Context) (bool, error) {
 }
 
 // owned reports whether this agent owns the control shard of an engine.
-func (r *registry) owned(name string) bool { return r.owns.Holds(lockOf(name)) }
+func (r *Registry) owned(name string) bool { return r.owns.Holds(lockOf(name)) }
 
 // lockOf returns the lock of an engine's control shard.
 func lockOf(name string) string { return state.OrchestratorLock(orchestrator.ControlShard(name)) }
 
 // look follows the engines until none of them is this agent's.
-func (r *registry) look(ctx context.Context) error {
+func (r *Registry) look(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	defer watch.Wait()
@@ -151,7 +153,7 @@ func (r *registry) look(ctx context.Context) error {
 
 // step forgets engines that are due, and returns when the next one is; false
 // if none is this agent's.
-func (r *registry) step(ctx context.Context, engines *follow.View[spec.Engine], now time.Time) (next time.Duration, any bool) {
+func (r *Registry) step(ctx context.Context, engines *follow.View[spec.Engine], now time.Time) (next time.Duration, any bool) {
 	mine := map[string]bool{}
 	wake := now.Add(time.Hour)
 	for _, name := range engines.Names() {
@@ -178,7 +180,7 @@ func (r *registry) step(ctx context.Context, engines *follow.View[spec.Engine], 
 
 // keep notes that this agent looks after an engine, and returns when it
 // expires.
-func (r *registry) keep(engine spec.Engine, index uint64, now time.Time) time.Time {
+func (r *Registry) keep(engine spec.Engine, index uint64, now time.Time) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b, known := r.beats[engine.Name]
@@ -193,14 +195,14 @@ func (r *registry) keep(engine spec.Engine, index uint64, now time.Time) time.Ti
 }
 
 // forget drops the engines that this agent does not look after.
-func (r *registry) forget(mine map[string]bool) {
+func (r *Registry) forget(mine map[string]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	maps.DeleteFunc(r.beats, func(name string, _ beatOf) bool { return !mine[name] })
 }
 
 // expire removes an engine that has stopped beating.
-func (r *registry) expire(ctx context.Context, engine *spec.Engine, index uint64, now time.Time) error {
+func (r *Registry) expire(ctx context.Context, engine *spec.Engine, index uint64, now time.Time) error {
 	event, err := state.EventOp(spec.Event{
 		Time: now.UTC(), Type: spec.EventEngineExpired, Severity: spec.Warning, Node: r.node, Who: "agent",
 		Message: fmt.Sprintf("engine %s (%s) was not heard of for %s and is forgotten", engine.Name, engine.Kind, engine.TTL),
@@ -216,7 +218,7 @@ func (r *registry) expire(ctx context.Context, engine *spec.Engine, index uint64
 
 // register makes an engine known, or keeps it known, as the owner of its
 // control shard. It returns ErrUnavailable if this agent is not the owner.
-func (r *registry) register(ctx context.Context, store state.Store, engine spec.Engine, now time.Time) (api.EngineStatus, error) {
+func (r *Registry) register(ctx context.Context, store state.Store, engine spec.Engine, now time.Time) (api.EngineStatus, error) {
 	engine.Normalize()
 	if err := engine.Validate(); err != nil {
 		return api.EngineStatus{}, api.Errorf(api.ErrInvalid, "%v", err)
@@ -270,7 +272,7 @@ func (r *registry) register(ctx context.Context, store state.Store, engine spec.
 }
 
 // beat takes a heartbeat that changes nothing.
-func (r *registry) beat(engine spec.Engine, now time.Time) (api.EngineStatus, bool) {
+func (r *Registry) beat(engine spec.Engine, now time.Time) (api.EngineStatus, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b, known := r.beats[engine.Name]
@@ -283,7 +285,7 @@ func (r *registry) beat(engine spec.Engine, now time.Time) (api.EngineStatus, bo
 	return r.status(&b), true
 }
 
-func (r *registry) status(b *beatOf) api.EngineStatus {
+func (r *Registry) status(b *beatOf) api.EngineStatus {
 	s := api.EngineStatus{Engine: b.engine, Node: r.node, Expires: b.expires()}
 	if b.heard {
 		s.Beat = b.since
@@ -292,7 +294,7 @@ func (r *registry) status(b *beatOf) api.EngineStatus {
 }
 
 // own returns the engines that this agent looks after, by name.
-func (r *registry) own() map[string]api.EngineStatus {
+func (r *Registry) own() map[string]api.EngineStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := map[string]api.EngineStatus{}
@@ -304,7 +306,7 @@ func (r *registry) own() map[string]api.EngineStatus {
 
 // all returns the engines in the store, ordered by name, with what this agent
 // knows of its own.
-func (r *registry) all(ctx context.Context, store state.Store) ([]api.EngineStatus, error) {
+func (r *Registry) all(ctx context.Context, store state.Store) ([]api.EngineStatus, error) {
 	engines, _, err := state.ListAs[spec.Engine](ctx, store, state.EnginesPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("read engines: %w", err)
@@ -323,7 +325,7 @@ func (r *registry) all(ctx context.Context, store state.Store) ([]api.EngineStat
 
 // owner returns the node that owns an engine's control shard; "" while none
 // does. Fresh asks the store even if it was asked a moment ago.
-func (r *registry) owner(ctx context.Context, name string, fresh bool) (string, error) {
+func (r *Registry) owner(ctx context.Context, name string, fresh bool) (string, error) {
 	shard := orchestrator.ControlShard(name)
 	r.mu.Lock()
 	if !fresh && time.Since(r.asked) < ownersFor {

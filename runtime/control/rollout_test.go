@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"context"
@@ -76,7 +76,7 @@ func (r *rolling) seen(ctx context.Context, after uint64) ([]spec.Instance, uint
 	}
 }
 
-func (r *rolling) backend() *backend {
+func (r *rolling) backend() *Node {
 	b := storeBackend(r.store)
 	b.seen = r.seen
 	return b
@@ -90,7 +90,7 @@ func (r *rolling) up(shard int, since time.Time) spec.Instance {
 }
 
 // ask asks for the next status after the given one, in the background.
-func (r *rolling) ask(b *backend, after string) <-chan api.RolloutStatus {
+func (r *rolling) ask(b *Node, after string) <-chan api.RolloutStatus {
 	out := make(chan api.RolloutStatus, 1)
 	go func() {
 		s, err := b.Rollout(r.t.Context(), "web", after)

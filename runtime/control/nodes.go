@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"context"
@@ -27,7 +27,7 @@ const (
 )
 
 // Cluster returns the nodes and what each of them has to decide.
-func (b *backend) Cluster(ctx context.Context) (api.Cluster, error) {
+func (b *Node) Cluster(ctx context.Context) (api.Cluster, error) {
 	store := b.storeFor(ctx)
 	nodes, _, err := store.List(ctx, state.NodesPrefix)
 	if err != nil {
@@ -116,7 +116,7 @@ func noteLock(c *api.Cluster, holder *api.NodeStatus, key string) {
 
 // Drain makes a node give its shards to others, or ends that. The record stays
 // held by the node's session; its own agent remembers the order.
-func (b *backend) Drain(ctx context.Context, order api.Drain) (api.Drained, error) {
+func (b *Node) Drain(ctx context.Context, order api.Drain) (api.Drained, error) {
 	store := b.storeFor(ctx)
 	for try := 0; ; try++ {
 		nodes, entry, err := b.drainable(ctx, store, order.Node)
@@ -136,7 +136,7 @@ func (b *backend) Drain(ctx context.Context, order api.Drain) (api.Drained, erro
 		}
 		if !order.Off {
 			if out.Warnings, err = drainWarnings(ctx, store, nodes, order.Node); err != nil {
-				b.logger.Warn("cannot tell where the shards of a drained node go", "node", order.Node, "error", err)
+				b.cfg.Logger.Warn("cannot tell where the shards of a drained node go", "node", order.Node, "error", err)
 			}
 		}
 		return out, nil
@@ -144,7 +144,7 @@ func (b *backend) Drain(ctx context.Context, order api.Drain) (api.Drained, erro
 }
 
 // drainable returns all nodes, and the entry of the one to be drained.
-func (b *backend) drainable(ctx context.Context, store state.Store, name string) ([]spec.Node, state.Entry, error) {
+func (b *Node) drainable(ctx context.Context, store state.Store, name string) ([]spec.Node, state.Entry, error) {
 	entries, _, err := store.List(ctx, state.NodesPrefix)
 	if err != nil {
 		return nil, state.Entry{}, fmt.Errorf("read nodes: %w", err)
@@ -167,7 +167,7 @@ func (b *backend) drainable(ctx context.Context, store state.Store, name string)
 	return nil, state.Entry{}, api.Errorf(api.ErrNotFound, "there is no node %q: %s", name, hint)
 }
 
-func (b *backend) writeDrain(ctx context.Context, store state.Store, node spec.Node, entry state.Entry) error {
+func (b *Node) writeDrain(ctx context.Context, store state.Store, node spec.Node, entry state.Entry) error {
 	message := "its shards move to other nodes, and it takes no new ones"
 	if !node.Draining {
 		message = "it takes shards again"

@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 )
 
 // Plan says what an apply of the request would do.
-func (b *backend) Plan(ctx context.Context, req api.PlanRequest) (spec.Plan, error) {
+func (b *Node) Plan(ctx context.Context, req api.PlanRequest) (spec.Plan, error) {
 	p, err := b.compute(ctx, req)
 	if err != nil {
 		return spec.Plan{}, err
@@ -29,7 +29,7 @@ func (b *backend) Plan(ctx context.Context, req api.PlanRequest) (spec.Plan, err
 }
 
 // PlanAndApply does what Plan would say of the request.
-func (b *backend) PlanAndApply(ctx context.Context, req api.PlanRequest) (api.Done, error) {
+func (b *Node) PlanAndApply(ctx context.Context, req api.PlanRequest) (api.Done, error) {
 	p, err := b.compute(ctx, req)
 	if err != nil {
 		return api.Done{}, err
@@ -59,12 +59,12 @@ func leaveNames(p *spec.JobPlan) {
 }
 
 // compute makes a plan that is not encrypted.
-func (b *backend) compute(ctx context.Context, req api.PlanRequest) (spec.Plan, error) {
-	snapshot, err := plan.Load(ctx, b.storeFor(ctx), b.node)
+func (b *Node) compute(ctx context.Context, req api.PlanRequest) (spec.Plan, error) {
+	snapshot, err := plan.Load(ctx, b.storeFor(ctx), b.cfg.Node)
 	if err != nil {
 		return spec.Plan{}, fmt.Errorf("read state: %w", err)
 	}
-	snapshot.Grace = b.grace
+	snapshot.Grace = b.cfg.Grace
 	if err := b.look(ctx, &snapshot); err != nil {
 		return spec.Plan{}, err
 	}
@@ -76,14 +76,14 @@ func (b *backend) compute(ctx context.Context, req api.PlanRequest) (spec.Plan, 
 	if err != nil {
 		return spec.Plan{}, planError(err)
 	}
-	p.Node = b.node
+	p.Node = b.cfg.Node
 	return p, nil
 }
 
 // look puts what this node sees now in the place of what it last reported,
 // which may be a tenth of a second old.
-func (b *backend) look(ctx context.Context, s *plan.Snapshot) error {
-	instances, _, err := b.engine.WaitInstances(ctx, 0)
+func (b *Node) look(ctx context.Context, s *plan.Snapshot) error {
+	instances, _, err := b.cfg.Engine.WaitInstances(ctx, 0)
 	if err != nil {
 		return fmt.Errorf("look at instances: %w", err)
 	}
@@ -93,10 +93,10 @@ func (b *backend) look(ctx context.Context, s *plan.Snapshot) error {
 			nodes = map[string]spec.Observed{}
 			s.Observed[i.ID.Job] = nodes
 		}
-		seen := nodes[b.node]
-		seen.Job, seen.Node = i.ID.Job, b.node
+		seen := nodes[b.cfg.Node]
+		seen.Job, seen.Node = i.ID.Job, b.cfg.Node
 		seen.Instances = append(seen.Instances, i)
-		nodes[b.node] = seen
+		nodes[b.cfg.Node] = seen
 	}
 	return nil
 }
@@ -113,7 +113,7 @@ func planError(err error) error {
 }
 
 // wanted turns a request into one change for each job.
-func (b *backend) wanted(ctx context.Context, s *plan.Snapshot, req api.PlanRequest) ([]plan.Wanted, error) {
+func (b *Node) wanted(ctx context.Context, s *plan.Snapshot, req api.PlanRequest) ([]plan.Wanted, error) {
 	var out []plan.Wanted
 	var held []string
 	for _, j := range req.Jobs {
@@ -156,7 +156,7 @@ func orders(out []plan.Wanted, req api.PlanRequest) ([]plan.Wanted, error) {
 }
 
 // rollback finds the version to bring back.
-func (b *backend) rollback(ctx context.Context, s *plan.Snapshot, r api.Rollback) (plan.Wanted, error) {
+func (b *Node) rollback(ctx context.Context, s *plan.Snapshot, r api.Rollback) (plan.Wanted, error) {
 	version, what := r.Version, "rollback"
 	if version == 0 && r.Good {
 		var err error
@@ -188,7 +188,7 @@ func (b *backend) rollback(ctx context.Context, s *plan.Snapshot, r api.Rollback
 // earlier returns the last version before the current one that defines the job
 // otherwise: an order makes a version, too, and to go back over that alone would
 // change nothing.
-func (b *backend) earlier(ctx context.Context, s *plan.Snapshot, job string) (uint64, error) {
+func (b *Node) earlier(ctx context.Context, s *plan.Snapshot, job string) (uint64, error) {
 	entries, _, err := b.storeFor(ctx).List(ctx, state.HistoryPrefix+job+"/")
 	if err != nil {
 		return 0, fmt.Errorf("read versions of job %s: %w", job, err)
@@ -217,14 +217,14 @@ func (b *backend) earlier(ctx context.Context, s *plan.Snapshot, job string) (ui
 }
 
 // Apply does what a plan of this agent says.
-func (b *backend) Apply(ctx context.Context, p spec.Plan) (api.ApplyResult, error) {
+func (b *Node) Apply(ctx context.Context, p spec.Plan) (api.ApplyResult, error) {
 	if p.Format != spec.PlanFormat {
 		return api.ApplyResult{}, fmt.Errorf("the plan has format %d, this agent reads %d: plan again: %w", p.Format, spec.PlanFormat, api.ErrInvalid)
 	}
 	for i := range p.Jobs {
 		if err := b.cipher.decrypt(&p.Jobs[i]); err != nil {
-			if p.Node != "" && p.Node != b.node {
-				err = fmt.Errorf("the plan was made by the agent of node %s, and this is %s: apply it there, or plan again", p.Node, b.node)
+			if p.Node != "" && p.Node != b.cfg.Node {
+				err = fmt.Errorf("the plan was made by the agent of node %s, and this is %s: apply it there, or plan again", p.Node, b.cfg.Node)
 			}
 			return api.ApplyResult{}, fmt.Errorf("%w: %w", api.ErrInvalid, err)
 		}
@@ -233,7 +233,7 @@ func (b *backend) Apply(ctx context.Context, p spec.Plan) (api.ApplyResult, erro
 }
 
 // commit writes what a plan with whole versions says.
-func (b *backend) commit(ctx context.Context, p spec.Plan) (result api.ApplyResult, err error) {
+func (b *Node) commit(ctx context.Context, p spec.Plan) (result api.ApplyResult, err error) {
 	txns, err := plan.Ops(p, api.Who(ctx), time.Now())
 	if err != nil {
 		return result, planError(err)

@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"context"
@@ -13,20 +13,20 @@ import (
 // EndSession ends the session of another node that asks for it. If this node was
 // a member before that one fell silent, and without a break since, the store was
 // not away for all.
-func (b *backend) EndSession(ctx context.Context, end api.SessionEnd) error {
-	if b.unbroken() <= time.Duration(end.Silent) {
+func (b *Node) EndSession(ctx context.Context, end api.SessionEnd) error {
+	if b.cfg.Unbroken() <= time.Duration(end.Silent) {
 		return fmt.Errorf("end the session of node %s: this node has not been a member for as long as that one is silent, so the store may be away for all: %w", end.Node, api.ErrUnavailable)
 	}
-	entry, err := b.store.Get(ctx, state.NodeKey(end.Node))
+	entry, err := b.cfg.Store.Get(ctx, state.NodeKey(end.Node))
 	if errors.Is(err, state.ErrNotFound) || err == nil && entry.Session != end.Session {
 		return nil // it has ended
 	}
 	if err == nil {
-		err = b.store.DestroySession(ctx, end.Session)
+		err = b.cfg.Store.DestroySession(ctx, end.Session)
 	}
 	if err != nil {
 		return fmt.Errorf("end the session of node %s: %w", end.Node, err)
 	}
-	b.logger.Warn("a node that does not reach the store asked for the end of its session", "node", end.Node, "session", end.Session)
+	b.cfg.Logger.Warn("a node that does not reach the store asked for the end of its session", "node", end.Node, "session", end.Session)
 	return nil
 }

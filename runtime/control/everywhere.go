@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/synergymesh/meshrun/runtime/api"
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -35,7 +36,7 @@ type question[T any] struct {
 // survey is a question while it is asked.
 type survey[T any] struct {
 	question[T]
-	mesh  *mesh
+	mesh  *Mesh
 	mux   *mux[T]
 	ctx   context.Context // of all asking
 	end   context.CancelCauseFunc
@@ -50,7 +51,7 @@ type survey[T any] struct {
 
 // everywhere asks all nodes and gives out their answers in order of time. It
 // returns ErrPartial after the last one if some nodes could not be asked.
-func everywhere[T any](ctx context.Context, m *mesh, q question[T], each func(T) error) error {
+func everywhere[T any](ctx context.Context, m *Mesh, q question[T], each func(T) error) error {
 	s := &survey[T]{question: q, mesh: m, mux: newMux(q.at, q.follow), failed: map[string]error{}, asked: map[string]context.CancelFunc{}}
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	defer s.tasks.Wait()
@@ -165,7 +166,7 @@ func (s *survey[T]) askNodes(nodes []spec.Node) {
 // askPeer asks one node; what is followed is asked for again when it breaks off.
 func (s *survey[T]) askPeer(ctx context.Context, node string, out *source[T]) error {
 	question := s.begin()
-	wait := askAgain
+	wait := loop.Backoff{Min: askAgain, Max: askSlowest}
 	for {
 		began := time.Now()
 		// Anew each time: a node that comes back may be elsewhere.
@@ -185,11 +186,11 @@ func (s *survey[T]) askPeer(ctx context.Context, node string, out *source[T]) er
 			return err
 		}
 		if time.Since(began) > askSlowest {
-			wait = askAgain
+			wait.Reset()
 		}
-		s.mesh.logger.Debug("cannot follow a node, trying again", "node", node, "retry_in", wait, "error", err)
-		pause(ctx, wait)
-		wait = min(2*wait, askSlowest)
+		retry := wait.Next()
+		s.mesh.logger.Debug("cannot read a node's stream, trying again", "node", node, "retry_in", retry, "error", err)
+		_ = loop.Sleep(ctx, retry)
 	}
 }
 

@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"context"
@@ -21,68 +21,88 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// backend answers what people ask through the API.
-type backend struct {
-	node    string
-	version string
-	dataDir string
-	started time.Time
-	store   state.Store
-	// grace is how long an exclusive shard has to end by itself when its node
-	// loses the cluster; 0 where there is none to lose.
-	grace time.Duration
-	// unbroken returns for how long this node has been a member without a break.
-	unbroken func() time.Duration
-	// scoped returns the store with the rights of who asks (api.CallOf); nil
+// Config is what a Node is made of.
+type Config struct {
+	// Node is the node's name.
+	Node    string
+	Version string
+	DataDir string
+	Store   state.Store
+	// Scoped returns the store with the rights of the caller (api.CallOf); nil
 	// where there are no rights to tell apart. See storeFor.
-	scoped   func(context.Context) state.Store
-	watchdog *watchdog.Client
-	engine   *engine.Engine
-	// seen returns instances as the engine's WaitInstances does: those of all
-	// nodes where this agent knows them.
-	seen    func(ctx context.Context, after uint64) ([]spec.Instance, uint64, error)
-	engines *registry
-	cipher  *planCipher
-	logger  hclog.Logger
-	// shutdown ends agent and watchdog; restart ends the agent, which the
+	Scoped func(context.Context) state.Store
+	// Grace is how long an exclusive shard has to end by itself when its node
+	// loses the cluster; 0 where there is none to lose.
+	Grace time.Duration
+	// Unbroken returns for how long this node has been a member without a break.
+	Unbroken func() time.Duration
+	Watchdog *watchdog.Client
+	Engine   *engine.Engine
+	Engines  *Registry
+	Logger   hclog.Logger
+	// Shutdown ends agent and watchdog; Restart ends the agent, which the
 	// watchdog then starts again. Both only begin it.
-	shutdown func(stopInstances bool)
-	restart  func()
+	Shutdown func(stopInstances bool)
+	Restart  func()
+}
+
+// Node is the api.Backend that answers for its node alone, and for what is in
+// the store.
+type Node struct {
+	cfg     Config
+	started time.Time
+	cipher  *planCipher
+	// seen returns instances as the engine's WaitInstances does: those of all
+	// nodes where a Mesh knows them.
+	seen func(ctx context.Context, after uint64) ([]spec.Instance, uint64, error)
 
 	mu       sync.Mutex // guards problems
 	problems map[string]string
 }
 
+// Open returns a Node. It reads the key of saved plans in the data directory,
+// or makes one.
+func Open(cfg Config) (*Node, error) {
+	key, err := openPlanCipher(cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	return &Node{cfg: cfg, started: time.Now(), cipher: key, seen: cfg.Engine.WaitInstances}, nil
+}
+
 // storeFor returns the store as the one may use it for whom the context's
 // request is made: what people ask for is done with their rights, and what the
 // agent does by itself, which is no request, with its own.
-func (b *backend) storeFor(ctx context.Context) state.Store {
-	if b.scoped == nil {
-		return b.store
+func (b *Node) storeFor(ctx context.Context) state.Store {
+	if b.cfg.Scoped == nil {
+		return b.cfg.Store
 	}
-	return b.scoped(ctx)
+	return b.cfg.Scoped(ctx)
 }
 
-// problem notes something that is wrong with the node under a name, or that
+// Problem records something that is wrong with the node under a name, or that
 // it is mended, with an empty text.
-func (b *backend) problem(name, text string) {
+func (b *Node) Problem(name, text string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if text == "" {
 		delete(b.problems, name)
 		return
 	}
+	if b.problems == nil {
+		b.problems = map[string]string{}
+	}
 	b.problems[name] = text
 }
 
 // Info says who the agent is and what is wrong with it.
-func (b *backend) Info(ctx context.Context) (api.Info, error) {
+func (b *Node) Info(ctx context.Context) (api.Info, error) {
 	info := api.Info{
-		Node: b.node, Version: b.version, PID: os.Getpid(), DataDir: b.dataDir, Started: b.started,
+		Node: b.cfg.Node, Version: b.cfg.Version, PID: os.Getpid(), DataDir: b.cfg.DataDir, Started: b.started,
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if table, err := b.watchdog.Table(ctx); err == nil {
+	if table, err := b.cfg.Watchdog.Table(ctx); err == nil {
 		info.WatchdogPID = table.PID
 		if table.Unlimited != "" {
 			info.Problems = append(info.Problems, "processes run without their limits: "+table.Unlimited)
@@ -90,13 +110,13 @@ func (b *backend) Info(ctx context.Context) (api.Info, error) {
 	} else {
 		info.Problems = append(info.Problems, b.watchdogProblem())
 	}
-	info.Problems = append(info.Problems, b.problemsBut()...)
+	info.Problems = append(info.Problems, b.ProblemsBut()...)
 	return info, nil
 }
 
-// problemsBut returns what is wrong with the node, but for what is noted under
+// ProblemsBut returns what is wrong with the node, but for what is noted under
 // some names.
-func (b *backend) problemsBut(names ...string) []string {
+func (b *Node) ProblemsBut(names ...string) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var out []string
@@ -110,8 +130,8 @@ func (b *backend) problemsBut(names ...string) []string {
 
 // watchdogProblem says why the watchdog may not have answered, and what comes
 // of it.
-func (b *backend) watchdogProblem() string {
-	owner, err := watchdog.OpenOwner(b.dataDir)
+func (b *Node) watchdogProblem() string {
+	owner, err := watchdog.OpenOwner(b.cfg.DataDir)
 	if err != nil {
 		return "the watchdog is gone; a new one is being started, and takes over what runs"
 	}
@@ -125,12 +145,12 @@ func (b *backend) watchdogProblem() string {
 }
 
 // Jobs returns what is wanted now.
-func (b *backend) Jobs(ctx context.Context) ([]spec.JobVersion, error) {
+func (b *Node) Jobs(ctx context.Context) ([]spec.JobVersion, error) {
 	return b.versions(ctx, state.JobsPrefix)
 }
 
 // Job returns what is wanted of one job.
-func (b *backend) Job(ctx context.Context, name string) (spec.JobVersion, error) {
+func (b *Node) Job(ctx context.Context, name string) (spec.JobVersion, error) {
 	entry, err := b.storeFor(ctx).Get(ctx, state.JobKey(name))
 	if errors.Is(err, state.ErrNotFound) {
 		return spec.JobVersion{}, api.Errorf(api.ErrNotFound, "there is no job %q: `meshrun status` shows what there is", name)
@@ -146,7 +166,7 @@ func (b *backend) Job(ctx context.Context, name string) (spec.JobVersion, error)
 }
 
 // History returns every kept version of a job.
-func (b *backend) History(ctx context.Context, name string) ([]spec.JobVersion, error) {
+func (b *Node) History(ctx context.Context, name string) ([]spec.JobVersion, error) {
 	versions, err := b.versions(ctx, state.HistoryPrefix+name+"/")
 	if err == nil && len(versions) == 0 {
 		return nil, api.Errorf(api.ErrNotFound, "there never was a job %q", name)
@@ -154,7 +174,7 @@ func (b *backend) History(ctx context.Context, name string) ([]spec.JobVersion, 
 	return versions, err
 }
 
-func (b *backend) versions(ctx context.Context, prefix string) ([]spec.JobVersion, error) {
+func (b *Node) versions(ctx context.Context, prefix string) ([]spec.JobVersion, error) {
 	entries, _, err := b.storeFor(ctx).List(ctx, prefix)
 	if err != nil {
 		return nil, fmt.Errorf("read jobs: %w", err)
@@ -171,13 +191,13 @@ func (b *backend) versions(ctx context.Context, prefix string) ([]spec.JobVersio
 }
 
 // Instances returns all instances and their index.
-func (b *backend) Instances(ctx context.Context, after uint64) ([]spec.Instance, uint64, error) {
-	return b.engine.WaitInstances(ctx, after)
+func (b *Node) Instances(ctx context.Context, after uint64) ([]spec.Instance, uint64, error) {
+	return b.cfg.Engine.WaitInstances(ctx, after)
 }
 
 // Logs calls each with the lines that the query selects.
-func (b *backend) Logs(ctx context.Context, q spec.LogQuery, each func(spec.LogLine) error) error {
-	root := filepath.Join(b.dataDir, "logs")
+func (b *Node) Logs(ctx context.Context, q spec.LogQuery, each func(spec.LogLine) error) error {
+	root := filepath.Join(b.cfg.DataDir, "logs")
 	sources, err := output.Select(root, q)
 	if err != nil {
 		return fmt.Errorf("read logs: %w", err)
@@ -186,16 +206,16 @@ func (b *backend) Logs(ctx context.Context, q spec.LogQuery, each func(spec.LogL
 		return api.Errorf(api.ErrNotFound, "nothing of the name %q ever ran here: `meshrun status` shows what there is", name(q))
 	}
 	return output.Stream(ctx, root, q, func(line spec.LogLine) error {
-		line.Node = b.node
+		line.Node = b.cfg.Node
 		return each(line)
 	})
 }
 
 // known reports whether the query names an instance that there is, though it
 // may have been silent.
-func (b *backend) known(ctx context.Context, q spec.LogQuery) bool {
+func (b *Node) known(ctx context.Context, q spec.LogQuery) bool {
 	target := api.Target{Job: q.Job, Process: q.Process, Shard: q.Shard}
-	instances, _, err := b.engine.WaitInstances(ctx, 0)
+	instances, _, err := b.cfg.Engine.WaitInstances(ctx, 0)
 	if err != nil {
 		return false
 	}

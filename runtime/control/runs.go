@@ -1,4 +1,4 @@
-package agent
+package control
 
 import (
 	"cmp"
@@ -13,7 +13,7 @@ import (
 )
 
 // Runs returns the kept runs of a job.
-func (b *backend) Runs(ctx context.Context, name string) ([]spec.Run, error) {
+func (b *Node) Runs(ctx context.Context, name string) ([]spec.Run, error) {
 	store := b.storeFor(ctx)
 	job, _, err := state.GetAs[spec.JobVersion](ctx, store, state.JobKey(name))
 	if errors.Is(err, state.ErrNotFound) {
