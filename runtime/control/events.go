@@ -166,7 +166,7 @@ func (b *Node) followDecisions(ctx context.Context, index uint64, send func(spec
 }
 
 func (b *Node) followJournal(ctx context.Context, seq uint64, send func(spec.Event) error) {
-	wait := loop.Backoff{Min: askAgain, Max: askSlowest}
+	wait := loop.Backoff{Min: firstRetry, Max: lastRetry}
 	for ctx.Err() == nil {
 		// Ends when the watchdog is replaced; its successor goes on counting.
 		_ = b.cfg.Watchdog.Events(ctx, seq, func(ev spec.Event) error {

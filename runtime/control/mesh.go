@@ -26,7 +26,7 @@ const signalTimeout = 10 * time.Second
 type Mesh struct {
 	api.Backend // this node's
 	node        string
-	feed        *feed
+	view        *clusterView
 	peers       *peers
 	engines     *Registry
 	logger      hclog.Logger
@@ -41,9 +41,9 @@ func NewMesh(b *Node, store state.Store, cred api.Credentials, logger hclog.Logg
 	}
 	m := &Mesh{
 		Backend: b, node: b.cfg.Node, peers: newPeers(dial), engines: b.cfg.Engines, logger: logger.Named("mesh"),
-		feed: newFeed(b.cfg.Node, store, b.cfg.Engine.WaitInstances, func(text string) { b.Problem("other nodes", text) }, logger),
+		view: newClusterView(b.cfg.Node, store, b.cfg.Engine.WaitInstances, func(text string) { b.Problem("other nodes", text) }, logger),
 	}
-	b.seen = m.feed.wait
+	b.seen = m.view.wait
 	return m
 }
 
@@ -62,7 +62,7 @@ func (m *Mesh) Instances(ctx context.Context, after uint64) ([]spec.Instance, ui
 	if isLocal(ctx) {
 		return m.Backend.Instances(ctx, after)
 	}
-	return m.feed.wait(ctx, after)
+	return m.view.wait(ctx, after)
 }
 
 // Logs calls each with the lines of all nodes, in order of time.
@@ -70,9 +70,9 @@ func (m *Mesh) Logs(ctx context.Context, q spec.LogQuery, each func(spec.LogLine
 	if isLocal(ctx) {
 		return m.Backend.Logs(ctx, q, each)
 	}
-	return everywhere(ctx, m, question[spec.LogLine]{
+	return fanOut(ctx, m, query[spec.LogLine]{
 		what: "the output", at: func(l *spec.LogLine) time.Time { return l.Time }, follow: q.Follow,
-		begin: func() ask[spec.LogLine] {
+		begin: func(string) reader[spec.LogLine] {
 			var resume api.LogResume
 			return func(ctx context.Context, b api.Backend, each func(spec.LogLine) error) error {
 				return b.Logs(ctx, resume.Query(q), func(l spec.LogLine) error {
@@ -92,42 +92,53 @@ func (m *Mesh) Events(ctx context.Context, q api.EventQuery, each func(spec.Even
 	if isLocal(ctx) {
 		return m.Backend.Events(ctx, q, each)
 	}
-	after := q.After
-	q.After = ""
-	if after == "" {
-		return m.events(ctx, q, each)
+	if q.After == "" {
+		return m.events(ctx, q, map[string]string{}, each)
 	}
 	// Only the whole order tells what came after an event. If it is no longer
 	// known, all is new.
 	history := q
-	history.Follow = false
-	known := false
-	err := m.events(ctx, history, func(ev spec.Event) error {
-		if known = ev.ID == after; known {
-			return errEnough
+	history.After, history.Follow = "", false
+	last := map[string]string{}
+	var later []spec.Event
+	err := m.events(ctx, history, last, func(ev spec.Event) error {
+		if later = append(later, ev); ev.ID == q.After {
+			later = later[:0]
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, errEnough) && !errors.Is(err, api.ErrPartial) {
+	if err != nil && (!errors.Is(err, api.ErrPartial) || ctx.Err() != nil) {
 		return err
 	}
-	return m.events(ctx, q, func(ev spec.Event) error {
-		if known {
-			known = ev.ID != after
-			return nil
+	for _, ev := range later {
+		if err := each(ev); err != nil {
+			return err
 		}
-		return each(ev)
-	})
+	}
+	if !q.Follow {
+		return err
+	}
+	q.After = ""
+	return m.events(ctx, q, last, each)
 }
 
-func (m *Mesh) events(ctx context.Context, q api.EventQuery, each func(spec.Event) error) error {
-	return everywhere(ctx, m, question[spec.Event]{
+// events asks all nodes. Last holds, by node, the ID of the last event that it
+// has told, "" for this node: each is asked for what came after that, and last
+// is up to date when events returns.
+func (m *Mesh) events(ctx context.Context, q api.EventQuery, last map[string]string, each func(spec.Event) error) error {
+	var mu sync.Mutex // guards last
+	return fanOut(ctx, m, query[spec.Event]{
 		what: "what instances did", at: func(ev *spec.Event) time.Time { return ev.Time }, follow: q.Follow,
-		begin: func() ask[spec.Event] {
-			q := q
+		begin: func(node string) reader[spec.Event] {
 			return func(ctx context.Context, b api.Backend, each func(spec.Event) error) error {
+				q := q
+				mu.Lock()
+				q.After = last[node]
+				mu.Unlock()
 				return b.Events(ctx, q, func(ev spec.Event) error {
-					q.After = ev.ID
+					mu.Lock()
+					last[node] = ev.ID
+					mu.Unlock()
 					return each(ev)
 				})
 			}
@@ -150,7 +161,7 @@ func (m *Mesh) Apply(ctx context.Context, p spec.Plan) (api.ApplyResult, error) 
 
 // named returns the agent of the node of a name.
 func (m *Mesh) named(ctx context.Context, name string) (peer, error) {
-	nodes, _, whole, err := m.feed.nodes(ctx)
+	nodes, _, whole, err := m.view.nodes(ctx)
 	switch at := slices.IndexFunc(nodes, func(n spec.Node) bool { return n.Name == name }); {
 	case err != nil:
 		return nil, err
@@ -173,7 +184,7 @@ func (m *Mesh) Signal(ctx context.Context, target string, signal spec.Signal) (i
 	if err != nil {
 		return 0, err
 	}
-	instances, _, err := m.feed.wait(ctx, 0)
+	instances, _, err := m.view.wait(ctx, 0)
 	if err != nil {
 		return 0, err
 	}
@@ -258,7 +269,7 @@ func sumUp(answers <-chan signalled, target string, signal spec.Signal) (int, er
 }
 
 // Run keeps what is known of the instances of all nodes until the context ends.
-func (m *Mesh) Run(ctx context.Context) error { return m.feed.run(ctx) }
+func (m *Mesh) Run(ctx context.Context) error { return m.view.run(ctx) }
 
 // Close closes the connections to other agents.
 func (m *Mesh) Close() { m.peers.close() }

@@ -73,14 +73,14 @@ func (n *nodes) mesh(name string, own api.Backend) *Mesh {
 	n.t.Helper()
 	m := &Mesh{
 		Backend: own, node: name, logger: hclog.NewNullLogger(),
-		feed: newFeed(name, n.store, own.Instances, n.problem, hclog.NewNullLogger()),
+		view: newClusterView(name, n.store, own.Instances, n.problem, hclog.NewNullLogger()),
 		peers: newPeers(func(node spec.Node) peer {
 			return api.NewClientOf(api.ClientConfig{Address: "https://" + node.Address, Credentials: n.cred, Node: node.Name})
 		}),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- m.feed.run(ctx) }()
+	go func() { done <- m.view.run(ctx) }()
 	n.t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

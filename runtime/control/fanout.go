@@ -15,27 +15,28 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// A peer that is followed is asked again, after askAgain at first and doubled
-// up to askSlowest, when it has broken off.
+// A peer whose stream has broken off is called again, after firstRetry at first
+// and doubled up to lastRetry.
 const (
-	askAgain   = 250 * time.Millisecond
-	askSlowest = 10 * time.Second
+	firstRetry = 250 * time.Millisecond
+	lastRetry  = 10 * time.Second
 )
 
-// ask asks one agent, and goes on where it broke off when it is called again.
-type ask[T any] func(ctx context.Context, b api.Backend, each func(T) error) error
+// reader reads from one agent, and resumes where it broke off when it is called
+// again.
+type reader[T any] func(ctx context.Context, b api.Backend, each func(T) error) error
 
-// question is one that every node answers with a part.
-type question[T any] struct {
+// query is one that every node answers with a part.
+type query[T any] struct {
 	what   string // for people: what is missing where a node does not answer
 	at     func(*T) time.Time
 	follow bool
-	begin  func() ask[T] // begins to ask one agent
+	begin  func(node string) reader[T] // makes the reader of one agent; "" is this node's
 }
 
-// survey is a question while it is asked.
-type survey[T any] struct {
-	question[T]
+// fanout is a query while it runs.
+type fanout[T any] struct {
+	query[T]
 	mesh  *Mesh
 	mux   *mux[T]
 	ctx   context.Context // of all asking
@@ -46,18 +47,18 @@ type survey[T any] struct {
 	failed  map[string]error // by node
 	unknown error            // this node's, that nothing of the name is known
 	known   bool             // some node knows the name
-	asked   map[string]context.CancelFunc
+	queried map[string]context.CancelFunc
 }
 
-// everywhere asks all nodes and gives out their answers in order of time. It
+// fanOut reads from all nodes and passes on what they answer in order of time. It
 // returns ErrPartial after the last one if some nodes could not be asked.
-func everywhere[T any](ctx context.Context, m *Mesh, q question[T], each func(T) error) error {
-	s := &survey[T]{question: q, mesh: m, mux: newMux(q.at, q.follow), failed: map[string]error{}, asked: map[string]context.CancelFunc{}}
+func fanOut[T any](ctx context.Context, m *Mesh, q query[T], each func(T) error) error {
+	s := &fanout[T]{query: q, mesh: m, mux: newMux(q.at, q.follow), failed: map[string]error{}, queried: map[string]context.CancelFunc{}}
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	defer s.tasks.Wait()
 	defer s.end(nil)
-	s.askOwn()
-	if err := s.askOthers(); err != nil {
+	s.queryOwn()
+	if err := s.queryOthers(); err != nil {
 		return err
 	}
 	err := s.mux.run(s.ctx, each)
@@ -72,14 +73,14 @@ func everywhere[T any](ctx context.Context, m *Mesh, q question[T], each func(T)
 	return s.verdict()
 }
 
-// askOwn asks this node. That it can't answer ends everything.
-func (s *survey[T]) askOwn() {
-	out, question := s.mux.add(), s.begin()
-	// Not Local: the decisions, which are the same everywhere, are asked of
+// queryOwn reads from this node. If that fails, everything ends.
+func (s *fanout[T]) queryOwn() {
+	out, read := s.mux.add(), s.begin("")
+	// Not Local: the decisions, which are the same on every node, are read from
 	// this node alone.
 	s.tasks.Go(func() {
 		defer out.end()
-		err := question(s.ctx, s.mesh.Backend, func(v T) error { return out.put(s.ctx, v) })
+		err := read(s.ctx, s.mesh.Backend, func(v T) error { return out.put(s.ctx, v) })
 		s.note("", err)
 		if err != nil && !errors.Is(err, api.ErrNotFound) {
 			s.end(err)
@@ -87,24 +88,24 @@ func (s *survey[T]) askOwn() {
 	})
 }
 
-// askOthers asks all other nodes, and where the question is followed those
-// that come later.
-func (s *survey[T]) askOthers() error {
-	nodes, changed, whole, err := s.mesh.feed.nodes(s.ctx)
+// queryOthers reads from all other nodes, and where the query follows also from
+// those that come later.
+func (s *fanout[T]) queryOthers() error {
+	nodes, changed, whole, err := s.mesh.view.nodes(s.ctx)
 	if err != nil {
 		return err
 	}
 	if !whole {
 		s.note("the other nodes", fmt.Errorf("the store does not tell which there are: %w", api.ErrUnavailable))
 	}
-	s.askNodes(nodes)
+	s.queryNodes(nodes)
 	if !s.follow {
 		s.mux.closeSources()
 		return nil
 	}
 	s.tasks.Go(func() {
-		// Who asks keeps the feed going.
-		defer s.mesh.feed.ask()()
+		// A caller keeps the view up to date.
+		defer s.mesh.view.call()()
 		for s.ctx.Err() == nil {
 			select {
 			case <-s.ctx.Done():
@@ -112,11 +113,11 @@ func (s *survey[T]) askOthers() error {
 			case <-changed:
 			case <-wakeIf(!whole):
 			}
-			if nodes, changed, whole, err = s.mesh.feed.nodes(s.ctx); err != nil {
+			if nodes, changed, whole, err = s.mesh.view.nodes(s.ctx); err != nil {
 				return
 			}
 			if whole {
-				s.askNodes(nodes)
+				s.queryNodes(nodes)
 			}
 		}
 	})
@@ -124,7 +125,7 @@ func (s *survey[T]) askOthers() error {
 }
 
 // wakeIf returns a channel that is ready at once if the store has to be asked
-// again; the feed's own patience is the pause.
+// again; the view's own patience is the pause.
 func wakeIf(again bool) <-chan struct{} {
 	if !again {
 		return nil
@@ -134,46 +135,47 @@ func wakeIf(again bool) <-chan struct{} {
 	return ready
 }
 
-// askNodes begins to ask the nodes that aren't asked yet, and leaves those that
+// queryNodes starts to read from the nodes that are new, and stops for those that
 // are gone.
-func (s *survey[T]) askNodes(nodes []spec.Node) {
+func (s *fanout[T]) queryNodes(nodes []spec.Node) {
 	s.mesh.peers.keep(nodes)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	there := map[string]bool{}
 	for _, node := range nodes {
 		there[node.Name] = true
-		if node.Name == s.mesh.node || s.asked[node.Name] != nil {
+		if node.Name == s.mesh.node || s.queried[node.Name] != nil {
 			continue
 		}
 		ctx, cancel := context.WithCancel(passOn(s.ctx))
-		s.asked[node.Name] = cancel
+		s.queried[node.Name] = cancel
 		out := s.mux.add()
 		s.tasks.Go(func() {
 			defer cancel()
 			defer out.end()
-			s.note(node.Name, s.askPeer(ctx, node.Name, out))
+			s.note(node.Name, s.queryPeer(ctx, node.Name, out))
 		})
 	}
-	for name, cancel := range s.asked {
+	for name, cancel := range s.queried {
 		if !there[name] {
 			cancel()
-			delete(s.asked, name)
+			delete(s.queried, name)
 		}
 	}
 }
 
-// askPeer asks one node; what is followed is asked for again when it breaks off.
-func (s *survey[T]) askPeer(ctx context.Context, node string, out *source[T]) error {
-	question := s.begin()
-	wait := loop.Backoff{Min: askAgain, Max: askSlowest}
+// queryPeer reads from one node; a stream that follows is read again when it
+// breaks off.
+func (s *fanout[T]) queryPeer(ctx context.Context, node string, out *source[T]) error {
+	read := s.begin(node)
+	wait := loop.Backoff{Min: firstRetry, Max: lastRetry}
 	for {
 		began := time.Now()
 		// Anew each time: a node that comes back may be elsewhere.
 		p, err := s.mesh.named(ctx, node)
 		if err == nil {
 			err = attend(ctx, p, func(ctx context.Context, heard func()) error {
-				return question(ctx, p, func(v T) error {
+				return read(ctx, p, func(v T) error {
 					heard()
 					return out.put(ctx, v)
 				})
@@ -185,7 +187,7 @@ func (s *survey[T]) askPeer(ctx context.Context, node string, out *source[T]) er
 		if !s.follow || errors.Is(err, api.ErrInvalid) {
 			return err
 		}
-		if time.Since(began) > askSlowest {
+		if time.Since(began) > lastRetry {
 			wait.Reset()
 		}
 		retry := wait.Next()
@@ -195,7 +197,7 @@ func (s *survey[T]) askPeer(ctx context.Context, node string, out *source[T]) er
 }
 
 // note notes how a node has answered; "" is this node.
-func (s *survey[T]) note(node string, err error) {
+func (s *fanout[T]) note(node string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -211,7 +213,7 @@ func (s *survey[T]) note(node string, err error) {
 }
 
 // verdict says what is missing, if anything is.
-func (s *survey[T]) verdict() error {
+func (s *fanout[T]) verdict() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.failed) == 0 {
