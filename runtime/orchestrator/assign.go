@@ -9,8 +9,8 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// group names an entry of an assignment: a process on a node, at one definition.
-type group struct {
+// entryKey names an entry of an assignment: a process on a node, at one definition.
+type entryKey struct {
 	node, process string
 	version       uint64
 }
@@ -21,11 +21,11 @@ type entry struct {
 	*spec.AssignedProcess
 }
 
-// leave finds what is assigned, shall not be, and must stay so for a while yet:
+// delayStops finds what is assigned, shall not be, and must stay so for a while yet:
 // what something depends on that leaves too and isn't gone.
-func (r *rollout) leave() {
-	assigned := map[string][]spot{} // by process: assigned, and shall not be
-	ending := map[string]bool{}     // unassigned by now, but not gone yet
+func (r *rollout) delayStops() {
+	assigned := map[string][]shardOnNode{} // by process: assigned, and shall not be
+	ending := map[string]bool{}            // unassigned by now, but not gone yet
 	for where := range r.current {
 		if !r.wanted[where] && !r.staying[where] {
 			assigned[where.process] = append(assigned[where.process], where)
@@ -53,8 +53,8 @@ func (r *rollout) leave() {
 	if len(blocked) == len(assigned) && len(ending) == 0 {
 		clear(blocked) // a ring of versions that never ran together: no order is right
 	}
-	r.leaves = len(assigned) > 0
-	for process, by := range r.awaited(assigned) {
+	r.unassigns = len(assigned) > 0
+	for process, by := range r.dependentsEnding(assigned) {
 		blocked[process] = by
 	}
 	for process, by := range blocked {
@@ -63,7 +63,7 @@ func (r *rollout) leave() {
 			r.reasons[r.id(where.process, where.shard)] = fmt.Sprintf("is stopped once %s is gone", by)
 		}
 	}
-	r.remember(blocked, leaves)
+	r.keepDependencyEntries(blocked, leaves)
 }
 
 // entries returns the entries of all current assignments of nodes that are there.
@@ -80,9 +80,9 @@ func (r *rollout) entries() []entry {
 	return out
 }
 
-// remember keeps the entries, without shards, of processes that end while what
+// keepDependencyEntries keeps the entries, without shards, of processes that end while what
 // they depend on waits for that: they are all that tells of the dependency.
-func (r *rollout) remember(blocked map[string]string, leaves func(string) bool) {
+func (r *rollout) keepDependencyEntries(blocked map[string]string, leaves func(string) bool) {
 	for _, e := range r.entries() {
 		for _, d := range e.Process.DependsOn {
 			if blocked[d.Process] != "" && leaves(e.Process.Name) {
@@ -102,7 +102,7 @@ func present(in *spec.Instance) bool {
 // of an old entry, or at the wanted one if old is nil. A process has one for
 // each version.
 func (r *rollout) group(node, process string, old *spec.AssignedProcess) *spec.AssignedProcess {
-	at := group{node: node, process: process}
+	at := entryKey{node: node, process: process}
 	def := r.defs[process]
 	if old != nil {
 		at.version = old.Version
@@ -147,7 +147,7 @@ func (r *rollout) assign() {
 			set(&a.Held, where.shard, endsOn(other))
 		}
 	}
-	r.recall()
+	r.recordGenerations()
 	for g, a := range r.groups {
 		slices.Sort(a.Shards)
 		if r.out[g.node] == nil {
@@ -164,8 +164,8 @@ func (r *rollout) assign() {
 }
 
 // put assigns a wanted shard as its gate says, held if it has to wait.
-func (r *rollout) put(where spot) {
-	t, gated := r.turns[where]
+func (r *rollout) put(where shardOnNode) {
+	t, gated := r.steps[where]
 	if !gated {
 		t.epoch = r.epoch(where.process, where.shard)
 	}
@@ -194,7 +194,7 @@ func (r *rollout) put(where spot) {
 	}
 	r.settled = false
 	there := in != nil && in.Phase != spec.PhasePending
-	if there && (t.old != nil || !r.behind(r.defs[where.process], in)) {
+	if there && (t.old != nil || !r.outdated(r.defs[where.process], in)) {
 		return
 	}
 	if waits := r.firstUnmet(a.Process.DependsOn, there); waits != "" {
@@ -204,16 +204,16 @@ func (r *rollout) put(where spot) {
 
 func endsOn(node string) string { return "waits until it has ended on " + node }
 
-func (r *rollout) hold(a *spec.AssignedProcess, where spot, why string) {
+func (r *rollout) hold(a *spec.AssignedProcess, where shardOnNode, why string) {
 	set(&a.Held, where.shard, why)
 	r.reasons[r.id(where.process, where.shard)] = why
 }
 
 // elsewhere returns another node at which the shard is still assigned or may
 // still run, "" if there is none.
-func (r *rollout) elsewhere(where spot) string {
+func (r *rollout) elsewhere(where shardOnNode) string {
 	for _, node := range r.at[instanceKey{where.process, where.shard}] {
-		other := spot{node, where.process, where.shard}
+		other := shardOnNode{node, where.process, where.shard}
 		if node == where.node {
 			continue
 		}

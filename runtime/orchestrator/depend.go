@@ -13,16 +13,16 @@ import (
 
 // maxFollowed bounds the shards of a dependency whose restarts are followed by
 // the dependents': what is remembered of them has to fit into an assignment.
-const maxFollowed = 256
+const maxRestartShards = 256
 
 // Other is what is known of a job on which another one depends.
 type Other struct {
 	Job       *spec.JobVersion
 	Placement *spec.Placement
 	Observed  map[string]spec.Observed
-	// Unsure is set if some of it can't be read: nobody is started for it, and
+	// Unreadable is set if some of it can't be read: nobody is started for it, and
 	// nobody stopped.
-	Unsure bool
+	Unreadable bool
 }
 
 // on returns the job that a dependency is on, and the name of the process there.
@@ -31,17 +31,17 @@ func (r *rollout) on(d spec.Dependency) (*rollout, string) {
 	if job == r.job {
 		return r, process
 	}
-	if r.far[job] == nil {
+	if r.otherRollouts[job] == nil {
 		o := r.Others[job]
 		if o.Placement == nil {
 			o.Placement = &spec.Placement{}
 		}
-		far := newRollout(Snapshot{Job: o.Job, Placement: o.Placement, Live: r.Live, Observed: o.Observed})
-		far.job, far.foreign, far.unsure = job, true, o.Unsure
-		far.want()
-		r.far[job] = far
+		other := newRollout(Snapshot{Job: o.Job, Placement: o.Placement, Live: r.Live, Observed: o.Observed})
+		other.job, other.ofOtherJob, other.unreadable = job, true, o.Unreadable
+		other.want()
+		r.otherRollouts[job] = other
 	}
-	return r.far[job], process
+	return r.otherRollouts[job], process
 }
 
 // failed reports whether a dependency has failed: none of its shards that shall
@@ -51,13 +51,13 @@ func (r *rollout) failed(d spec.Dependency) bool {
 		return failed
 	}
 	on, name := r.on(d)
-	r.failures[d] = !on.unsure && !on.stands(name, d.Condition)
+	r.failures[d] = !on.unreadable && !on.anyMeets(name, d.Condition)
 	return r.failures[d]
 }
 
-// stands reports whether a shard of a process that shall run is as far as a
+// anyMeets reports whether a shard of a process that shall run is as far as a
 // condition demands.
-func (r *rollout) stands(name string, c spec.Condition) bool {
+func (r *rollout) anyMeets(name string, c spec.Condition) bool {
 	def := r.defs[name]
 	if def == nil {
 		return false
@@ -67,7 +67,7 @@ func (r *rollout) stands(name string, c spec.Condition) bool {
 			continue
 		}
 		for _, node := range r.at[instanceKey{name, shard}] {
-			if in := r.seen[spot{node, name, shard}]; in != nil && meets(in, c) {
+			if in := r.seen[shardOnNode{node, name, shard}]; in != nil && meets(in, c) {
 				return true
 			}
 		}
@@ -75,12 +75,12 @@ func (r *rollout) stands(name string, c spec.Condition) bool {
 	return false
 }
 
-// halt stops the instances whose dependencies have failed and that say so, by
+// stopDependents stops the instances whose dependencies have failed and that say so, by
 // the definition that they have, and, with them, those that depend on them in
 // the same way. What is stopped is not wanted until it is gone; then it is held
 // like anything that has not started yet.
-func (r *rollout) halt() {
-	there := map[string][]spot{}
+func (r *rollout) stopDependents() {
+	there := map[string][]shardOnNode{}
 	for where := range r.wanted {
 		if in := r.seen[where]; in != nil && in.Phase != spec.PhasePending && in.Phase != spec.PhaseCompleted {
 			there[where.process] = append(there[where.process], where)
@@ -89,46 +89,46 @@ func (r *rollout) halt() {
 	r.inOrder(func(process string) {
 		halted := 0
 		for _, where := range there[process] {
-			why := r.halted(where, r.seen[where])
+			why := r.stopReason(where, r.seen[where])
 			if why == "" {
 				continue
 			}
 			halted++
 			delete(r.wanted, where)
-			r.halting[where] = why
+			r.stopping[where] = why
 			r.settled = false
 			r.reasons[r.id(where.process, where.shard)] = why
 		}
-		r.halts[process] = halted > 0 && halted == len(there[process])
+		r.stoppedProcesses[process] = halted > 0 && halted == len(there[process])
 	})
 }
 
-// halted returns why a wanted instance shall not run for now, "" if it may.
-func (r *rollout) halted(where spot, in *spec.Instance) string {
+// stopReason returns why a wanted instance shall not run for now, "" if it may.
+func (r *rollout) stopReason(where shardOnNode, in *spec.Instance) string {
 	if e := r.current[where]; e != nil {
 		if in.Version != e.Version {
 			return "" // it goes on with another definition until this one may begin
 		}
-		return r.haltedBy(&e.Process)
+		return r.stopReasonOf(&e.Process)
 	}
 	// It is being stopped, and which definition it had is not known any more.
-	why := r.haltedBy(r.defs[where.process].process)
+	why := r.stopReasonOf(r.defs[where.process].process)
 	for _, e := range r.entries() {
 		if e.Process.Name == where.process && why == "" {
-			why = r.haltedBy(&e.Process)
+			why = r.stopReasonOf(&e.Process)
 		}
 	}
 	return why
 }
 
-// haltedBy returns why an instance of a definition shall not run for now, "" if
+// stopReasonOf returns why an instance of a definition shall not run for now, "" if
 // it may.
-func (r *rollout) haltedBy(p *spec.Process) string {
+func (r *rollout) stopReasonOf(p *spec.Process) string {
 	for _, d := range p.DependsOn {
 		if d.OnFailure != spec.OnFailureStop {
 			continue
 		}
-		if on, name := r.on(d); r.failed(d) || (on == r && r.halts[name]) {
+		if on, name := r.on(d); r.failed(d) || (on == r && r.stoppedProcesses[name]) {
 			return fmt.Sprintf("stopped: waits for %s to be %s again", d.Process, d.Condition)
 		}
 	}
@@ -164,47 +164,47 @@ func (r *rollout) inOrder(do func(process string)) {
 	}
 }
 
-// follow finds the instances that are to be restarted because a dependency was
+// restartDependents finds the instances that are to be restarted because a dependency was
 // started anew and is so far again, by the definition that they have. They stay
 // due until their generation is gone, whoever decides then. What depends on what
 // is due waits for its restart, and follows that too with the same one of its own.
-func (r *rollout) follow() {
-	spots := map[string][]spot{} // of processes that follow others
+func (r *rollout) restartDependents() {
+	places := map[string][]shardOnNode{} // of processes that follow others
 	for where := range r.wanted {
-		if e := r.current[where]; e != nil && len(followed(&e.Process)) > 0 {
-			spots[where.process] = append(spots[where.process], where)
+		if e := r.current[where]; e != nil && len(restartDependencies(&e.Process)) > 0 {
+			places[where.process] = append(places[where.process], where)
 		}
 	}
-	if len(spots) == 0 {
+	if len(places) == 0 {
 		return
 	}
 	r.inOrder(func(process string) {
-		for _, where := range spots[process] {
-			r.followOne(where)
+		for _, where := range places[process] {
+			r.checkRestart(where)
 		}
 	})
 }
 
-// followOne finds out whether an assigned instance is to be restarted.
-func (r *rollout) followOne(where spot) {
+// checkRestart finds out whether an assigned instance is to be restarted.
+func (r *rollout) checkRestart(where shardOnNode) {
 	e, in := r.current[where], r.seen[where]
 	if in == nil || in.Generation == 0 || !(in.Phase.Alive() || in.Phase == spec.PhaseBackoff) {
 		return
 	}
 	due := e.Due[where.shard] == in.Generation
-	for _, d := range followed(&e.Process) {
+	for _, d := range restartDependencies(&e.Process) {
 		if had := e.After[d.Process]; had != "" {
-			due = due || anew(had, r.after(e, d))
+			due = due || restarted(had, r.recordedGenerations(e, d))
 		}
 	}
 	if due {
-		r.due[where] = in.Generation
+		r.restartsDue[where] = in.Generation
 		r.expiring[where.process] = true
 	}
 }
 
-// followed returns the dependencies whose restarts a process follows.
-func followed(p *spec.Process) []spec.Dependency {
+// restartDependencies returns the dependencies whose restarts a process follows.
+func restartDependencies(p *spec.Process) []spec.Dependency {
 	var out []spec.Dependency
 	for _, d := range p.DependsOn {
 		if d.OnFailure == spec.OnFailureRestart {
@@ -214,10 +214,10 @@ func followed(p *spec.Process) []spec.Dependency {
 	return out
 }
 
-// after returns what is to be remembered of a dependency by those who are
+// recordedGenerations returns what is to be remembered of a dependency by those who are
 // assigned as e, which may be nil: how it lives now if it is so far, and else
 // what they remember already.
-func (r *rollout) after(e *spec.AssignedProcess, d spec.Dependency) string {
+func (r *rollout) recordedGenerations(e *spec.AssignedProcess, d spec.Dependency) string {
 	had := ""
 	if e != nil {
 		had = e.After[d.Process]
@@ -226,22 +226,22 @@ func (r *rollout) after(e *spec.AssignedProcess, d spec.Dependency) string {
 	if r.unmet(demand{d, had != ""}) != "" {
 		return had
 	}
-	if r.lives[d] == "" {
-		r.lives[d] = r.living(d)
+	if r.generations[d] == "" {
+		r.generations[d] = r.generationsOf(d)
 	}
-	return r.lives[d]
+	return r.generations[d]
 }
 
-// living tells with which generations a dependency lives, such as
+// generationsOf tells with which generations a dependency lives, such as
 // "0@node-a:3,1@node-b:1.m5x2k8": one that is declared again counts from one,
 // and is known by its start.
-func (r *rollout) living(d spec.Dependency) string {
+func (r *rollout) generationsOf(d spec.Dependency) string {
 	on, name := r.on(d)
 	var b strings.Builder
-	for shard := range min(on.defs[name].process.Shards, maxFollowed) {
+	for shard := range min(on.defs[name].process.Shards, maxRestartShards) {
 		nodes := slices.Sorted(slices.Values(on.at[instanceKey{name, shard}]))
 		for _, node := range nodes {
-			in := on.seen[spot{node, name, shard}]
+			in := on.seen[shardOnNode{node, name, shard}]
 			if in == nil || !meets(in, d.Condition) {
 				continue
 			}
@@ -258,8 +258,8 @@ func (r *rollout) living(d spec.Dependency) string {
 	return b.String()
 }
 
-// anew reports whether a shard that is in both has been started anew.
-func anew(had, now string) bool {
+// restarted reports whether a shard that is in both has been started anew.
+func restarted(had, now string) bool {
 	if had == now || had == "" {
 		return false
 	}
@@ -277,14 +277,14 @@ func anew(had, now string) bool {
 	return false
 }
 
-// follows says why an instance is to be restarted with what it depends on, ""
+// restartReason says why an instance is to be restarted with what it depends on, ""
 // if it is not, or not now.
-func (r *rollout) follows(where spot, in *spec.Instance) string {
-	if due := r.due[where]; due == 0 || due != in.Generation {
+func (r *rollout) restartReason(where shardOnNode, in *spec.Instance) string {
+	if due := r.restartsDue[where]; due == 0 || due != in.Generation {
 		return ""
 	}
 	var names []string
-	for _, d := range followed(&r.current[where].Process) {
+	for _, d := range restartDependencies(&r.current[where].Process) {
 		if r.unmet(demand{d, true}) != "" {
 			return "" // it would find it down
 		}
@@ -296,13 +296,13 @@ func (r *rollout) follows(where spot, in *spec.Instance) string {
 	return strings.Join(names, " or ") + " was started anew"
 }
 
-// recall has the assignments remember what their shards live with, and which
+// recordGenerations has the assignments remember what their shards live with, and which
 // of them are to be restarted yet.
-func (r *rollout) recall() {
+func (r *rollout) recordGenerations() {
 	for g, a := range r.groups {
-		old := r.recalled(g)
-		for _, d := range followed(&a.Process) {
-			if text := r.after(old, d); text != "" {
+		old := r.previousEntry(g)
+		for _, d := range restartDependencies(&a.Process) {
+			if text := r.recordedGenerations(old, d); text != "" {
 				if a.After == nil {
 					a.After = map[string]string{}
 				}
@@ -310,16 +310,16 @@ func (r *rollout) recall() {
 			}
 		}
 		for _, shard := range a.Shards {
-			if due := r.due[spot{g.node, g.process, shard}]; due != 0 {
+			if due := r.restartsDue[shardOnNode{g.node, g.process, shard}]; due != 0 {
 				set(&a.Due, shard, due)
 			}
 		}
 	}
 }
 
-// recalled returns the entry of Current that an entry goes on from: its own, or
+// previousEntry returns the entry of Current that an entry goes on from: its own, or
 // that of another version.
-func (r *rollout) recalled(g group) *spec.AssignedProcess {
+func (r *rollout) previousEntry(g entryKey) *spec.AssignedProcess {
 	var found *spec.AssignedProcess
 	for i := range r.Current[g.node].Processes {
 		e := &r.Current[g.node].Processes[i]

@@ -279,8 +279,8 @@ func TestAnotherJobIsWaitedFor(t *testing.T) {
 	changed.Job.Version, changed.Job.Job.Processes[0].Command = 2, []spec.Template{"other"}
 	unplaced := far(1, up)
 	unplaced.Placement = nil
-	unsure := far(1, up)
-	unsure.Unsure = true
+	unreadable := far(1, up)
+	unreadable.Unreadable = true
 	for name, test := range map[string]struct {
 		others map[string]Other
 		held   string
@@ -294,7 +294,7 @@ func TestAnotherJobIsWaitedFor(t *testing.T) {
 		"stopped":       {map[string]Other{"store": stopped}, "waits for store/redis to be started, which an operator has stopped"},
 		"to change":     {map[string]Other{"store": changed}, "waits for store/redis to be started"},
 		"not placed":    {map[string]Other{"store": unplaced}, "waits for store/redis to be started"},
-		"can't be read": {map[string]Other{"store": unsure}, "waits for store/redis: what is known of job store can't be read"},
+		"can't be read": {map[string]Other{"store": unreadable}, "waits for store/redis: what is known of job store can't be read"},
 	} {
 		w := newWorld()
 		w.want(version(1, after(process("web"), "store/redis", spec.ConditionStarted, "")))
@@ -310,8 +310,8 @@ func TestAnotherJobsFailureIsActedOn(t *testing.T) {
 	up := far(1, spec.Instance{Phase: spec.PhaseRunning, Generation: 3})
 	down := far(1, spec.Instance{Phase: spec.PhaseBackoff, Generation: 3})
 	again := far(1, spec.Instance{Phase: spec.PhaseRunning, Generation: 4})
-	unsure := far(1)
-	unsure.Unsure = true
+	unreadable := far(1)
+	unreadable.Unreadable = true
 	for name, test := range map[string]struct {
 		what  spec.OnFailure
 		then  []Other
@@ -322,7 +322,7 @@ func TestAnotherJobsFailureIsActedOn(t *testing.T) {
 		"stop while it is down":     {spec.OnFailureStop, []Other{down}, true, false},
 		"stop until it is back":     {spec.OnFailureStop, []Other{down, again}, false, true},
 		"stop when it is removed":   {spec.OnFailureStop, []Other{{}}, true, false},
-		"stop not for want of news": {spec.OnFailureStop, []Other{unsure}, false, false},
+		"stop not for want of news": {spec.OnFailureStop, []Other{unreadable}, false, false},
 		"restart once it is back":   {spec.OnFailureRestart, []Other{down, again}, false, true},
 		"restart not before":        {spec.OnFailureRestart, []Other{down}, false, false},
 		"restart not for nothing":   {spec.OnFailureRestart, []Other{down, up}, false, false},

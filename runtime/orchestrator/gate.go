@@ -16,9 +16,9 @@ import (
 // free to be changed, so that a good version always mends a bad one.
 type gate struct {
 	*rollout
-	def     *definition
-	order   spec.Order // of the process as a whole
-	members []member   // by shard
+	def    *definition
+	order  spec.Order   // of the process as a whole
+	shards []shardState // by shard
 	// block says why no shard may be given the wanted definition now; "" if it may.
 	block string
 	// trial is set while only canaries may be changed, and left is how many more.
@@ -31,18 +31,18 @@ type gate struct {
 	down string
 	// failed says why the rollout has failed, by what was there before its turns.
 	failed string
-	// unplaced says why a shard has no place, if none of the process has one.
-	unplaced string
-	// homeless is how many shards have no place, and noPlace names the first. They
+	// allUnplaced says why a shard has no place, if none of the process has one.
+	allUnplaced string
+	// unplacedCount is how many shards have no place, and noPlace names the first. They
 	// are down, and an edit takes no further ones down beyond its bound; but moves
 	// and single restarts do not wait for them: a node that has to be emptied and a
 	// shard that ails can't wait until somebody adds a node.
-	homeless int
-	noPlace  string
+	unplacedCount int
+	unplaced      string
 }
 
-// turn is what a wanted shard is told now.
-type turn struct {
+// step is what a wanted shard is told now.
+type step struct {
 	// old is the entry whose definition it keeps, or starts with; nil for the
 	// wanted one.
 	old    *spec.AssignedProcess
@@ -58,7 +58,7 @@ func (r *rollout) gates() {
 	for i := range r.Job.Job.Processes {
 		p := &r.Job.Job.Processes[i]
 		steps := r.Job.Steps(p)
-		if p.Schedule != nil || (!steps && !r.expiring[p.Name] && !r.track) {
+		if p.Schedule != nil || (!steps && !r.expiring[p.Name] && !r.recorded) {
 			continue // nothing to count, nothing to bound
 		}
 		g := &gate{rollout: r, def: r.defs[p.Name], order: r.Job.Orders[p.Name]}
@@ -66,7 +66,7 @@ func (r *rollout) gates() {
 		g.failed = g.failure()
 		if steps || r.expiring[p.Name] {
 			g.open()
-			g.preserve()
+			g.keepPreviousDefinition()
 		}
 		r.progress = append(r.progress, g.report())
 	}
@@ -85,28 +85,28 @@ func (g *gate) gather() {
 	p := g.def.process
 	for node, shards := range g.Placement.Processes[p.Name] {
 		for _, shard := range shards {
-			to := spot{node, p.Name, shard}
-			if g.wanted[to] || g.staying[to] || g.halting[to] != "" {
-				g.members = append(g.members, g.member(to))
+			to := shardOnNode{node, p.Name, shard}
+			if g.wanted[to] || g.staying[to] || g.stopping[to] != "" {
+				g.shards = append(g.shards, g.shardState(to))
 			}
 		}
 	}
-	slices.SortFunc(g.members, func(a, b member) int { return cmp.Compare(a.to.shard, b.to.shard) })
+	slices.SortFunc(g.shards, func(a, b shardState) int { return cmp.Compare(a.to.shard, b.to.shard) })
 	for _, u := range g.Placement.Unplaced {
 		if u.Process != p.Name || u.Shard >= p.Shards || g.Job.Order(p.Name, u.Shard).Stopped {
 			continue
 		}
-		if g.homeless++; g.noPlace == "" {
-			g.noPlace = fmt.Sprintf("shard %d has no place: %s", u.Shard, u.Reason)
+		if g.unplacedCount++; g.unplaced == "" {
+			g.unplaced = fmt.Sprintf("shard %d has no place: %s", u.Shard, u.Reason)
 		}
 	}
-	if len(g.members) == 0 {
-		g.unplaced, g.down = g.noPlace, g.noPlace
+	if len(g.shards) == 0 {
+		g.allUnplaced, g.down = g.unplaced, g.unplaced
 	}
 	g.free = g.bounds().MaxParallel
-	for i := range g.members {
-		m := &g.members[i]
-		if m.down = g.why(m); m.down != "" {
+	for i := range g.shards {
+		m := &g.shards[i]
+		if m.down = g.unavailableReason(m); m.down != "" {
 			g.free--
 			if g.down == "" {
 				g.down = fmt.Sprintf("shard %d %s", m.to.shard, m.down)
@@ -115,10 +115,10 @@ func (g *gate) gather() {
 	}
 }
 
-func (g *gate) member(to spot) member {
-	m := member{to: to}
+func (g *gate) shardState(to shardOnNode) shardState {
+	m := shardState{to: to}
 	for _, node := range g.at[instanceKey{to.process, to.shard}] {
-		at := spot{node, to.process, to.shard}
+		at := shardOnNode{node, to.process, to.shard}
 		if e := g.current[at]; e != nil && (m.entry == nil || node == to.node) {
 			m.at, m.entry, m.in = at, e, g.seen[at]
 		}
@@ -128,23 +128,23 @@ func (g *gate) member(to spot) member {
 
 // open gives as many shards their turn as may have it.
 func (g *gate) open() {
-	g.bar()
+	g.findBlock()
 	for _, m := range g.queue() {
-		need, what := g.need(m)
-		why := g.refuse(m, need)
+		pending, what := g.pendingChange(m)
+		why := g.waitReason(m, pending)
 		var old *spec.AssignedProcess
-		if need == needReplace && why != "" {
-			if also, text := g.needAsItIs(m); also != needNothing {
-				need, what, old, why = also, text, m.entry, g.refuse(m, also)
+		if pending == changeReplace && why != "" {
+			if also, text := g.pendingRestart(m); also != changeNone {
+				pending, what, old, why = also, text, m.entry, g.waitReason(m, also)
 			}
 		}
 		switch {
-		case need == needStart && (g.block != "" || g.trial):
-			g.turns[m.to] = turn{old: g.former(m.to), epoch: g.Job.Order(m.to.process, m.to.shard).Epoch}
+		case pending == changeStart && (g.block != "" || g.trial):
+			g.steps[m.to] = step{old: g.previousDefinition(m.to), epoch: g.Job.Order(m.to.process, m.to.shard).Epoch}
 		case why != "":
-			g.keep(m, need, what+" waits: "+why)
+			g.postpone(m, pending, what+" waits: "+why)
 		default:
-			g.take(m, need, old)
+			g.apply(m, pending, old)
 		}
 	}
 }
@@ -152,10 +152,10 @@ func (g *gate) open() {
 // queue returns the shards in the order of their turns: those that are down, as
 // they disturb nobody, then those that move, as a node is to be emptied, and get
 // another definition with the same restart.
-func (g *gate) queue() []*member {
-	var down, move, rest []*member
-	for i := range g.members {
-		switch m := &g.members[i]; {
+func (g *gate) queue() []*shardState {
+	var down, move, rest []*shardState
+	for i := range g.shards {
+		switch m := &g.shards[i]; {
 		case !g.Live[m.to.node]:
 		case m.down != "":
 			down = append(down, m)
@@ -168,11 +168,11 @@ func (g *gate) queue() []*member {
 	return slices.Concat(down, move, rest)
 }
 
-// bar finds out whether shards may be given the wanted definition at all.
-func (g *gate) bar() {
-	if !slices.ContainsFunc(g.members, func(m member) bool {
-		n, _ := g.need(&m)
-		return n == needReplace || (n == needStart && g.former(m.to) != nil)
+// findBlock finds out whether shards may be given the wanted definition at all.
+func (g *gate) findBlock() {
+	if !slices.ContainsFunc(g.shards, func(m shardState) bool {
+		n, _ := g.pendingChange(&m)
+		return n == changeReplace || (n == changeStart && g.previousDefinition(m.to) != nil)
 	}) {
 		return
 	}
@@ -185,7 +185,7 @@ func (g *gate) bar() {
 		g.block = "the rollout has failed: " + g.failed
 		return
 	}
-	if !g.tries() || g.promoted[g.def.process.Name] == g.def.version {
+	if !g.onTrial() || g.promoted[g.def.process.Name] == g.def.version {
 		return
 	}
 	tried, well := g.canaries()
@@ -196,9 +196,9 @@ func (g *gate) bar() {
 	g.trial, g.left = true, u.Canary-tried
 }
 
-// tries reports whether the wanted definition is to be tried on canaries. What
+// onTrial reports whether the wanted definition is to be tried on canaries. What
 // takes the place of a failed version was good before.
-func (g *gate) tries() bool {
+func (g *gate) onTrial() bool {
 	return g.bounds().Canary > 0 && g.def.version > g.good && !g.order.Promoted && g.Job.Why != WhyReverted
 }
 
@@ -206,8 +206,8 @@ func (g *gate) tries() bool {
 // whether all of them are available.
 func (g *gate) canaries() (tried int, well bool) {
 	well = true
-	for i := range g.members {
-		if m := &g.members[i]; m.entry != nil && m.entry.Version == g.def.version {
+	for i := range g.shards {
+		if m := &g.shards[i]; m.entry != nil && m.entry.Version == g.def.version {
 			tried++
 			well = well && m.down == ""
 		}
@@ -215,13 +215,13 @@ func (g *gate) canaries() (tried int, well bool) {
 	return tried, well
 }
 
-// refuse says why a shard can't have its turn now, "" if it can.
-func (g *gate) refuse(m *member, need need) string {
-	switch need {
-	case needNothing, needLive, needStart:
+// waitReason says why a shard can't have its turn now, "" if it can.
+func (g *gate) waitReason(m *shardState, pending pendingChange) string {
+	switch pending {
+	case changeNone, changeLive, changeStart:
 		return ""
-	case needReplace:
-		if why := g.barred(); why != "" {
+	case changeReplace:
+		if why := g.blockReason(); why != "" {
 			return why
 		}
 		if m.in == nil && m.entry.Held[m.to.shard] == "" {
@@ -238,18 +238,18 @@ func (g *gate) refuse(m *member, need need) string {
 		}
 	}
 	free := g.free
-	if need == needReplace {
-		free -= g.homeless
+	if pending == changeReplace {
+		free -= g.unplacedCount
 	}
 	if free <= 0 {
-		return cmp.Or(g.down, g.noPlace) + g.remedy()
+		return cmp.Or(g.down, g.unplaced) + g.failedHint()
 	}
 	return ""
 }
 
-// remedy says how to go on where the bound is used up by a version that has
+// failedHint says how to go on where the bound is used up by a version that has
 // failed: no time mends that, and a drain or a restart waits for a person.
-func (g *gate) remedy() string {
+func (g *gate) failedHint() string {
 	switch {
 	case g.failed == "":
 		return ""
@@ -259,17 +259,17 @@ func (g *gate) remedy() string {
 	return fmt.Sprintf("; version %d has failed: go back with `meshrun revert %s`, or apply one that works", g.Job.Version, g.job)
 }
 
-// barred says why no further shard may be given the wanted definition now, "" if
+// blockReason says why no further shard may be given the wanted definition now, "" if
 // one may.
-func (g *gate) barred() string {
+func (g *gate) blockReason() string {
 	if g.block == "" && g.trial && g.left <= 0 {
-		return g.verdict()
+		return g.trialWaitReason()
 	}
 	return g.block
 }
 
-// verdict says what a trial waits for.
-func (g *gate) verdict() string {
+// trialWaitReason says what a trial waits for.
+func (g *gate) trialWaitReason() string {
 	if _, well := g.canaries(); !well {
 		return "the canaries are to be healthy first: " + g.down
 	}
@@ -279,30 +279,30 @@ func (g *gate) verdict() string {
 // lastChange returns when a shard was last declared anew.
 func (g *gate) lastChange() time.Time {
 	var last time.Time
-	for i := range g.members {
-		if in := g.members[i].in; in != nil && in.Since.After(last) {
+	for i := range g.shards {
+		if in := g.shards[i].in; in != nil && in.Since.After(last) {
 			last = in.Since
 		}
 	}
 	return last
 }
 
-// take lets a shard be what is wanted, or be restarted with its old definition.
-func (g *gate) take(m *member, need need, old *spec.AssignedProcess) {
-	t := turn{old: old, epoch: g.Job.Order(m.to.process, m.to.shard).Epoch, expire: m.carried()}
-	switch need {
-	case needExpire:
-		t.expire = spec.Expire{Generation: m.in.Generation, Why: brief(g.ails(m)), Planned: m.in.RestartCause == ""}
-	case needReplace:
+// apply lets a shard be what is wanted, or be restarted with its old definition.
+func (g *gate) apply(m *shardState, pending pendingChange, old *spec.AssignedProcess) {
+	t := step{old: old, epoch: g.Job.Order(m.to.process, m.to.shard).Epoch, expire: m.currentRequest()}
+	switch pending {
+	case changeRestartRequest:
+		t.expire = spec.Expire{Generation: m.in.Generation, Why: brief(g.restartCause(m)), Planned: m.in.RestartCause == ""}
+	case changeReplace:
 		g.left--
 	}
-	if need != needNothing && need != needLive && need != needStart && m.down == "" {
+	if pending != changeNone && pending != changeLive && pending != changeStart && m.down == "" {
 		g.free--
 		if g.down == "" {
 			g.down = fmt.Sprintf("shard %d is being changed", m.to.shard)
 		}
 	}
-	g.turns[m.to] = t
+	g.steps[m.to] = t
 }
 
 // maxWhy bounds why a generation ends, in bytes: a watchdog refuses a launch that
@@ -318,8 +318,8 @@ func brief(why string) string {
 	return strings.ToValidUTF8(why[:maxWhy], "") + " …"
 }
 
-// carried is what the shard was told of its present generation already.
-func (m *member) carried() spec.Expire {
+// currentRequest is what the shard was told of its present generation already.
+func (m *shardState) currentRequest() spec.Expire {
 	if m.entry == nil {
 		return spec.Expire{}
 	}
@@ -329,17 +329,17 @@ func (m *member) carried() spec.Expire {
 	return spec.Expire{}
 }
 
-// keep leaves a shard as it is.
-func (g *gate) keep(m *member, need need, why string) {
+// postpone leaves a shard as it is.
+func (g *gate) postpone(m *shardState, pending pendingChange, why string) {
 	g.reasons[g.id(m.to.process, m.to.shard)] = why
-	if need == needMove {
+	if pending == changeMove {
 		delete(g.wanted, m.to)
 		g.staying[m.at] = true
 		return
 	}
-	t := turn{epoch: m.entry.Epochs[m.to.shard], expire: m.carried()}
+	t := step{epoch: m.entry.Epochs[m.to.shard], expire: m.currentRequest()}
 	if m.entry.Version != g.def.version {
 		t.old = m.entry
 	}
-	g.turns[m.to] = t
+	g.steps[m.to] = t
 }

@@ -9,22 +9,22 @@ import (
 
 // skip records that ticks up to one were not run. Those that follow one another
 // for the same reason share a record, and are told of once.
-func (a *agenda) skip(id string, tick time.Time, n int, why string) {
+func (a *scheduledProcess) skip(id string, tick time.Time, n int, why string) {
 	run := spec.Run{
 		Job: a.job, Process: a.def.process.Name, ID: id, Tick: tick, State: spec.RunSkipped, Ended: a.now.UTC(), Reason: why, Ticks: n,
 	}
 	quiet := false
-	if len(a.runs) > 0 && manual(&run) == 0 {
+	if len(a.runs) > 0 && manualNumber(&run) == 0 {
 		was := a.runs[len(a.runs)-1]
-		if was.State == spec.RunSkipped && was.Reason == why && manual(&was) == 0 {
+		if was.State == spec.RunSkipped && was.Reason == why && manualNumber(&was) == 0 {
 			run.Ticks, quiet = was.Ticks+n, true
-			a.forget(len(a.runs) - 1)
+			a.removeRun(len(a.runs) - 1)
 		}
 	}
 	a.record(run, quiet)
 }
 
-func (a *agenda) forget(at int) {
+func (a *scheduledProcess) removeRun(at int) {
 	run := a.runs[at]
 	a.runs = slices.Delete(a.runs, at, at+1)
 	a.records = slices.DeleteFunc(a.records, func(c RunChange) bool { return c.Run.Process == run.Process && c.Run.ID == run.ID })
@@ -36,7 +36,7 @@ func (a *agenda) forget(at int) {
 // trim forgets the oldest runs, but for those that are under way, and the last
 // ones of each kind: they tell what was begun. Ticks that are yet to come, of a
 // clock that was ahead, are not the last ones.
-func (a *agenda) trim() {
+func (a *scheduledProcess) trim() {
 	over := len(a.runs) - RunsKept
 	if over <= 0 {
 		return
@@ -44,11 +44,11 @@ func (a *agenda) trim() {
 	slices.SortStableFunc(a.runs, compareRuns)
 	lastTick, lastManual, highest := -1, -1, -1
 	for i := range a.runs {
-		if manual(&a.runs[i]) == 0 {
+		if manualNumber(&a.runs[i]) == 0 {
 			if lastTick < 0 || !a.runs[i].Tick.After(a.now) {
 				lastTick = i
 			}
-		} else if lastManual < 0 || manual(&a.runs[i]) > manual(&a.runs[lastManual]) {
+		} else if lastManual < 0 || manualNumber(&a.runs[i]) > manualNumber(&a.runs[lastManual]) {
 			lastManual = i
 		}
 		if highest < 0 || a.runs[i].Epoch > a.runs[highest].Epoch {
@@ -57,7 +57,7 @@ func (a *agenda) trim() {
 	}
 	for i := len(a.runs) - 1; i >= 0; i-- {
 		if i < over && i != lastTick && i != lastManual && i != highest && a.runs[i].State != spec.RunActive {
-			a.forget(i)
+			a.removeRun(i)
 		}
 	}
 }

@@ -49,7 +49,7 @@ func New(store state.Store, node string, session func() string, logger hclog.Log
 	prefixes := []string{state.JobsPrefix, state.NodesPrefix, state.PlacementsPrefix, state.ObservedPrefix}
 	return &Loop{follow.NewRole(follow.RoleConfig{
 		Store: store, Node: node, Session: session, Locks: state.OrchestratorLocksPrefix, May: owners,
-		Prefixes: prefixes, Work: newDesk(store, logger), Logger: logger,
+		Prefixes: prefixes, Work: newReconciler(store, logger), Logger: logger,
 	})}
 }
 
@@ -66,8 +66,8 @@ func owners(nodes []spec.Node) map[string][]string {
 	return out
 }
 
-// desk is what an orchestrator has before it.
-type desk struct {
+// reconciler is what an orchestrator has before it.
+type reconciler struct {
 	store       state.Store
 	logger      hclog.Logger
 	jobs        *follow.View[spec.JobVersion]
@@ -76,10 +76,10 @@ type desk struct {
 	assignments *perNode[spec.Assignment]
 	observed    *perNode[spec.Observed]
 
-	rollouts   map[string]recorded // by job
+	rollouts   map[string]rolloutRecord // by job
 	runs       *runBook
 	dependents dependents
-	leavers    leavers
+	ending     endingJobs
 
 	// loaded are the control shards whose assignments, rollouts and runs are known, by lock, with
 	// the index of its taking. Nobody else writes those while it is held.
@@ -89,20 +89,20 @@ type desk struct {
 	wakes   map[string]time.Time // when to look again though nothing has changed
 }
 
-func newDesk(store state.Store, logger hclog.Logger) *desk {
-	return &desk{
+func newReconciler(store state.Store, logger hclog.Logger) *reconciler {
+	return &reconciler{
 		store: store, logger: logger,
 		jobs:        follow.NewView[spec.JobVersion](state.JobsPrefix),
 		nodes:       follow.NewView[spec.Node](state.NodesPrefix),
 		placements:  follow.NewView[spec.Placement](state.PlacementsPrefix),
 		assignments: newPerNode[spec.Assignment](state.AssignmentsPrefix),
 		observed:    newPerNode[spec.Observed](state.ObservedPrefix),
-		rollouts:    map[string]recorded{}, runs: newRunBook(), leavers: leavers{map[string]*spec.JobVersion{}, map[string]map[string]Dependent{}}, loaded: map[string]uint64{}, dirty: map[string]bool{}, settled: map[string]bool{}, wakes: map[string]time.Time{},
+		rollouts:    map[string]rolloutRecord{}, runs: newRunBook(), ending: endingJobs{map[string]*spec.JobVersion{}, map[string]map[string]Dependent{}}, loaded: map[string]uint64{}, dirty: map[string]bool{}, settled: map[string]bool{}, wakes: map[string]time.Time{},
 	}
 }
 
 // Act rolls the jobs out that something has changed for.
-func (d *desk) Act(ctx context.Context, term *follow.Term) (time.Time, error) {
+func (d *reconciler) Act(ctx context.Context, term *follow.Term) (time.Time, error) {
 	if err := d.load(ctx, term); err != nil {
 		return time.Time{}, err
 	}
@@ -125,7 +125,7 @@ func (d *desk) Act(ctx context.Context, term *follow.Term) (time.Time, error) {
 			delete(d.dirty, job)
 			continue
 		}
-		if doubtful(err) {
+		if outcomeUnknown(err) {
 			delete(d.loaded, lock)
 		}
 		switch {
@@ -143,7 +143,7 @@ func (d *desk) Act(ctx context.Context, term *follow.Term) (time.Time, error) {
 // load reads what is assigned and observed of the control shards that are new
 // to this node. What was observed is on its way here too, but could be older
 // than the assignments: a shard would look gone that is only just starting.
-func (d *desk) load(ctx context.Context, term *follow.Term) error {
+func (d *reconciler) load(ctx context.Context, term *follow.Term) error {
 	fresh := map[string]bool{}
 	for lock, at := range term.Locks {
 		if d.loaded[lock] != at {
@@ -177,7 +177,7 @@ func (d *desk) load(ctx context.Context, term *follow.Term) error {
 
 // rollOutAll rolls a job out until nothing is left to be written: what was
 // taken from a node may be what its next one waited for.
-func (d *desk) rollOutAll(ctx context.Context, term *follow.Term, job string, now time.Time) error {
+func (d *reconciler) rollOutAll(ctx context.Context, term *follow.Term, job string, now time.Time) error {
 	for range maxSteps {
 		if wrote, err := d.rollOut(ctx, term, job, now); err != nil || !wrote {
 			return err
@@ -187,9 +187,9 @@ func (d *desk) rollOutAll(ctx context.Context, term *follow.Term, job string, no
 	return nil
 }
 
-// doubtful reports whether an error leaves it open what is assigned: somebody
+// outcomeUnknown reports whether an error leaves it open what is assigned: somebody
 // else wrote it, or it isn't known what was written.
-func doubtful(err error) bool {
+func outcomeUnknown(err error) bool {
 	var conflict *state.TxnError
 	if errors.As(err, &conflict) {
 		return slices.ContainsFunc(conflict.Failures, func(f state.OpFailure) bool {
@@ -200,7 +200,7 @@ func doubtful(err error) bool {
 	return !errors.Is(err, state.ErrTooLarge) && !errors.Is(err, state.ErrInvalid)
 }
 
-func (d *desk) nextWake() time.Time {
+func (d *reconciler) nextWake() time.Time {
 	var wake time.Time
 	for _, at := range d.wakes {
 		if wake.IsZero() || at.Before(wake) {
@@ -211,20 +211,20 @@ func (d *desk) nextWake() time.Time {
 }
 
 // Take takes over what has changed.
-func (d *desk) Take(u follow.Update) {
+func (d *reconciler) Take(u follow.Update) {
 	switch u.Prefix {
 	case state.JobsPrefix:
-		d.removed(u)
+		d.keepRemovedJobs(u)
 		changed := d.jobs.Apply(u)
 		d.markWith(changed)
-		d.markLeaving(changed)
+		d.markAwaiting(changed)
 	case state.PlacementsPrefix:
 		d.markWith(d.placements.Apply(u))
 	case state.NodesPrefix:
-		d.takeNodes(u)
+		d.applyNodes(u)
 	case state.ObservedPrefix:
 		seen := d.observed.apply(u)
-		d.markLeaving(seen)
+		d.markAwaiting(seen)
 		for _, job := range seen {
 			d.mark(d.dependents.of(job)) // what settles a job says nothing of those
 		}
@@ -232,8 +232,8 @@ func (d *desk) Take(u follow.Update) {
 	}
 }
 
-// takeNodes marks all jobs if a node has come or gone.
-func (d *desk) takeNodes(u follow.Update) {
+// applyNodes marks all jobs if a node has come or gone.
+func (d *reconciler) applyNodes(u follow.Update) {
 	before := d.nodes.Names()
 	d.nodes.Apply(u)
 	if !slices.Equal(before, d.nodes.Names()) {
@@ -242,20 +242,20 @@ func (d *desk) takeNodes(u follow.Update) {
 }
 
 // markAll marks the jobs that there are, or of which anything is left.
-func (d *desk) markAll(of func(job string) bool) {
+func (d *reconciler) markAll(of func(job string) bool) {
 	for _, names := range [][]string{d.jobs.Names(), d.placements.Names(), slices.Collect(maps.Keys(d.assignments.nodes))} {
 		d.mark(slices.DeleteFunc(names, func(job string) bool { return !of(job) }))
 	}
 }
 
-func (d *desk) mark(jobs []string) {
+func (d *reconciler) mark(jobs []string) {
 	for _, job := range jobs {
 		d.dirty[job] = true
 	}
 }
 
 // markWith marks jobs and those that depend on them.
-func (d *desk) markWith(jobs []string) {
+func (d *reconciler) markWith(jobs []string) {
 	d.mark(jobs)
 	for _, job := range jobs {
 		d.mark(d.dependents.of(job))
@@ -264,7 +264,7 @@ func (d *desk) markWith(jobs []string) {
 
 // others returns what is known of the jobs that a job depends on, and sees to it
 // that the job is rolled out anew when they change.
-func (d *desk) others(name string, job *spec.JobVersion, current map[string]spec.Assignment) map[string]Other {
+func (d *reconciler) others(name string, job *spec.JobVersion, current map[string]spec.Assignment) map[string]Other {
 	needs := Needs(job, current)
 	d.dependents.note(name, needs)
 	out := make(map[string]Other, len(needs))
@@ -274,7 +274,7 @@ func (d *desk) others(name string, job *spec.JobVersion, current map[string]spec
 		o.Job, _, bad[0] = d.jobs.Get(on)
 		o.Placement, _, bad[1] = d.placements.Get(on)
 		o.Observed, bad[2] = d.observed.of(on)
-		o.Unsure = errors.Join(bad[:]...) != nil
+		o.Unreadable = errors.Join(bad[:]...) != nil
 		out[on] = o
 	}
 	return out

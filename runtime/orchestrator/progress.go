@@ -29,13 +29,13 @@ func (g *gate) failure() string {
 	if g.def.process.Update == nil || g.def.version <= g.good || g.done {
 		return ""
 	}
-	if why := g.stuck(); why != "" {
+	if why := g.previousFailure(); why != "" {
 		return why
 	}
 	u := g.def.process.Update
-	last := g.began()
-	for i := range g.members {
-		m := &g.members[i]
+	last := g.progressStart()
+	for i := range g.shards {
+		m := &g.shards[i]
 		in := m.in
 		if m.refused() && in.Refused == g.def.version {
 			// What a node lacks may come: a port that is freed, a user that is made.
@@ -45,25 +45,25 @@ func (g *gate) failure() string {
 			}
 			return fmt.Sprintf("shard %d cannot be launched: %s", m.to.shard, in.Reason)
 		}
-		if in == nil || m.entry == nil || m.entry.Version != g.def.version || in.Version != g.def.version || g.stale(m) {
+		if in == nil || m.entry == nil || m.entry.Version != g.def.version || in.Version != g.def.version || g.failedBefore(m) {
 			continue
 		}
 		if in.Phase == spec.PhaseFailed && !g.triesElsewhere(m) {
-			return fmt.Sprintf("shard %d %s", m.to.shard, unwell(in))
+			return fmt.Sprintf("shard %d %s", m.to.shard, unhealthyReason(in))
 		}
 		if at, healthy := in.HealthyAt(); healthy {
 			last = later(last, at)
 			continue
 		}
-		if !in.Since.IsZero() && in.Phase != spec.PhaseCompleted && !m.expires() {
+		if !in.Since.IsZero() && in.Phase != spec.PhaseCompleted && !m.restartRequested() {
 			if end := m.deadline(g.Job.When, u.HealthyDeadline.Std()); g.now.Before(end) {
 				g.wake(end)
 			} else {
-				return fmt.Sprintf("shard %d %s, %s after it was changed", m.to.shard, unwell(in), u.HealthyDeadline)
+				return fmt.Sprintf("shard %d %s, %s after it was changed", m.to.shard, unhealthyReason(in), u.HealthyDeadline)
 			}
 		}
 	}
-	if g.order.Paused || g.waits() || g.depends() || last.IsZero() || g.settledBut(g.stale) {
+	if g.order.Paused || g.waitsForPromotion() || g.waitsForDependency() || last.IsZero() || g.settledBut(g.failedBefore) {
 		return ""
 	}
 	end := last.Add(u.ProgressDeadline.Std())
@@ -71,12 +71,12 @@ func (g *gate) failure() string {
 		g.wake(end)
 		return ""
 	}
-	return fmt.Sprintf("nothing became healthy within %s: %s", u.ProgressDeadline, cmp.Or(g.down, g.noPlace))
+	return fmt.Sprintf("nothing became healthy within %s: %s", u.ProgressDeadline, cmp.Or(g.down, g.unplaced))
 }
 
 // triesElsewhere reports whether a shard that has used up its restarts is about to
 // be tried on another node, or the scheduler has not yet said whether it is.
-func (g *gate) triesElsewhere(m *member) bool {
+func (g *gate) triesElsewhere(m *shardState) bool {
 	if !g.def.process.Restart.Reschedules() {
 		return false
 	}
@@ -87,7 +87,7 @@ func (g *gate) triesElsewhere(m *member) bool {
 // deadline returns until when the shard has to be healthy: for so long after it
 // was changed, or after it broke again if it had been well by then. A node's
 // clock may be behind, but no shard was changed before its version was made.
-func (m *member) deadline(made time.Time, long time.Duration) time.Time {
+func (m *shardState) deadline(made time.Time, long time.Duration) time.Time {
 	end := later(m.in.Since, made).Add(long)
 	broke := m.in.HealthSince
 	if m.in.LastExit != nil {
@@ -99,9 +99,9 @@ func (m *member) deadline(made time.Time, long time.Duration) time.Time {
 	return end
 }
 
-// began returns from when on something has to become healthy: from the version's
+// progressStart returns from when on something has to become healthy: from the version's
 // making, or from the end of a wait for an operator.
-func (g *gate) began() time.Time {
+func (g *gate) progressStart() time.Time {
 	was := g.Rollout
 	if was == nil || was.Version != g.Job.Version {
 		return g.Job.When
@@ -115,17 +115,17 @@ func (g *gate) began() time.Time {
 	return g.Job.When
 }
 
-// stale reports whether a shard was declared so long before this version that it
+// failedBefore reports whether a shard was declared so long before this version that it
 // would have had to be healthy by then: that it is down is not this version's doing.
-func (g *gate) stale(m *member) bool {
+func (g *gate) failedBefore(m *shardState) bool {
 	return m.in != nil && g.updated(m) && !m.in.Since.IsZero() &&
 		m.in.Since.Add(g.bounds().HealthyDeadline.Std()).Before(g.Job.When)
 }
 
-// stuck says why the rollout had failed, as long as it is no better: a shard that
+// previousFailure says why the rollout had failed, as long as it is no better: a shard that
 // comes and goes is not well because it is up just now, and that all are well
 // with the definition before, as the one that failed has moved, says nothing.
-func (g *gate) stuck() string {
+func (g *gate) previousFailure() string {
 	tried, _ := g.canaries()
 	if was := g.Rollout; was != nil && was.Version == g.Job.Version && was.State == spec.RolloutFailed && (g.down != "" || tried == 0) {
 		if why, mine := strings.CutPrefix(was.Reason, g.def.process.Name+": "); mine {
@@ -153,43 +153,43 @@ func later(a, b time.Time) time.Time {
 }
 
 // complete reports whether every shard is as it is wanted, and available.
-func (g *gate) complete() bool { return g.settledBut(func(*member) bool { return false }) }
+func (g *gate) complete() bool { return g.settledBut(func(*shardState) bool { return false }) }
 
 // settledBut is complete, whatever the shards are like that are named. Of what has
 // no place at all nothing is.
-func (g *gate) settledBut(except func(*member) bool) bool {
-	return g.unplaced == "" && !slices.ContainsFunc(g.members, func(m member) bool {
+func (g *gate) settledBut(except func(*shardState) bool) bool {
+	return g.allUnplaced == "" && !slices.ContainsFunc(g.shards, func(m shardState) bool {
 		return (m.down != "" || !g.updated(&m)) && !except(&m)
 	})
 }
 
 // updated reports whether a shard is assigned as it is wanted.
-func (g *gate) updated(m *member) bool {
+func (g *gate) updated(m *shardState) bool {
 	return m.entry != nil && m.at == m.to && m.entry.Version == g.def.version &&
 		m.entry.Epochs[m.to.shard] == g.Job.Order(m.to.process, m.to.shard).Epoch
 }
 
-// waits reports whether the canaries are healthy and nobody has promoted them.
-func (g *gate) waits() bool {
+// waitsForPromotion reports whether the canaries are healthy and nobody has promoted them.
+func (g *gate) waitsForPromotion() bool {
 	u := g.bounds()
-	if u.AutoPromote || !g.tries() {
+	if u.AutoPromote || !g.onTrial() {
 		return false
 	}
 	tried, well := g.canaries()
-	return tried >= u.Canary && well && tried < len(g.members)
+	return tried >= u.Canary && well && tried < len(g.shards)
 }
 
-// depends reports whether a shard is not available as it waits for a dependency,
+// waitsForDependency reports whether a shard is not available as it waits for a dependency,
 // which is no fault of the definition. Whatever else is wrong shows after that.
-func (g *gate) depends() bool {
-	return slices.ContainsFunc(g.members, func(m member) bool { return g.halting[m.to] != "" || (m.down != "" && m.held() != "") })
+func (g *gate) waitsForDependency() bool {
+	return slices.ContainsFunc(g.shards, func(m shardState) bool { return g.stopping[m.to] != "" || (m.down != "" && m.held() != "") })
 }
 
 // report says how far the process is.
 func (g *gate) report() spec.Progress {
-	p := spec.Progress{Process: g.def.process.Name, Wanted: len(g.members), State: spec.RolloutRunning, Waits: cmp.Or(g.down, g.noPlace)}
-	for i := range g.members {
-		m := &g.members[i]
+	p := spec.Progress{Process: g.def.process.Name, Wanted: len(g.shards), State: spec.RolloutRunning, Waits: cmp.Or(g.down, g.unplaced)}
+	for i := range g.shards {
+		m := &g.shards[i]
 		if !g.updated(m) {
 			continue
 		}
@@ -199,33 +199,33 @@ func (g *gate) report() spec.Progress {
 		}
 	}
 	switch {
-	case g.complete() || (g.aside() && p.Updated == p.Wanted):
+	case g.complete() || (g.ignored() && p.Updated == p.Wanted):
 		p.State = spec.RolloutDone
 	case g.failed != "":
 		p.State, p.Waits = spec.RolloutFailed, g.failed
 	case g.order.Paused && p.Updated < p.Wanted:
 		p.State, p.Waits = spec.RolloutPaused, fmt.Sprintf("it is %s, until: meshrun resume %s/%s", g.order.PausedText(), g.job, p.Process)
-	case g.trial && g.waits():
-		p.State, p.Waits = spec.RolloutWaiting, g.verdict()
+	case g.trial && g.waitsForPromotion():
+		p.State, p.Waits = spec.RolloutWaiting, g.trialWaitReason()
 	}
 	return p
 }
 
-// aside reports whether the process says nothing of how good a version is: one
+// ignored reports whether the process says nothing of how good a version is: one
 // that runs to its end, and is not rolled out in steps, may well be over, or have
 // failed for what it was given to do. Scheduled ones are not looked at at all.
-func (g *gate) aside() bool { return g.def.process.Update == nil && g.def.process.Ends() }
+func (g *gate) ignored() bool { return g.def.process.Update == nil && g.def.process.Ends() }
 
-// record returns what shall be remembered of the job's rollout, nil for
+// rolloutRecord returns what shall be remembered of the job's rollout, nil for
 // nothing: only update blocks need a memory.
-func (r *rollout) record() *spec.Rollout {
-	if r.Job == nil || !r.track {
+func (r *rollout) rolloutRecord() *spec.Rollout {
+	if r.Job == nil || !r.recorded {
 		return nil
 	}
 	next := spec.Rollout{Job: r.job, Version: r.Job.Version, State: spec.RolloutDone, Good: r.good, Promoted: r.promoted}
 	worst := 0
 	for _, p := range r.progress {
-		if rank := slices.Index(byWeight, p.State); rank > worst {
+		if rank := slices.Index(statesByRank, p.State); rank > worst {
 			worst, next.State, next.Reason = rank, p.State, p.Process+": "+p.Waits
 		}
 	}
@@ -250,7 +250,7 @@ func (r *rollout) record() *spec.Rollout {
 }
 
 // byWeight orders states by how much they say of the whole job.
-var byWeight = []spec.RolloutState{
+var statesByRank = []spec.RolloutState{
 	spec.RolloutDone, spec.RolloutRunning, spec.RolloutWaiting, spec.RolloutPaused, spec.RolloutFailed,
 }
 
@@ -268,13 +268,13 @@ func (r *rollout) revert() (uint64, string) {
 	return 0, ""
 }
 
-// remembered takes over what was remembered of the rollout.
-func (r *rollout) remembered() {
+// loadRecord takes over what was remembered of the rollout.
+func (r *rollout) loadRecord() {
 	r.promoted = map[string]uint64{}
 	if r.Job == nil {
 		return
 	}
-	r.track = r.Job.InSteps()
+	r.recorded = r.Job.InSteps()
 	if was := r.Rollout; was != nil {
 		r.good = was.Good
 		r.done = was.Version == r.Job.Version && was.State == spec.RolloutDone

@@ -45,9 +45,9 @@ type Decision struct {
 	NextWake time.Time
 	// Settled is set if nothing that could be observed would change the decision.
 	Settled bool
-	// Leaves is set if something is unassigned, or waits for that, so that those
+	// Unassigns is set if something is unassigned, or waits for that, so that those
 	// who depend on it and end too should be known.
-	Leaves bool
+	Unassigns bool
 	// Progress says how far each process of the job is, where anything bounds its
 	// rollout or Snapshot asks for it.
 	Progress []spec.Progress
@@ -79,7 +79,7 @@ type Decision struct {
 //   - What is assigned or was seen on a node that isn't there counts as gone as
 //     soon as it is placed elsewhere; until then it stays as it is assigned, so
 //     that nothing has changed for a node that comes back.
-//   - A process with a schedule runs at its times only (see agenda), and outside of
+//   - A process with a schedule runs at its times only (see scheduledProcess), and outside of
 //     any gate.
 //
 // A process whose definition hasn't changed keeps the version that it is
@@ -95,17 +95,17 @@ func Rollout(s Snapshot, now time.Time) Decision {
 	}
 	r.want()
 	r.schedules()
-	r.halt()
-	r.follow()
-	r.remembered()
+	r.stopDependents()
+	r.restartDependents()
+	r.loadRecord()
 	r.gates()
-	r.leave()
+	r.delayStops()
 	r.assign()
 	return r.decision()
 }
 
-// spot is one shard of a process on a node.
-type spot struct {
+// shardOnNode is one shard of a process on a node.
+type shardOnNode struct {
 	node, process string
 	shard         int
 }
@@ -115,38 +115,38 @@ type rollout struct {
 	Snapshot
 	job string
 
-	// current tells under which of Current's entries a spot is assigned, and
+	// current tells under which of Current's entries a shardOnNode is assigned, and
 	// seen what is observed there.
-	current map[spot]*spec.AssignedProcess
-	seen    map[spot]*spec.Instance
+	current map[shardOnNode]*spec.AssignedProcess
+	seen    map[shardOnNode]*spec.Instance
 	// at lists the nodes at which a shard is assigned or seen.
 	at map[instanceKey][]string
 
-	wanted  map[spot]bool // shall be assigned in the end
-	staying map[spot]bool // leaves, but not yet
+	wanted  map[shardOnNode]bool // shall be assigned in the end
+	staying map[shardOnNode]bool // leaves, but not yet
 
 	defs         map[string]*definition // of the wanted processes, by name
 	dependencies map[demand]string      // why each isn't so far, as far as known
 
-	foreign bool                // it is another job's, on which one depends
-	unsure  bool                // and what is known of that can't be read
-	far     map[string]*rollout // the other jobs, by name
-	// halting are the instances that shall not run for now, and why, and halts the
+	ofOtherJob    bool                // it is another job's, on which one depends
+	unreadable    bool                // and what is known of that can't be read
+	otherRollouts map[string]*rollout // the other jobs, by name
+	// stopping are the instances that shall not run for now, and why, and halts the
 	// processes of which no other one runs; failures are the dependencies that have
 	// failed, as far as known. Due are the instances to be restarted with what they
 	// depend on, by generation, and lives what is known of how that lives.
-	halting  map[spot]string
-	halts    map[string]bool
-	failures map[spec.Dependency]bool
-	due      map[spot]uint64
-	lives    map[spec.Dependency]string
+	stopping         map[shardOnNode]string
+	stoppedProcesses map[string]bool
+	failures         map[spec.Dependency]bool
+	restartsDue      map[shardOnNode]uint64
+	generations      map[spec.Dependency]string
 
 	now  time.Time
 	next time.Time // when to ask again
-	// track is set if the job's rollout is remembered, good is its last good
+	// recorded is set if the job's rollout is remembered, good is its last good
 	// version, done tells that the present one is good, and promoted are the
 	// trials that ended by themselves.
-	track    bool
+	recorded bool
 	good     uint64
 	done     bool
 	promoted map[string]uint64
@@ -154,19 +154,19 @@ type rollout struct {
 	// expiring are the processes of which an instance ails or is told to end, and
 	// turns what the gates say of shards.
 	expiring map[string]bool
-	turns    map[spot]turn
+	steps    map[shardOnNode]step
 	// records are those of runs that change, runEpochs the epochs of runs, down says
 	// why shards are down between them, and since from when ticks count.
 	records   []RunChange
 	runEpochs map[instanceKey]uint64
-	down      map[spot]string
+	down      map[shardOnNode]string
 	since     map[string]time.Time
 
-	groups  map[group]*spec.AssignedProcess
-	out     map[string]*spec.Assignment
-	reasons map[spec.InstanceID]string
-	settled bool
-	leaves  bool
+	groups    map[entryKey]*spec.AssignedProcess
+	out       map[string]*spec.Assignment
+	reasons   map[spec.InstanceID]string
+	settled   bool
+	unassigns bool
 }
 
 type instanceKey struct {
@@ -184,14 +184,14 @@ func newRollout(s Snapshot) *rollout {
 	}
 	r := &rollout{
 		Snapshot: s,
-		current:  make(map[spot]*spec.AssignedProcess, assigned), seen: make(map[spot]*spec.Instance, seen),
+		current:  make(map[shardOnNode]*spec.AssignedProcess, assigned), seen: make(map[shardOnNode]*spec.Instance, seen),
 		at:      make(map[instanceKey][]string, max(assigned, seen)),
-		wanted:  make(map[spot]bool, assigned),
-		staying: map[spot]bool{}, defs: map[string]*definition{},
-		dependencies: map[demand]string{}, groups: make(map[group]*spec.AssignedProcess, assigned),
-		far: map[string]*rollout{}, halts: map[string]bool{}, halting: map[spot]string{}, failures: map[spec.Dependency]bool{}, due: map[spot]uint64{}, lives: map[spec.Dependency]string{},
-		expiring: map[string]bool{}, turns: map[spot]turn{},
-		runEpochs: map[instanceKey]uint64{}, down: map[spot]string{}, since: map[string]time.Time{},
+		wanted:  make(map[shardOnNode]bool, assigned),
+		staying: map[shardOnNode]bool{}, defs: map[string]*definition{},
+		dependencies: map[demand]string{}, groups: make(map[entryKey]*spec.AssignedProcess, assigned),
+		otherRollouts: map[string]*rollout{}, stoppedProcesses: map[string]bool{}, stopping: map[shardOnNode]string{}, failures: map[spec.Dependency]bool{}, restartsDue: map[shardOnNode]uint64{}, generations: map[spec.Dependency]string{},
+		expiring: map[string]bool{}, steps: map[shardOnNode]step{},
+		runEpochs: map[instanceKey]uint64{}, down: map[shardOnNode]string{}, since: map[string]time.Time{},
 		out: map[string]*spec.Assignment{}, reasons: map[spec.InstanceID]string{}, settled: true,
 	}
 	r.index()
@@ -200,7 +200,7 @@ func newRollout(s Snapshot) *rollout {
 
 // index looks up what is assigned and what is seen.
 func (r *rollout) index() {
-	note := func(where spot) {
+	note := func(where shardOnNode) {
 		key := instanceKey{where.process, where.shard}
 		for _, node := range r.at[key] {
 			if node == where.node {
@@ -219,7 +219,7 @@ func (r *rollout) index() {
 				r.expiring[a.Processes[i].Process.Name] = true
 			}
 			for _, shard := range a.Processes[i].Shards {
-				where := spot{node, a.Processes[i].Process.Name, shard}
+				where := shardOnNode{node, a.Processes[i].Process.Name, shard}
 				r.current[where] = &a.Processes[i]
 				note(where)
 			}
@@ -231,7 +231,7 @@ func (r *rollout) index() {
 			continue
 		}
 		for i := range o.Instances {
-			where := spot{node, o.Instances[i].ID.Process, o.Instances[i].ID.Shard}
+			where := shardOnNode{node, o.Instances[i].ID.Process, o.Instances[i].ID.Shard}
 			r.seen[where] = &o.Instances[i]
 			if o.Instances[i].RestartCause != "" {
 				r.expiring[where.process] = true
@@ -253,7 +253,7 @@ func (r *rollout) keepAll() {
 	}
 }
 
-// want finds the spots that shall be assigned in the end.
+// want finds the places that shall be assigned in the end.
 func (r *rollout) want() {
 	if r.Job == nil {
 		return
@@ -269,9 +269,9 @@ func (r *rollout) want() {
 				case r.Job.Order(p.Name, shard).Stopped:
 					r.reasons[r.id(p.Name, shard)] = "stopped by an operator"
 				case !r.Live[node]:
-					r.abide(spot{node, p.Name, shard})
+					r.keepOnLostNode(shardOnNode{node, p.Name, shard})
 				default:
-					r.wanted[spot{node, p.Name, shard}] = true
+					r.wanted[shardOnNode{node, p.Name, shard}] = true
 				}
 			}
 		}
@@ -281,9 +281,9 @@ func (r *rollout) want() {
 	}
 }
 
-// abide leaves a shard assigned to a node that isn't there, as long as it has
+// keepOnLostNode leaves a shard assigned to a node that isn't there, as long as it has
 // no other place.
-func (r *rollout) abide(where spot) {
+func (r *rollout) keepOnLostNode(where shardOnNode) {
 	r.settled = false
 	r.reasons[r.id(where.process, where.shard)] = fmt.Sprintf("waits for another place: %s is gone", where.node)
 	for i := range r.Current[where.node].Processes {
@@ -302,7 +302,7 @@ func (r *rollout) id(process string, shard int) spec.InstanceID {
 func (r *rollout) decision() Decision {
 	d := Decision{
 		Assignments: make(map[string]spec.Assignment, len(r.out)), Reasons: r.reasons, Settled: r.settled && !r.unsettled(),
-		Leaves: r.leaves, NextWake: r.next, Progress: r.progress, Rollout: r.record(), Runs: r.records,
+		Unassigns: r.unassigns, NextWake: r.next, Progress: r.progress, Rollout: r.rolloutRecord(), Runs: r.records,
 	}
 	d.Revert, d.Why = r.revert()
 	for node, a := range r.out {
@@ -315,7 +315,7 @@ func (r *rollout) decision() Decision {
 // nothing waits: a rollout in steps, a check that may ask for a restart, or a run
 // that may end.
 func (r *rollout) unsettled() bool {
-	return r.Job != nil && (r.track || slices.ContainsFunc(r.Job.Job.Processes, func(p spec.Process) bool {
+	return r.Job != nil && (r.recorded || slices.ContainsFunc(r.Job.Job.Processes, func(p spec.Process) bool {
 		return len(p.Health) > 0 || len(p.Guards) > 0 || p.Schedule != nil
 	}))
 }

@@ -50,7 +50,7 @@ func (b *runBook) put(job, name string, run *spec.Run, index uint64) {
 }
 
 // loadRuns reads the runs of some jobs.
-func (d *desk) loadRuns(ctx context.Context, of func(job string) bool) error {
+func (d *reconciler) loadRuns(ctx context.Context, of func(job string) bool) error {
 	entries, _, err := d.store.List(ctx, state.RunsPrefix)
 	if err != nil {
 		return fmt.Errorf("load %s: %w", state.RunsPrefix, err)
@@ -84,7 +84,7 @@ func unreadable(job, name string) spec.Run {
 }
 
 // recordRuns returns what is to be written of runs.
-func (d *desk) recordRuns(job *spec.JobVersion, changes []RunChange) []change {
+func (d *reconciler) recordRuns(job *spec.JobVersion, changes []RunChange) []change {
 	out := make([]change, 0, len(changes))
 	for i := range changes {
 		c := &changes[i]

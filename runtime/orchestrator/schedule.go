@@ -36,14 +36,14 @@ type RunChange struct {
 	Quiet bool
 }
 
-// agenda is a scheduled process for which it is decided what is due.
+// scheduledProcess is a scheduled process for which it is decided what is due.
 //
 // A run is recorded before it is assigned, and its record is only made, never
 // made again: so a tick is run at most once. What runs it is known by its epoch,
 // which is higher with every run, so that a watchdog starts its instance afresh.
 // Between runs the shards stay assigned, and held. A run stays where it began; if
 // its node is lost, and the shard placed elsewhere, it has failed.
-type agenda struct {
+type scheduledProcess struct {
 	*rollout
 	def  *definition
 	cron *spec.Cron
@@ -65,7 +65,7 @@ func (r *rollout) schedules() {
 				continue
 			}
 			cron, err := spec.ParseCron(p.Schedule.Cron, p.Schedule.TimeZone)
-			a := &agenda{rollout: r, def: r.defs[p.Name], cron: cron, runs: byProcess[p.Name]}
+			a := &scheduledProcess{rollout: r, def: r.defs[p.Name], cron: cron, runs: byProcess[p.Name]}
 			delete(byProcess, p.Name)
 			slices.SortFunc(a.runs, compareRuns)
 			r.since[p.Name] = sooner(a.from(), r.now.UTC())
@@ -74,7 +74,7 @@ func (r *rollout) schedules() {
 				a.begin()
 			}
 			a.trim()
-			a.tell(err)
+			a.decideShards(err)
 		}
 	}
 	for _, name := range sortedKeys(byProcess) { // of what has no schedule any more
@@ -91,8 +91,8 @@ func compareRuns(x, y spec.Run) int {
 	return strings.Compare(x.ID, y.ID)
 }
 
-// manual returns which of the runs by hand a run is, 0 if it is none.
-func manual(run *spec.Run) uint64 {
+// manualNumber returns which of the runs by hand a run is, 0 if it is none.
+func manualNumber(run *spec.Run) uint64 {
 	text, by := strings.CutPrefix(run.ID, manualRun)
 	n, err := strconv.ParseUint(text, 10, 64)
 	if !by || err != nil {
@@ -103,7 +103,7 @@ func manual(run *spec.Run) uint64 {
 
 // from returns the time after which the ticks of the schedule count: when the
 // version was made that brought it. By a clock that was ahead that is in the future.
-func (a *agenda) from() time.Time {
+func (a *scheduledProcess) from() time.Time {
 	s := a.def.process.Schedule
 	for _, assignment := range a.Current {
 		for i := range assignment.Processes {
@@ -118,7 +118,7 @@ func (a *agenda) from() time.Time {
 }
 
 // record notes that a run begins, or is another one than it was.
-func (a *agenda) record(run spec.Run, quiet bool) {
+func (a *scheduledProcess) record(run spec.Run, quiet bool) {
 	a.records = append(a.records, RunChange{Run: run, Quiet: quiet})
 	if at := slices.IndexFunc(a.runs, func(other spec.Run) bool { return other.ID == run.ID }); at >= 0 {
 		a.runs[at] = run
@@ -133,7 +133,7 @@ func covers(run *spec.Run, shard int) bool {
 }
 
 // active returns the run that is under way in a shard, nil if none is.
-func (a *agenda) active(shard int) *spec.Run {
+func (a *scheduledProcess) active(shard int) *spec.Run {
 	for i := range a.runs {
 		if a.runs[i].State == spec.RunActive && covers(&a.runs[i], shard) {
 			return &a.runs[i]
@@ -143,11 +143,11 @@ func (a *agenda) active(shard int) *spec.Run {
 }
 
 // shards are the numbers of the process's shards.
-func (a *agenda) shards() int { return a.def.process.Instances() }
+func (a *scheduledProcess) shards() int { return a.def.process.Instances() }
 
-// home returns where a run's shard is assigned, "" if it is not (yet), and
+// assignedNode returns where a run's shard is assigned, "" if it is not (yet), and
 // whether it was lost: its node is gone, and the shard has no place there.
-func (a *agenda) home(run *spec.Run, shard int) (node string, lost bool) {
+func (a *scheduledProcess) assignedNode(run *spec.Run, shard int) (node string, lost bool) {
 	name := a.def.process.Name
 	epoch := a.Job.Order(name, shard).Epoch + run.Epoch
 	for at, assignment := range a.Current {
@@ -159,14 +159,14 @@ func (a *agenda) home(run *spec.Run, shard int) (node string, lost bool) {
 			if a.Live[at] {
 				return at, false
 			}
-			node, lost = at, !a.staying[spot{at, name, shard}]
+			node, lost = at, !a.staying[shardOnNode{at, name, shard}]
 		}
 	}
 	return node, lost
 }
 
 // end finds out how the runs that are under way have ended.
-func (a *agenda) end() {
+func (a *scheduledProcess) end() {
 	for i := range a.runs {
 		if a.runs[i].State != spec.RunActive {
 			continue
@@ -190,10 +190,10 @@ func (a *agenda) end() {
 }
 
 // endShard notes how a shard of a run has ended, and reports whether it has.
-func (a *agenda) endShard(run *spec.Run, shard int) bool {
+func (a *scheduledProcess) endShard(run *spec.Run, shard int) bool {
 	name := a.def.process.Name
 	order := a.Job.Order(name, shard)
-	node, lost := a.home(run, shard)
+	node, lost := a.assignedNode(run, shard)
 	why := ""
 	switch {
 	case shard >= a.shards():
@@ -210,7 +210,7 @@ func (a *agenda) endShard(run *spec.Run, shard int) bool {
 		}
 		return true
 	}
-	in := a.seen[spot{node, name, shard}]
+	in := a.seen[shardOnNode{node, name, shard}]
 	if in == nil || in.Epoch != order.Epoch+run.Epoch || present(in) {
 		return false
 	}
@@ -224,7 +224,7 @@ func (a *agenda) endShard(run *spec.Run, shard int) bool {
 }
 
 // close ends a run of which every shard has ended.
-func (a *agenda) close(run *spec.Run) {
+func (a *scheduledProcess) close(run *spec.Run) {
 	run.State, run.Ended = spec.RunSucceeded, a.now.UTC()
 	if run.Reason != "" || (run.Exit != nil && !run.Exit.Success()) {
 		run.State = spec.RunFailed
@@ -235,12 +235,12 @@ func (a *agenda) close(run *spec.Run) {
 }
 
 // begin begins what is due: what was asked for by hand, and the last tick.
-func (a *agenda) begin() {
+func (a *scheduledProcess) begin() {
 	name := a.def.process.Name
 	var done, epoch uint64
 	last := a.since[name]
 	for i := range a.runs {
-		if n := manual(&a.runs[i]); n > 0 {
+		if n := manualNumber(&a.runs[i]); n > 0 {
 			done = max(done, n)
 		} else if tick := a.runs[i].Tick; !tick.After(a.now) {
 			// A tick that is yet to come was run by a clock that was ahead.
@@ -253,7 +253,7 @@ func (a *agenda) begin() {
 	}
 	if wanted := a.Job.Orders[name].Runs; wanted > done {
 		for n := max(done, wanted-min(wanted, RunsKept)) + 1; n <= wanted; n++ {
-			a.try(manualRun+strconv.FormatUint(n, 10), a.now.UTC())
+			a.startRun(manualRun+strconv.FormatUint(n, 10), a.now.UTC())
 		}
 	}
 	if a.Job.Orders[name].Paused || last.IsZero() {
@@ -268,7 +268,7 @@ func (a *agenda) begin() {
 }
 
 // stopped reports whether no shard shall run at all.
-func (a *agenda) stopped() bool {
+func (a *scheduledProcess) stopped() bool {
 	for shard := range a.shards() {
 		if !a.Job.Order(a.def.process.Name, shard).Stopped {
 			return false
@@ -279,7 +279,7 @@ func (a *agenda) stopped() bool {
 
 // ticks begins the last tick that is past, and skips those before it that were
 // missed.
-func (a *agenda) ticks(after time.Time) {
+func (a *scheduledProcess) ticks(after time.Time) {
 	due := a.cron.Last(a.now)
 	if !due.After(after) {
 		return
@@ -297,38 +297,38 @@ func (a *agenda) ticks(after time.Time) {
 		a.skip(missed.UTC().Format(tickID), missed.UTC(), n, "missed: nobody was there for it")
 	}
 	if run {
-		a.try(due.UTC().Format(tickID), due.UTC())
+		a.startRun(due.UTC().Format(tickID), due.UTC())
 	}
 }
 
-// try begins a run, if there is room for it.
-func (a *agenda) try(id string, tick time.Time) {
+// startRun begins a run, if there is room for it.
+func (a *scheduledProcess) startRun(id string, tick time.Time) {
 	run := spec.Run{Job: a.job, Process: a.def.process.Name, ID: id, Tick: tick, State: spec.RunActive, Began: a.now.UTC()}
 	var why string
 	if a.def.process.Schedule.Overlap {
-		run.Shard, why = a.slot()
+		run.Shard, why = a.freeShard()
 	} else {
-		why = a.room(&run)
+		why = a.freeShards(&run)
 	}
 	if why != "" {
 		a.skip(id, tick, 1, why)
 		return
 	}
 	if run.Shard >= 0 {
-		run.Node = a.place(run.Shard)
+		run.Node = a.wantedNode(run.Shard)
 	}
 	run.Epoch = a.nextEpoch()
 	a.record(run, false)
 }
 
-// slot returns a free shard for a run that may overlap with others.
-func (a *agenda) slot() (shard int, why string) {
+// freeShard returns a free shard for a run that may overlap with others.
+func (a *scheduledProcess) freeShard() (shard int, why string) {
 	why = fmt.Sprintf("%d runs are under way, which is the most", spec.MaxRuns)
 	for shard := range a.shards() {
 		switch {
 		case a.active(shard) != nil:
-		case a.place(shard) == "":
-			why = a.noPlace(shard)
+		case a.wantedNode(shard) == "":
+			why = a.unplacedReason(shard)
 		default:
 			return shard, ""
 		}
@@ -336,8 +336,8 @@ func (a *agenda) slot() (shard int, why string) {
 	return 0, why
 }
 
-// room finds the shards of a run of the whole process.
-func (a *agenda) room(run *spec.Run) (why string) {
+// freeShards finds the shards of a run of the whole process.
+func (a *scheduledProcess) freeShards(run *spec.Run) (why string) {
 	for i := range a.runs {
 		if a.runs[i].State == spec.RunActive {
 			return fmt.Sprintf("run %s is still under way", a.runs[i].ID)
@@ -347,8 +347,8 @@ func (a *agenda) room(run *spec.Run) (why string) {
 		run.Shard = 0
 	}
 	for shard := range a.shards() {
-		if a.place(shard) == "" {
-			run.Without, why = append(run.Without, shard), a.noPlace(shard)
+		if a.wantedNode(shard) == "" {
+			run.Without, why = append(run.Without, shard), a.unplacedReason(shard)
 		}
 	}
 	if len(run.Without) < a.shards() {
@@ -357,23 +357,23 @@ func (a *agenda) room(run *spec.Run) (why string) {
 	return why
 }
 
-// place returns the node that a shard can run on now, "" if there is none.
-func (a *agenda) place(shard int) string {
+// wantedNode returns the node that a shard can run on now, "" if there is none.
+func (a *scheduledProcess) wantedNode(shard int) string {
 	for node, shards := range a.Placement.Processes[a.def.process.Name] {
-		if shards.Contains(shard) && a.wanted[spot{node, a.def.process.Name, shard}] {
+		if shards.Contains(shard) && a.wanted[shardOnNode{node, a.def.process.Name, shard}] {
 			return node
 		}
 	}
 	return ""
 }
 
-func (a *agenda) noPlace(shard int) string {
+func (a *scheduledProcess) unplacedReason(shard int) string {
 	return cmp.Or(a.reasons[a.id(a.def.process.Name, shard)], "it has no node")
 }
 
 // nextEpoch returns an epoch that no run has had, nor anything that is assigned
 // or seen.
-func (a *agenda) nextEpoch() uint64 {
+func (a *scheduledProcess) nextEpoch() uint64 {
 	name := a.def.process.Name
 	var most uint64
 	for i := range a.runs {

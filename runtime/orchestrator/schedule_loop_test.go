@@ -294,7 +294,7 @@ func TestAsManyScheduledProcessesAsAJobMayHaveCanBeAssigned(t *testing.T) {
 	}
 	store := local.OpenMemory(local.Options{})
 	defer store.Close()
-	c := newDesk(store, hclog.NewNullLogger()).change("j", "a", 1_000_000, &assigned)
+	c := newReconciler(store, hclog.NewNullLogger()).change("j", "a", 1_000_000, &assigned)
 	if size := state.TxnSize(c.ops); most < 500 || size > state.MaxTxnBytes-1000 {
 		t.Errorf("to assign %d processes takes %d bytes", most, size)
 	}

@@ -111,7 +111,7 @@ func (c *clock) expect(running int, runs ...string) {
 	var got []string
 	for _, r := range c.Runs {
 		id := r.ID
-		if manual(&r) == 0 {
+		if manualNumber(&r) == 0 {
 			id = r.Tick.Format("15:04")
 		}
 		text := fmt.Sprintf("%s %s", id, r.State)

@@ -15,7 +15,7 @@ import (
 
 // rollOut writes the assignments of a job that are not what Rollout says, and
 // reports whether there were any.
-func (d *desk) rollOut(ctx context.Context, term *follow.Term, name string, now time.Time) (bool, error) {
+func (d *reconciler) rollOut(ctx context.Context, term *follow.Term, name string, now time.Time) (bool, error) {
 	job, jobIndex, err := d.jobs.Get(name)
 	if err != nil {
 		// A job that can't be read is not a job that was removed.
@@ -39,10 +39,10 @@ func (d *desk) rollOut(ctx context.Context, term *follow.Term, name string, now 
 		Rollout: d.rollouts[name].value, Runs: d.runs.of(name),
 	}
 	decision := Rollout(snapshot, now)
-	delete(d.leavers.waits, name)
-	if decision.Leaves {
-		if snapshot.Dependents = d.leaving(name); len(snapshot.Dependents) > 0 {
-			d.leavers.waits[name] = snapshot.Dependents
+	delete(d.ending.awaiting, name)
+	if decision.Unassigns {
+		if snapshot.Dependents = d.endingDependents(name); len(snapshot.Dependents) > 0 {
+			d.ending.awaiting[name] = snapshot.Dependents
 			decision = Rollout(snapshot, now)
 		}
 	}
@@ -61,7 +61,7 @@ func (d *desk) rollOut(ctx context.Context, term *follow.Term, name string, now 
 	}
 	changes := d.recordRuns(job, decision.Runs)
 	changes = append(changes, d.changes(name, job, current, decision)...)
-	changes = append(changes, d.remember(name, decision.Rollout)...)
+	changes = append(changes, d.recordRollout(name, decision.Rollout)...)
 	err = d.write(ctx, checks, changes)
 	if errors.Is(err, state.ErrTooLarge) {
 		if failed := d.tooLarge(name, decision.Rollout, now); len(failed) > 0 {
@@ -76,7 +76,7 @@ func (d *desk) rollOut(ctx context.Context, term *follow.Term, name string, now 
 }
 
 // live returns the nodes that are there.
-func (d *desk) live() map[string]bool {
+func (d *reconciler) live() map[string]bool {
 	live := map[string]bool{}
 	for _, node := range d.nodes.Names() {
 		live[node] = true
@@ -100,7 +100,7 @@ type change struct {
 }
 
 // changes compares the assignments with what they shall be.
-func (d *desk) changes(name string, job *spec.JobVersion, current map[string]spec.Assignment, decision Decision) []change {
+func (d *reconciler) changes(name string, job *spec.JobVersion, current map[string]spec.Assignment, decision Decision) []change {
 	var version uint64
 	if job != nil {
 		version = job.Version
@@ -120,7 +120,7 @@ func (d *desk) changes(name string, job *spec.JobVersion, current map[string]spe
 	return out
 }
 
-func (d *desk) change(job, node string, version uint64, value *spec.Assignment) change {
+func (d *reconciler) change(job, node string, version uint64, value *spec.Assignment) change {
 	_, index, _ := d.assignments.view.Get(node + "/" + job)
 	key := state.AssignmentKey(node, job)
 	event := spec.Event{
@@ -165,7 +165,7 @@ func describe(a *spec.Assignment) string {
 
 // write does the changes in as few transactions as the limits allow, each with
 // all the checks.
-func (d *desk) write(ctx context.Context, checks []state.Op, changes []change) error {
+func (d *reconciler) write(ctx context.Context, checks []state.Op, changes []change) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	for len(changes) > 0 {

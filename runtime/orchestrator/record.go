@@ -11,15 +11,15 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// recorded is what is remembered of a job's rollout, and since which index.
-type recorded struct {
+// rolloutRecord is what is remembered of a job's rollout, and since which index.
+type rolloutRecord struct {
 	value *spec.Rollout
 	index uint64
 }
 
 // loadRollouts reads what is remembered of some jobs. Nobody else writes it
 // while their control shards are held.
-func (d *desk) loadRollouts(ctx context.Context, of func(job string) bool) error {
+func (d *reconciler) loadRollouts(ctx context.Context, of func(job string) bool) error {
 	entries, _, err := d.store.List(ctx, state.RolloutsPrefix)
 	if err != nil {
 		return fmt.Errorf("load %s: %w", state.RolloutsPrefix, err)
@@ -34,7 +34,7 @@ func (d *desk) loadRollouts(ctx context.Context, of func(job string) bool) error
 		if !of(job) {
 			continue
 		}
-		r := recorded{index: e.ModifyIndex}
+		r := rolloutRecord{index: e.ModifyIndex}
 		if value, err := state.Decode[spec.Rollout](e); err != nil {
 			d.logger.Warn("cannot read what is remembered of a rollout, it is written anew", "job", job, "error", err)
 		} else {
@@ -45,15 +45,15 @@ func (d *desk) loadRollouts(ctx context.Context, of func(job string) bool) error
 	return nil
 }
 
-// remember returns what is to be written of a job's rollout, if anything.
-func (d *desk) remember(job string, next *spec.Rollout) []change {
+// recordRollout returns what is to be written of a job's rollout, if anything.
+func (d *reconciler) recordRollout(job string, next *spec.Rollout) []change {
 	was := d.rollouts[job]
 	if sameRecord(was.value, next) && (next != nil || was.index == 0) {
 		return nil
 	}
 	op := state.Op{Kind: state.OpDeleteCAS, Key: state.RolloutKey(job), Index: was.index}
 	c := change{wrote: func(at uint64) {
-		if d.rollouts[job] = (recorded{next, at}); next == nil {
+		if d.rollouts[job] = (rolloutRecord{next, at}); next == nil {
 			delete(d.rollouts, job)
 		}
 	}}
@@ -63,7 +63,7 @@ func (d *desk) remember(job string, next *spec.Rollout) []change {
 	}
 	op.Kind, op.Value = state.OpCAS, state.Encode(next)
 	c.ops = []state.Op{op}
-	if event, told := tidings(was.value, next); told {
+	if event, told := rolloutEvent(was.value, next); told {
 		c.ops = withEvent(op, event)
 	}
 	return []change{c}
@@ -71,7 +71,7 @@ func (d *desk) remember(job string, next *spec.Rollout) []change {
 
 // tooLarge returns what is to be written so that a rollout whose assignments
 // cannot be written has failed: nothing if it has already, or is none in steps.
-func (d *desk) tooLarge(job string, next *spec.Rollout, now time.Time) []change {
+func (d *reconciler) tooLarge(job string, next *spec.Rollout, now time.Time) []change {
 	if next == nil {
 		return nil
 	}
@@ -81,11 +81,11 @@ func (d *desk) tooLarge(job string, next *spec.Rollout, now time.Time) []change 
 	}
 	failed := *next
 	failed.State, failed.Reason, failed.Since = spec.RolloutFailed, whyTooLarge, now.UTC()
-	return d.remember(job, &failed)
+	return d.recordRollout(job, &failed)
 }
 
-// tidings returns the event of a rollout that has come to another state.
-func tidings(was, next *spec.Rollout) (spec.Event, bool) {
+// rolloutEvent returns the event of a rollout that has come to another state.
+func rolloutEvent(was, next *spec.Rollout) (spec.Event, bool) {
 	event := spec.Event{Time: time.Now(), Severity: spec.Info, Job: next.Job, Version: next.Version, Who: who}
 	if was != nil && was.Version == next.Version && was.State == next.State {
 		return event, false
@@ -104,7 +104,7 @@ func tidings(was, next *spec.Rollout) (spec.Event, bool) {
 }
 
 // revert makes the last good version of a job its next one.
-func (d *desk) revert(ctx context.Context, checks []state.Op, job *spec.JobVersion, index uint64, decision Decision) error {
+func (d *reconciler) revert(ctx context.Context, checks []state.Op, job *spec.JobVersion, index uint64, decision Decision) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	name := job.Job.Name

@@ -16,9 +16,9 @@ type Dependent struct {
 	Observed map[string]spec.Observed
 }
 
-// awaited returns, of the processes of which something is to be unassigned, what
+// dependentsEnding returns, of the processes of which something is to be unassigned, what
 // in other jobs depends on them, ends too and is not gone yet.
-func (r *rollout) awaited(assigned map[string][]spot) map[string]string {
+func (r *rollout) dependentsEnding(assigned map[string][]shardOnNode) map[string]string {
 	by := map[string]string{}
 	for _, job := range sortedKeys(r.Dependents) {
 		d := r.Dependents[job]
@@ -48,45 +48,45 @@ func (r *rollout) endsIn(d *Dependent, p *spec.Process) bool {
 	return false
 }
 
-// leavers finds the jobs on which others that end depend, so that what is stopped
+// endingJobs finds the jobs on which others that end depend, so that what is stopped
 // together ends in the reverse order of its dependencies.
-type leavers struct {
-	// gone are the last versions of jobs that were removed and of which something
+type endingJobs struct {
+	// removed are the last versions of jobs that were removed and of which something
 	// is seen yet. Who takes a control shard over later knows nothing of those: what
 	// they depended on does not wait for them.
-	gone map[string]*spec.JobVersion
-	// waits are the jobs that wait for dependents to end: job → those.
-	waits map[string]map[string]Dependent
+	removed map[string]*spec.JobVersion
+	// awaiting are the jobs that wait for dependents to end: job → those.
+	awaiting map[string]map[string]Dependent
 }
 
-// removed keeps the versions of the jobs that an update removes.
-func (d *desk) removed(u follow.Update) {
+// keepRemovedJobs keeps the versions of the jobs that an update removes.
+func (d *reconciler) keepRemovedJobs(u follow.Update) {
 	for _, key := range u.Removed {
 		name := follow.Name(state.JobsPrefix, key)
 		if job, _, err := d.jobs.Get(name); err == nil && job != nil && len(d.observed.nodes[name]) > 0 {
-			d.leavers.gone[name] = job
+			d.ending.removed[name] = job
 		}
 	}
 }
 
-// markLeaving marks the jobs that wait for one of these to end.
-func (d *desk) markLeaving(jobs []string) {
+// markAwaiting marks the jobs that wait for one of these to end.
+func (d *reconciler) markAwaiting(jobs []string) {
 	for _, job := range jobs {
 		if len(d.observed.nodes[job]) == 0 || d.jobs.Has(job) {
-			delete(d.leavers.gone, job)
+			delete(d.ending.removed, job)
 		}
 	}
-	for name, on := range d.leavers.waits {
+	for name, on := range d.ending.awaiting {
 		if slices.ContainsFunc(jobs, func(job string) bool { _, waits := on[job]; return waits }) {
 			d.dirty[name] = true
 		}
 	}
 }
 
-// leaving returns what depends on a job of which something is to end, and notes
+// endingDependents returns what depends on a job of which something is to end, and notes
 // that it waits for that. Jobs that wait for each other, in a circle, are left out:
 // none of them would ever end.
-func (d *desk) leaving(name string) map[string]Dependent {
+func (d *reconciler) endingDependents(name string) map[string]Dependent {
 	jobs := map[string]*spec.Job{}
 	out := map[string]Dependent{}
 	note := func(other string, v *spec.JobVersion, gone bool) {
@@ -96,7 +96,7 @@ func (d *desk) leaving(name string) map[string]Dependent {
 			out[other] = Dependent{Job: v, Gone: gone, Observed: observed}
 		}
 	}
-	for other, v := range d.leavers.gone {
+	for other, v := range d.ending.removed {
 		note(other, v, true)
 	}
 	for _, other := range d.jobs.Names() {

@@ -9,21 +9,21 @@ import (
 // NextRunFormat is how the time of a run is told.
 const NextRunFormat = "2006-01-02 15:04 MST"
 
-// tell says of each shard of a scheduled process whether it runs now, where, and
+// decideShards says of each shard of a scheduled process whether it runs now, where, and
 // with which epoch.
-func (a *agenda) tell(fault error) {
+func (a *scheduledProcess) decideShards(fault error) {
 	name := a.def.process.Name
-	why := a.waits(fault)
+	why := a.idleReason(fault)
 	for shard := range a.shards() {
 		key := instanceKey{name, shard}
 		if run := a.active(shard); run != nil {
 			a.runEpochs[key] = run.Epoch
-			a.stay(run, shard)
+			a.keepRun(run, shard)
 			continue
 		}
 		a.runEpochs[key] = a.lastEpoch(shard)
 		for node := range a.Live {
-			where := spot{node, name, shard}
+			where := shardOnNode{node, name, shard}
 			if !a.wanted[where] {
 				continue
 			}
@@ -34,13 +34,13 @@ func (a *agenda) tell(fault error) {
 				continue
 			}
 			a.down[where] = why
-			a.turns[where] = turn{epoch: a.epoch(name, shard)}
+			a.steps[where] = step{epoch: a.epoch(name, shard)}
 		}
 	}
 }
 
-// waits says what a shard waits for between runs.
-func (a *agenda) waits(fault error) string {
+// idleReason says what a shard waits for between runs.
+func (a *scheduledProcess) idleReason(fault error) string {
 	name := a.def.process.Name
 	if fault != nil {
 		return "never runs: " + fault.Error()
@@ -55,39 +55,39 @@ func (a *agenda) waits(fault error) string {
 	return "next run at " + next.Format(NextRunFormat)
 }
 
-// stay leaves a run's shard where it is, with the definition that it began with.
-func (a *agenda) stay(run *spec.Run, shard int) {
+// keepRun leaves a run's shard where it is, with the definition that it began with.
+func (a *scheduledProcess) keepRun(run *spec.Run, shard int) {
 	name := a.def.process.Name
-	node, _ := a.home(run, shard)
+	node, _ := a.assignedNode(run, shard)
 	if node == "" || !a.Live[node] {
-		node = a.place(shard)
+		node = a.wantedNode(shard)
 	}
 	if node == "" {
 		return
 	}
-	where := spot{node, name, shard}
+	where := shardOnNode{node, name, shard}
 	for other := range a.Live {
-		delete(a.wanted, spot{other, name, shard})
+		delete(a.wanted, shardOnNode{other, name, shard})
 	}
 	a.wanted[where] = true
 	delete(a.reasons, a.id(name, shard))
-	t := turn{epoch: a.epoch(name, shard)}
+	t := step{epoch: a.epoch(name, shard)}
 	if e := a.current[where]; e != nil && e.Epochs[shard] == t.epoch {
 		if e.Version != a.def.version {
 			t.old = e
 		}
-		m := member{to: where, at: where, entry: e, in: a.seen[where]}
-		why := (&gate{rollout: a.rollout, def: a.def}).ails(&m)
-		if t.expire = m.carried(); why != "" && !m.expires() {
+		m := shardState{to: where, at: where, entry: e, in: a.seen[where]}
+		why := (&gate{rollout: a.rollout, def: a.def}).restartCause(&m)
+		if t.expire = m.currentRequest(); why != "" && !m.restartRequested() {
 			t.expire = spec.Expire{Generation: m.in.Generation, Why: brief(why)}
 		}
 	}
-	a.turns[where] = t
+	a.steps[where] = t
 }
 
 // lastEpoch returns the epoch of a shard's last run: nothing changes for it until
 // its next one.
-func (a *agenda) lastEpoch(shard int) uint64 {
+func (a *scheduledProcess) lastEpoch(shard int) uint64 {
 	name := a.def.process.Name
 	var last uint64
 	for i := range a.runs {
@@ -97,7 +97,7 @@ func (a *agenda) lastEpoch(shard int) uint64 {
 	}
 	ordered := a.Job.Order(name, shard).Epoch
 	for _, node := range a.at[instanceKey{name, shard}] {
-		if e := a.current[spot{node, name, shard}]; last == 0 && e != nil && e.Epochs[shard] > ordered {
+		if e := a.current[shardOnNode{node, name, shard}]; last == 0 && e != nil && e.Epochs[shard] > ordered {
 			last = e.Epochs[shard] - ordered
 		}
 	}

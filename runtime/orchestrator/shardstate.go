@@ -6,21 +6,21 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// member is a shard that shall run.
-type member struct {
-	to, at spot                  // where it shall be, and where it is assigned
+// shardState is a shard that shall run.
+type shardState struct {
+	to, at shardOnNode           // where it shall be, and where it is assigned
 	entry  *spec.AssignedProcess // under which it is assigned; nil if it isn't
 	in     *spec.Instance        // what is seen there; nil if nothing is
 	down   string                // why it isn't available; "" if it is
 }
 
-// why says why a shard is not available, "" if it is.
-func (g *gate) why(m *member) string {
+// unavailableReason says why a shard is not available, "" if it is.
+func (g *gate) unavailableReason(m *shardState) string {
 	switch in := m.in; {
 	case !g.Live[m.to.node]:
 		return "is on " + m.to.node + ", which is gone"
-	case g.halting[m.to] != "":
-		return "is " + g.halting[m.to]
+	case g.stopping[m.to] != "":
+		return "is " + g.stopping[m.to]
 	case m.held() != "" && (in == nil || in.Phase == spec.PhasePending):
 		return m.held()
 	case in == nil || m.entry == nil:
@@ -31,17 +31,17 @@ func (g *gate) why(m *member) string {
 		return "is being changed" // by a restart: else it is as it was, and its turn is to be waited for
 	case in.Phase == spec.PhaseCompleted:
 		return ""
-	case m.expires():
+	case m.restartRequested():
 		return "is being restarted"
 	default:
 		at, healthy := in.HealthyAt()
 		if !healthy {
-			return unwell(in)
+			return unhealthyReason(in)
 		}
 		// Only what is as it is wanted has to prove itself: a shard that still is to
 		// be changed is up, and counts as one that would be disturbed.
 		steady := at.Add(g.bounds().MinHealthy.Std())
-		if need, _ := g.need(m); (need == needNothing || need == needLive) && !at.IsZero() && g.now.Before(steady) {
+		if pending, _ := g.pendingChange(m); (pending == changeNone || pending == changeLive) && !at.IsZero() && g.now.Before(steady) {
 			g.wake(steady)
 			return fmt.Sprintf("has to be healthy for %s", g.bounds().MinHealthy)
 		}
@@ -50,12 +50,12 @@ func (g *gate) why(m *member) string {
 }
 
 // refused reports whether its node cannot launch what the shard is assigned as.
-func (m *member) refused() bool {
+func (m *shardState) refused() bool {
 	return m.in != nil && m.entry != nil && m.in.Refused != 0 && m.in.Refused == m.entry.Version
 }
 
-// unwell says in which way an instance is not healthy.
-func unwell(in *spec.Instance) string {
+// unhealthyReason says in which way an instance is not healthy.
+func unhealthyReason(in *spec.Instance) string {
 	switch {
 	case in.Phase == spec.PhaseFailed && in.Reason != "" && in.LastExit != nil:
 		return fmt.Sprintf("has failed: %s; %s", in.LastExit, in.Reason)
@@ -86,14 +86,14 @@ func unwell(in *spec.Instance) string {
 }
 
 // held says what the shard was told to wait for, "" if for nothing.
-func (m *member) held() string {
+func (m *shardState) held() string {
 	if m.entry == nil {
 		return ""
 	}
 	return m.entry.Held[m.to.shard]
 }
 
-// expires reports whether the generation that is seen was told to end.
-func (m *member) expires() bool {
+// restartRequested reports whether the generation that is seen was told to end.
+func (m *shardState) restartRequested() bool {
 	return m.in != nil && m.entry != nil && m.entry.Expire[m.to.shard].Generation == m.in.Generation && m.in.Generation != 0
 }

@@ -43,9 +43,9 @@ func (r *rollout) versions() map[string]uint64 {
 	return versions
 }
 
-// behind reports whether an instance must be restarted to be what is wanted.
-func (r *rollout) behind(def *definition, in *spec.Instance) bool {
-	known := !r.foreign || def.process.Schedule == nil // runs of other jobs are not
+// outdated reports whether an instance must be restarted to be what is wanted.
+func (r *rollout) outdated(def *definition, in *spec.Instance) bool {
+	known := !r.ofOtherJob || def.process.Schedule == nil // runs of other jobs are not
 	if known && in.Epoch != r.epoch(in.ID.Process, in.ID.Shard) {
 		return true
 	}
@@ -85,25 +85,25 @@ func (r *rollout) unmet(d demand) string {
 	if why, known := r.dependencies[d]; known {
 		return why
 	}
-	why := r.lack(d)
+	why := r.findUnmet(d)
 	r.dependencies[d] = why
 	return why
 }
 
-// lack finds out why a dependency isn't so far.
-func (r *rollout) lack(d demand) string {
+// findUnmet finds out why a dependency isn't so far.
+func (r *rollout) findUnmet(d demand) string {
 	of, name := r.on(d.Dependency)
 	on := of.defs[name]
 	switch {
 	case on == nil && of == r:
 		return fmt.Sprintf("waits for %s, which this job does not have", d.Process)
-	case of.unsure:
+	case of.unreadable:
 		return fmt.Sprintf("waits for %s: what is known of job %s can't be read", d.Process, of.job)
 	case of.Job == nil:
 		return fmt.Sprintf("waits for %s: there is no job %s", d.Process, of.job)
 	case on == nil:
 		return fmt.Sprintf("waits for %s, which job %s does not have", d.Process, of.job)
-	case of == r && r.halts[name]:
+	case of == r && r.stoppedProcesses[name]:
 		return fmt.Sprintf("waits for %s to be %s again", d.Process, d.Condition)
 	}
 	why := ""
@@ -111,7 +111,7 @@ func (r *rollout) lack(d demand) string {
 		why = fmt.Sprintf("waits for %s to be %s, which has no shards", d.Process, d.Condition)
 	}
 	for shard := range on.process.Shards {
-		if !of.soFar(on, shard, d) {
+		if !of.shardMeets(on, shard, d) {
 			why = fmt.Sprintf("waits for %s to be %s", d.Process, d.Condition)
 			if of.Job.Order(name, shard).Stopped {
 				why += ", which an operator has stopped"
@@ -122,43 +122,43 @@ func (r *rollout) lack(d demand) string {
 	return why
 }
 
-// soFar reports whether one shard of a dependency is as far as the condition
+// shardMeets reports whether one shard of a dependency is as far as the condition
 // demands, and is what it is wanted, or told, to be.
-func (r *rollout) soFar(on *definition, shard int, d demand) bool {
+func (r *rollout) shardMeets(on *definition, shard int, d demand) bool {
 	for _, node := range r.at[instanceKey{on.process.Name, shard}] {
-		where := spot{node, on.process.Name, shard}
+		where := shardOnNode{node, on.process.Name, shard}
 		in := r.seen[where]
 		if in == nil || !(r.wanted[where] || r.staying[where]) {
 			continue
 		}
-		if d.strict && r.ends(where, in) {
+		if d.strict && r.restarting(where, in) {
 			continue
 		}
-		if meets(in, d.Condition) && (!r.behind(on, in) || (!d.strict && r.asTold(where, in))) {
+		if meets(in, d.Condition) && (!r.outdated(on, in) || (!d.strict && r.asAssigned(where, in))) {
 			return true
 		}
 	}
 	return false
 }
 
-// ends reports whether the generation that is seen is to be restarted, or was
+// restarting reports whether the generation that is seen is to be restarted, or was
 // told to end.
-func (r *rollout) ends(where spot, in *spec.Instance) bool {
+func (r *rollout) restarting(where shardOnNode, in *spec.Instance) bool {
 	if e := r.current[where]; e != nil && in.Generation != 0 && e.Expire[where.shard].Generation == in.Generation {
 		return true
 	}
-	return r.due[where] != 0 && r.due[where] == in.Generation
+	return r.restartsDue[where] != 0 && r.restartsDue[where] == in.Generation
 }
 
-// asTold reports whether an instance is what it is told to be until its turn comes.
-func (r *rollout) asTold(where spot, in *spec.Instance) bool {
-	if r.foreign { // what it is told is not known here: its update block decides
+// asAssigned reports whether an instance is what it is told to be until its turn comes.
+func (r *rollout) asAssigned(where shardOnNode, in *spec.Instance) bool {
+	if r.ofOtherJob { // what it is told is not known here: its update block decides
 		return r.Job.Steps(r.defs[where.process].process)
 	}
 	if r.staying[where] {
 		return true
 	}
-	t, gated := r.turns[where]
+	t, gated := r.steps[where]
 	if !gated || in.Epoch != t.epoch {
 		return false
 	}

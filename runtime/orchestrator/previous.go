@@ -6,10 +6,10 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// former returns the definition with which a shard that is assigned nowhere is
+// previousDefinition returns the definition with which a shard that is assigned nowhere is
 // started while the wanted one is on trial: its own on the node that is gone,
 // else that of the other shards; nil for the wanted one.
-func (g *gate) former(to spot) *spec.AssignedProcess {
+func (g *gate) previousDefinition(to shardOnNode) *spec.AssignedProcess {
 	var own, others *spec.AssignedProcess
 	for node, a := range g.Current {
 		for i := range a.Processes {
@@ -32,11 +32,11 @@ func (g *gate) former(to spot) *spec.AssignedProcess {
 	return own
 }
 
-// preserve keeps the definition that the shards had, if one of them has no entry
+// keepPreviousDefinition keeps the definition that the shards had, if one of them has no entry
 // by now, or soon: it may have to be started with it once more (see former).
-func (g *gate) preserve() {
-	if !slices.ContainsFunc(g.members, func(m member) bool {
-		return m.entry == nil || g.halting[m.to] != "" || m.at.node != m.to.node
+func (g *gate) keepPreviousDefinition() {
+	if !slices.ContainsFunc(g.shards, func(m shardState) bool {
+		return m.entry == nil || g.stopping[m.to] != "" || m.at.node != m.to.node
 	}) {
 		return
 	}
