@@ -237,7 +237,7 @@ func (a *adoption) adopted(in *instance, p *process) {
 	case stopping, replacing, killing, ceding:
 		a.timers.set(in, timerStop, a.now.Add(in.endTimeout()))
 	}
-	message := fmt.Sprintf("found alive as process %d", p.pid)
+	message := fmt.Sprintf("found running as process %d", p.pid)
 	switch in.Hook {
 	case spec.HookBeforeStart:
 		in.view.Reason = beforeStartRuns
@@ -283,7 +283,7 @@ func (a *adoption) killStrays() {
 		if remains || lost {
 			a.killStray(p)
 		} else {
-			a.log.Info("left a process alone that an instance has detached", "instance", p.id.String(), "pid", p.pid)
+			a.log.Info("left a process running that its instance has detached", "instance", p.id.String(), "pid", p.pid)
 		}
 	}
 }
@@ -292,15 +292,15 @@ func (a *adoption) killStrays() {
 func (a *adoption) killStray(p sighting) {
 	proc, err := a.kern.Find(p.pid, p.startTicks, a.kern.BootID(), marks{generation: p.generation, nonce: p.nonce})
 	if err != nil {
-		a.log.Warn("cannot look at a process that was left", "instance", p.id.String(), "pid", p.pid, "error", err)
+		a.log.Warn("cannot examine a process that was left behind", "instance", p.id.String(), "pid", p.pid, "error", err)
 	}
 	if proc == nil {
 		return
 	}
 	proc.session = p.session
-	message := fmt.Sprintf("process %d was left of instance %s, which no longer has it: killed", p.pid, p.id)
+	message := fmt.Sprintf("killed process %d, left behind by instance %s", p.pid, p.id)
 	if err := a.kern.Kill(proc); err != nil {
-		message = fmt.Sprintf("process %d was left of instance %s and cannot be killed: %v", p.pid, p.id, err)
+		message = fmt.Sprintf("cannot kill process %d, left behind by instance %s: %v", p.pid, p.id, err)
 	}
 	a.journal.recordOwn(spec.EventStray, spec.Warning, p.id.Job, message)
 }
@@ -312,9 +312,9 @@ func (a *adoption) reclaim() {
 	for _, name := range slices.Sorted(maps.Keys(killed)) {
 		switch n := killed[name]; {
 		case n == 1:
-			a.journal.recordOwn(spec.EventStray, spec.Warning, "", fmt.Sprintf("1 process was left in cgroup %s, whose instance has ended: killed", name))
+			a.journal.recordOwn(spec.EventStray, spec.Warning, "", fmt.Sprintf("killed 1 process left in cgroup %s, whose instance has ended", name))
 		case n > 1:
-			a.journal.recordOwn(spec.EventStray, spec.Warning, "", fmt.Sprintf("%d processes were left in cgroup %s, whose instance has ended: killed", n, name))
+			a.journal.recordOwn(spec.EventStray, spec.Warning, "", fmt.Sprintf("killed %d processes left in cgroup %s, whose instance has ended", n, name))
 		}
 	}
 	a.tidy(a.now)

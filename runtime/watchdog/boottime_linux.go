@@ -30,7 +30,7 @@ type bootClock struct {
 func newBootClock() (*bootClock, error) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_BOOTTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	if err != nil {
-		return nil, fmt.Errorf("make timer of leases: %w", err)
+		return nil, fmt.Errorf("create lease timer: %w", err)
 	}
 	return &bootClock{fd: fd, file: os.NewFile(uintptr(fd), "lease-timer")}, nil
 }

@@ -109,7 +109,7 @@ func (c *Client) Events(ctx context.Context, after uint64, fn func(spec.Event) e
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			return fmt.Errorf("follow events: %w: %w", ErrUnreachable, err)
+			return fmt.Errorf("watch events: %w: %w", ErrUnreachable, err)
 		}
 		if err := fn(e); err != nil {
 			return err
@@ -162,7 +162,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		err = json.NewDecoder(resp.Body).Decode(out)
 	}
 	if err != nil {
-		return fmt.Errorf("read answer of watchdog: %w", err)
+		return fmt.Errorf("read response of watchdog: %w", err)
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ func checkBatch(set []spec.Launch, remove []spec.InstanceID) error {
 			return err
 		}
 		if seen[l.ID] {
-			return refuse("instance %s is in the batch twice", l.ID)
+			return refuse("instance %s appears twice in the batch", l.ID)
 		}
 		seen[l.ID] = true
 		if err := checkLaunch(l); err != nil {
@@ -44,7 +44,7 @@ func checkBatch(set []spec.Launch, remove []spec.InstanceID) error {
 			return err
 		}
 		if seen[id] {
-			return refuse("instance %s is to be set and removed in one batch", id)
+			return refuse("instance %s is both set and removed in one batch", id)
 		}
 	}
 	return nil
@@ -53,7 +53,7 @@ func checkBatch(set []spec.Launch, remove []spec.InstanceID) error {
 func checkID(id spec.InstanceID) error {
 	for _, part := range [...]string{id.Job, id.Process} {
 		if part == "" || part == "." || part == ".." || strings.ContainsAny(part, "/\x00\n") || len(part) > 200 {
-			return refuse("instance %q has an unusable name", id)
+			return refuse("invalid instance name %q", id)
 		}
 	}
 	if id.Shard < 0 {
@@ -76,11 +76,11 @@ func checkLaunch(l *spec.Launch) error {
 	case l.Dir != "" && !filepath.IsAbs(l.Dir):
 		return refuse("instance %s: directory %q is not absolute", id, l.Dir)
 	case l.Restart.Attempts < 0:
-		return refuse("instance %s: restart attempts %d are negative", id, l.Restart.Attempts)
+		return refuse("instance %s: restart attempts must not be negative, got %d", id, l.Restart.Attempts)
 	case l.Restart.Attempts > spec.MaxAttempts:
-		return refuse("instance %s: restart attempts %d are more than %d: write exhausted = \"retry\" to go on without end", id, l.Restart.Attempts, spec.MaxAttempts)
+		return refuse("instance %s: restart attempts %d exceed the maximum of %d: set exhausted = \"retry\" to restart without limit", id, l.Restart.Attempts, spec.MaxAttempts)
 	case l.Expire != nil && (len(l.Expire.Why) > maxWhy || strings.ContainsAny(l.Expire.Why, "\x00\n")):
-		return refuse("instance %s: why it expires must be one line of at most %d bytes", id, maxWhy)
+		return refuse("instance %s: the expiry reason must be one line of at most %d bytes", id, maxWhy)
 	case l.Watchdog != nil && l.Watchdog.Timeout <= 0:
 		return refuse("instance %s: the watchdog timeout must be greater than 0", id)
 	}
@@ -96,23 +96,23 @@ func checkLaunch(l *spec.Launch) error {
 	}
 	for _, d := range [...]spec.Duration{l.Restart.Delay, l.Restart.MaxDelay, l.Restart.Window, l.Restart.Stable, l.Stop.Timeout} {
 		if d < 0 {
-			return refuse("instance %s: a duration is negative", id)
+			return refuse("instance %s: durations must not be negative", id)
 		}
 	}
 	if err := checkText(l); err != nil {
 		return err
 	}
 	if err := checkSession(l.Lease); err != nil {
-		return refuse("instance %s: its lease cannot be: %v", id, err)
+		return refuse("instance %s: invalid lease: %v", id, err)
 	}
 	if err := checkHooks(l); err != nil {
 		return err
 	}
 	if l.Stop.Signal != "" && signalNumber(l.Stop.Signal) == 0 {
-		return refuse("instance %s: unknown stop signal %q: write it as \"SIGTERM\"", id, l.Stop.Signal)
+		return refuse("instance %s: unknown stop signal %q: write it like \"SIGTERM\"", id, l.Stop.Signal)
 	}
 	if l.Reload != nil && signalNumber(l.Reload.Signal) == 0 {
-		return refuse("instance %s: unknown reload signal %q: write it as \"SIGHUP\"", id, l.Reload.Signal)
+		return refuse("instance %s: unknown reload signal %q: write it like \"SIGHUP\"", id, l.Reload.Signal)
 	}
 	return nil
 }
@@ -172,7 +172,7 @@ func (s *supervisor) declare(set []spec.Launch, remove []spec.InstanceID, now ti
 		return errClosed
 	}
 	if known := len(s.life.byID); known+len(set) > maxInstances {
-		return refuse("%d instances are known and %d declared: %d are allowed", known, len(set), maxInstances)
+		return refuse("%d instances are declared and %d exist: at most %d are allowed", len(set), known, maxInstances)
 	}
 	for _, id := range remove {
 		if in := s.life.byID[id]; in != nil {
@@ -209,39 +209,39 @@ func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 			in.Old = old
 		}
 		in.History, in.view.Restarts, in.view.Since = history{}, 0, now.UTC()
-		message := "declared with another command or settings"
+		message := "redeclared with a changed command or settings"
 		switch {
 		case old.Lease != l.Lease:
-			message = "declared under another lease"
+			message = "redeclared under another lease"
 		case old.Hash == l.Hash:
-			message = "restart was asked for"
+			message = "restart requested"
 		}
 		s.life.step(in, evReplace, now, note{kind: spec.EventDeclared, message: message, launch: true})
 		return
 	}
 	if in.expires() {
-		in.Blame = cmp.Or(l.Expire.Why, "this generation shall end")
+		in.Blame = cmp.Or(l.Expire.Why, "this generation has expired")
 		s.retime(in, old, now)
 		// One record holds both the launch and what it led to, so that a
 		// successor ends no other generation.
 		if l.Expire.Planned {
-			s.life.step(in, evReplace, now, note{kind: spec.EventUpdated, message: in.Blame + ": it is started again", launch: true})
+			s.life.step(in, evReplace, now, note{kind: spec.EventUpdated, message: in.Blame + ": restarting", launch: true})
 			return
 		}
-		s.life.step(in, evExpire, now, note{kind: spec.EventUpdated, message: in.Blame + ": it ends, and its restart policy follows", launch: true})
+		s.life.step(in, evExpire, now, note{kind: spec.EventUpdated, message: in.Blame + ": stopping; the restart policy decides what follows", launch: true})
 		return
 	}
-	n := note{kind: spec.EventUpdated, message: "settings changed, the process is left as it is", launch: true}
+	n := note{kind: spec.EventUpdated, message: "settings changed; the process keeps running", launch: true}
 	if past := *old; past.Expire != nil {
 		past.Expire, past.Version = l.Expire, l.Version
 		if same(&past, l) {
-			n.message = "what was told of an earlier generation is done with"
+			n.message = "cleared the restart request for the previous run"
 		}
 	}
 	if old.ReloadHash != l.ReloadHash && l.Reload != nil && (in.Phase == running || in.Phase == starting) {
-		n.kind, n.message = spec.EventReloaded, fmt.Sprintf("told to reload with %s", l.Reload.Signal)
+		n.kind, n.message = spec.EventReloaded, fmt.Sprintf("sent reload signal %s", l.Reload.Signal)
 		if err := s.life.kern.Signal(in.proc, signalNumber(l.Reload.Signal)); err != nil {
-			n.severity, n.message = spec.Warning, fmt.Sprintf("cannot be told to reload: %v", err)
+			n.severity, n.message = spec.Warning, fmt.Sprintf("cannot send the reload signal: %v", err)
 		}
 	}
 	s.retime(in, old, now)
@@ -283,15 +283,15 @@ func (s *supervisor) retime(in *instance, old *spec.Launch, now time.Time) {
 func (s *supervisor) signal(ids []spec.InstanceID, sig spec.Signal) error {
 	number := signalNumber(sig)
 	if number == 0 {
-		return refuse("unknown signal %q: write it as \"SIGHUP\"", sig)
+		return refuse("unknown signal %q: write it like \"SIGHUP\"", sig)
 	}
 	for _, id := range ids {
 		if in := s.life.byID[id]; in == nil {
-			return refuse("there is no instance %s", id)
+			return refuse("no instance %s", id)
 		} else if in.proc == nil || in.proc.dead {
 			return refuse("instance %s has no process: it is %s", id, in.view.Phase)
 		} else if in.Hook != "" {
-			return refuse("instance %s has no process that could be sent a signal: its %s hook runs", id, in.Hook)
+			return refuse("instance %s cannot be signalled while its %s hook runs", id, in.Hook)
 		}
 	}
 	var errs []error
@@ -301,7 +301,7 @@ func (s *supervisor) signal(ids []spec.InstanceID, sig spec.Signal) error {
 			errs = append(errs, fmt.Errorf("instance %s: %w", id, err))
 			continue
 		}
-		s.life.journal.record(in, note{kind: spec.EventSignalled, message: fmt.Sprintf("was sent %s", sig)})
+		s.life.journal.record(in, note{kind: spec.EventSignalled, message: fmt.Sprintf("sent %s", sig)})
 	}
 	return errors.Join(errs...)
 }

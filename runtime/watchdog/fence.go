@@ -62,7 +62,7 @@ func newFence(log hclog.Logger, c clock, file *leaseFile, kill func(*process, sy
 func (f *fence) open() {
 	left, err := f.file.read()
 	if err != nil {
-		f.log.Warn("cannot read the leases that a watchdog left: those under one are ended", "error", err)
+		f.log.Warn("cannot read the previous watchdog's leases: instances under a lease are stopped", "error", err)
 	}
 	now := f.clock.Now()
 	f.mu.Lock()
@@ -105,7 +105,7 @@ func (f *fence) ring() {
 func (f *fence) cut(lease string) {
 	for p := range f.guarded[lease] {
 		if err := f.kill(p, syscall.SIGKILL); err != nil {
-			f.log.Error("cannot kill a process whose lease is over", "pid", p.pid, "session", lease, "error", err)
+			f.log.Error("cannot kill a process whose lease has expired", "pid", p.pid, "session", lease, "error", err)
 		}
 		f.killed[p] = struct{}{}
 	}
@@ -142,7 +142,7 @@ func (f *fence) renew(l spec.Lease) error {
 	was := f.until[l.Session]
 	if was == 0 && len(f.until) >= maxLeases {
 		f.mu.Unlock()
-		return refuse("%d leases hold already: end one first", maxLeases)
+		return refuse("%d leases are held already: revoke one first", maxLeases)
 	}
 	if judge(until, now) == leaseOver {
 		delete(f.until, l.Session)

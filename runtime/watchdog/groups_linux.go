@@ -63,7 +63,7 @@ func (k *linuxKernel) prepareGroup(l *spec.Launch, name string) error {
 	}
 	g, err := k.groups.tree.Make(name)
 	if l.Resources == nil && err != nil { // see killMarked
-		k.log.Debug("no cgroup for an exclusive instance: what leaves its process group is found by its marks", "instance", l.ID.String(), "error", err)
+		k.log.Debug("no cgroup for an exclusive instance: processes that leave its process group are found by their environment", "instance", l.ID.String(), "error", err)
 		return nil
 	}
 	if err != nil {
@@ -96,7 +96,7 @@ func (k *linuxKernel) settleGroup(st start, p *process, joined bool) {
 	k.groups.hold(p, g)
 	if !joined {
 		if err := k.moveIn(g, p, st.marks); err != nil {
-			k.log.Warn("cannot limit all of an instance", "instance", st.launch.ID.String(), "error", err)
+			k.log.Warn("cannot apply limits to all processes of an instance", "instance", st.launch.ID.String(), "error", err)
 		}
 	}
 }
@@ -132,7 +132,7 @@ func (k *linuxKernel) belonging(p *process, m marks) []int {
 	pids := []int{p.pid}
 	others, err := otherProcesses()
 	if err != nil {
-		k.log.Error("cannot list processes: only the main one is limited", "pid", p.pid, "error", err)
+		k.log.Error("cannot list processes: limits apply to the main process only", "pid", p.pid, "error", err)
 		return pids
 	}
 	for _, pid := range others {
@@ -165,7 +165,7 @@ func (k *linuxKernel) killMarked(p *process) {
 	for range moveRounds {
 		others, err := otherProcesses()
 		if err != nil {
-			k.log.Error("cannot list processes: what an exclusive instance left is not found", "pid", p.pid, "error", err)
+			k.log.Error("cannot list processes: those that an exclusive instance left behind are not killed", "pid", p.pid, "error", err)
 			return
 		}
 		found := false
@@ -237,7 +237,7 @@ func (gs *groups) awaited(name string) bool {
 func (k *linuxKernel) Reclaim() map[string]int {
 	all, err := k.groups.tree.Groups()
 	if err != nil {
-		k.log.Warn("cannot look for cgroups that were left", "error", err)
+		k.log.Warn("cannot list leftover cgroups", "error", err)
 	}
 	killed := map[string]int{}
 	for _, g := range all {
@@ -246,7 +246,7 @@ func (k *linuxKernel) Reclaim() map[string]int {
 		}
 		killed[g.Name()] = len(g.PIDs())
 		if err := g.Kill(); err != nil {
-			k.log.Warn("cannot end what was left in a cgroup", "error", err)
+			k.log.Warn("cannot kill the processes left in a cgroup", "error", err)
 		}
 		k.groups.left = append(k.groups.left, g)
 	}

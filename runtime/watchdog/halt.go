@@ -37,7 +37,7 @@ func (s *supervisor) beginHalt(keep bool, now time.Time) {
 func (s *supervisor) leaveable() error {
 	for _, in := range s.life.sorted() {
 		if in.proc != nil && in.Lease != "" {
-			return refuse("instance %s lives under a lease, which nobody would enforce: stop it or move it away first", in.view.ID)
+			return refuse("instance %s runs under a lease that nobody would enforce: stop it or move it to another node first", in.view.ID)
 		}
 	}
 	return nil
@@ -47,7 +47,7 @@ func (s *supervisor) leaveable() error {
 func (s *supervisor) pause(in *instance, now time.Time) {
 	if in.Phase.alive() {
 		if in.Blame == "" {
-			in.Blame = "meshrun is stopped"
+			in.Blame = "meshrun is shutting down"
 		}
 		s.life.step(in, evReplace, now)
 	}

@@ -112,7 +112,7 @@ func (lc *lifecycle) mayFork(in *instance, now time.Time) bool {
 	case in.Phase == hooking:
 		return true
 	case in.Hook != spec.HookAfterStop: // asked to end between before_start and the program
-		const never = "was not started after its before_start hook"
+		const never = "not started after its before_start hook"
 		lc.over(in, spec.Exit{Error: never}, false, now, note{kind: spec.EventHook, message: never})
 		return false
 	case in.cleanup() == nil:
@@ -147,7 +147,7 @@ func hookExit(e spec.Exit) string {
 
 // hooked handles a hook that was forked.
 func (lc *lifecycle) hooked(in *instance, now time.Time) {
-	message := fmt.Sprintf("%s hook runs as process %d", in.Hook, in.proc.pid)
+	message := fmt.Sprintf("%s hook started as process %d", in.Hook, in.proc.pid)
 	n := note{kind: spec.EventHook, message: message}
 	if in.Hook == spec.HookBeforeStart {
 		lc.step(in, evHooking, now, n)
@@ -170,13 +170,13 @@ func (lc *lifecycle) hookEnded(in *instance, exit spec.Exit, locked bool, now ti
 	when := in.Hook
 	n := note{kind: spec.EventHook, message: fmt.Sprintf("%s hook ended with %s", when, exit)}
 	if exit.Error != "" {
-		n.message = fmt.Sprintf("%s hook was not run: %s", when, exit.Error)
+		n.message = fmt.Sprintf("%s hook could not be started: %s", when, exit.Error)
 	}
 	switch {
 	case when == spec.HookBeforeStart && in.Blame != "":
 		n.message += " (" + in.Blame + ")"
 	case when == spec.HookAfterStop && in.killed:
-		n.message += fmt.Sprintf(" (it was killed, and may take %s)", in.hookTimeout())
+		n.message += fmt.Sprintf(" (killed: its timeout is %s)", in.hookTimeout())
 	}
 	asked := when == spec.HookBeforeStart && !in.Phase.judged()
 	if !exit.Success() && !asked {
@@ -209,6 +209,6 @@ func (lc *lifecycle) over(in *instance, exit spec.Exit, locked bool, now time.Ti
 	}
 	lc.timers.clear(in, timerStop, timerExit)
 	in.intend(spec.HookAfterStop, lc.nonce())
-	n.message += "; its after_stop hook comes next"
+	n.message += "; running its after_stop hook"
 	lc.step(in, evClean, now, n)
 }

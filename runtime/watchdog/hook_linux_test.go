@@ -63,7 +63,7 @@ func TestHookThatDoesNotExistIsNamed(t *testing.T) {
 	l.Hooks[0].Argv = []string{"/nowhere/hook"}
 	l.Restart.Policy = spec.RestartNever
 	d.declare(l)
-	if v := d.awaitPhase(l.ID, spec.PhaseFailed); !strings.Contains(v.LastExit.Error, "before_start hook was not run: command /nowhere/hook does not exist") {
+	if v := d.awaitPhase(l.ID, spec.PhaseFailed); !strings.Contains(v.LastExit.Error, "before_start hook could not be started: command /nowhere/hook does not exist") {
 		t.Errorf("last exit %q", v.LastExit)
 	}
 }

@@ -103,7 +103,7 @@ func TestHookThatCannotBeStarted(t *testing.T) {
 		w.fake.refuses(l.ID, errLocked)
 		w.set(l)
 		v := w.wants(l.ID, spec.PhaseBackoff, 1) // nothing ran: nothing is cleaned up
-		if !strings.Contains(v.LastExit.Error, "before_start hook was not run: another copy") {
+		if !strings.Contains(v.LastExit.Error, "before_start hook could not be started: another copy") {
 			t.Errorf("last exit %q", v.LastExit)
 		}
 		w.fake.refuses(l.ID, nil)
@@ -117,7 +117,7 @@ func TestHookThatCannotBeStarted(t *testing.T) {
 		w.pass(1100 * time.Millisecond)
 		w.wants(l.ID, spec.PhaseBackoff, 2)
 		told := w.told(spec.EventHook)
-		if last := told[len(told)-1]; last.Severity != spec.Warning || !strings.Contains(last.Message, "after_stop hook was not run") {
+		if last := told[len(told)-1]; last.Severity != spec.Warning || !strings.Contains(last.Message, "after_stop hook could not be started") {
 			t.Errorf("told as %s: %s", last.Severity, last.Message)
 		}
 	})
@@ -289,7 +289,7 @@ func TestLeaseThatIsOverLeavesNoTimeForAfterStop(t *testing.T) {
 		w.wants(l.ID, spec.PhasePending, 1)
 		w.wantsRan("before", "program")
 		told := w.told(spec.EventHook)
-		if last := told[len(told)-1]; last.Severity != spec.Warning || !strings.Contains(last.Message, "after_stop hook was not run") {
+		if last := told[len(told)-1]; last.Severity != spec.Warning || !strings.Contains(last.Message, "after_stop hook could not be started") {
 			t.Errorf("skipped silently: %s: %s", last.Severity, last.Message)
 		}
 	})

@@ -36,7 +36,7 @@ const chunkNoteSize = 24
 func openIntent(path string) (*intent, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open note of the output pump: %w", err)
+		return nil, fmt.Errorf("open the chunk record of the output pump: %w", err)
 	}
 	n := &intent{file: f, crc: crc32.MakeTable(crc32.Castagnoli)}
 	var b [chunkNoteSize]byte

@@ -89,7 +89,7 @@ func (j *journal) flush(more bool) bool {
 		j.untold = nil
 	}
 	if j.err = err; err != nil {
-		j.writes.Failed(j.log, "cannot write the journal; supervision goes on, and events are kept in memory: make room on the disk", err)
+		j.writes.Failed(j.log, "cannot write the journal; supervision continues and events are kept in memory: free disk space", err)
 		return false
 	}
 	j.writes.Recovered(j.log, "the journal is written again")
@@ -104,7 +104,7 @@ func (j *journal) write() error {
 			return err
 		}
 		if err != nil {
-			j.rotations.Failed(j.log, "cannot begin a new journal segment; going on with the old one", err)
+			j.rotations.Failed(j.log, "cannot begin a new journal segment; continuing with the old one", err)
 		}
 	}
 	if len(j.pending) == 0 {

@@ -114,7 +114,7 @@ func TestDamageCostsTheDamagedLinesOnly(t *testing.T) {
 	}{
 		"tail cut off":      {func(b []byte) []byte { return b[:len(b)-10] }, "is cut off", 4},
 		"tail of zeros":     {func(b []byte) []byte { return append(b, make([]byte, 100)...) }, "is cut off", 5},
-		"garbage in middle": {func(b []byte) []byte { return spoilLine(b, 3) }, "is not readable", 4},
+		"garbage in middle": {func(b []byte) []byte { return spoilLine(b, 3) }, "is unreadable", 4},
 		"first line gone":   {func(b []byte) []byte { return spoilLine(b, 0) }, "lacks its first line", 5},
 		"all gone":          {func([]byte) []byte { return nil }, "lacks its first line", 0},
 	} {

@@ -14,7 +14,7 @@ import (
 var errLocked = errors.New("another copy still holds the lock")
 
 // errFenced: the lease under which it was to be started does not hold.
-var errFenced = errors.New("its lease does not hold")
+var errFenced = errors.New("its lease is not valid")
 
 // The marks that a process carries in its environment, so that a successor of
 // this watchdog knows it again.

@@ -70,7 +70,7 @@ func newLinuxKernel(log hclog.Logger, id, runDir, cgroupFile string, p *pump) (*
 		spared: isSpared(), events: make(chan []kernelEvent, eventQueue), closed: make(chan struct{}),
 		held: map[spec.InstanceID]*held{}, inherited: map[spec.InstanceID]int{}, groups: newGroups(id, cgroupFile)}
 	if err := k.groups.tree.Resume(); err != nil {
-		log.Warn("cgroups of what runs are not found: their limits stay as they are", "error", err)
+		log.Warn("cannot find the cgroups of running instances: their limits stay unchanged", "error", err)
 	}
 	clock, err := newBootClock()
 	if err != nil {
@@ -223,7 +223,7 @@ func openFIFO(path string) (int, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
 		unix.Close(fd)
-		return -1, fmt.Errorf("open output pipe %s: it is no pipe: remove it", path)
+		return -1, fmt.Errorf("open output pipe %s: not a pipe: remove it", path)
 	}
 	return fd, nil
 }
@@ -294,7 +294,7 @@ func (k *linuxKernel) Collect(p *process, last bool) (spec.Exit, bool) {
 	}
 	// The rest of the group goes now: the zombie still pins the group's number.
 	if kerr := k.Signal(p, unix.SIGKILL); kerr != nil {
-		k.log.Warn("cannot kill the rest of a group", "pid", p.pid, "error", kerr)
+		k.log.Warn("cannot kill the rest of a process group", "pid", p.pid, "error", kerr)
 	}
 	k.killMarked(p)
 	k.fence.release(p)

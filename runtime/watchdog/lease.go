@@ -28,7 +28,7 @@ const (
 )
 
 // leaseIsOver is why an instance is killed at the end of its lease.
-const leaseIsOver = "its lease is over"
+const leaseIsOver = "its lease has expired"
 
 // verdict is what a lease means for those that live under it, and for those
 // that wait for it. A greater one allows more.
@@ -76,9 +76,9 @@ func checkLease(l spec.Lease, now time.Duration) error {
 	case checkSession(l.Session) != nil:
 		return checkSession(l.Session)
 	case l.Until < 0:
-		return refuse("the lease of session %s ends at %d, which is before all time: want nanoseconds of CLOCK_BOOTTIME, or 0 to revoke it", l.Session, l.Until)
+		return refuse("the lease of session %s ends at the negative time %d: want nanoseconds of CLOCK_BOOTTIME, or 0 to revoke it", l.Session, l.Until)
 	case time.Duration(l.Until)-now > maxLease:
-		return refuse("the lease of session %s would hold for %s, at most %s are allowed: want nanoseconds of CLOCK_BOOTTIME",
+		return refuse("the lease of session %s would last %s, at most %s is allowed: want nanoseconds of CLOCK_BOOTTIME",
 			l.Session, (time.Duration(l.Until) - now).Round(time.Second), maxLease)
 	}
 	return nil
@@ -88,7 +88,7 @@ func checkLease(l spec.Lease, now time.Duration) error {
 // environment.
 func checkSession(session string) error {
 	if len(session) > maxSession || strings.ContainsAny(session, "\x00\n") {
-		return refuse("a session's name must be of at most %d bytes, without NUL and line breaks", maxSession)
+		return refuse("a session name must have at most %d bytes and no NUL or line break", maxSession)
 	}
 	return nil
 }
@@ -172,9 +172,9 @@ func (lc *lifecycle) cede(in *instance, e event, why string, now time.Time) {
 		return
 	}
 	in.Blame = why
-	message := why + ": it must end at once"
+	message := why + ": stopping at once"
 	if e == evCede {
-		message = fmt.Sprintf("%s: it must end, and is killed in %s at the latest", why, StopMargin)
+		message = fmt.Sprintf("%s: stopping; killed in %s at the latest", why, StopMargin)
 	}
 	lc.step(in, e, now, note{kind: spec.EventFenced, severity: spec.Critical, message: message})
 }

@@ -124,7 +124,7 @@ func (f *leaseFile) await(turn uint64) {
 func (f *leaseFile) replace(kept leasesKept) error {
 	b, err := json.Marshal(kept)
 	if err != nil {
-		return fmt.Errorf("keep leases: %w", err)
+		return fmt.Errorf("write leases: %w", err)
 	}
 	file, err := replaceFile(f.path, b)
 	if errors.Is(err, os.ErrNotExist) { // somebody has removed the directory
@@ -136,7 +136,7 @@ func (f *leaseFile) replace(kept leasesKept) error {
 		err = file.Close()
 	}
 	if err != nil {
-		return fmt.Errorf("keep leases: %w", err)
+		return fmt.Errorf("write leases: %w", err)
 	}
 	return nil
 }
@@ -162,12 +162,12 @@ func (f *leaseFile) settle() {
 func (f *leaseFile) problem() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	const so = ": were the watchdog to die now, its successor would end what lives under a lease: "
+	const so = ": if the watchdog died now, its successor would stop every instance under a lease: "
 	switch {
 	case !f.began.IsZero() && time.Since(f.began) > diskPatience:
-		return "keep leases: the disk does not answer" + so + "look at " + filepath.Dir(f.path)
+		return "write leases: the disk does not respond" + so + "check " + filepath.Dir(f.path)
 	case f.err != nil:
-		return f.err.Error() + so + "make room in " + filepath.Dir(f.path)
+		return f.err.Error() + so + "free space in " + filepath.Dir(f.path)
 	}
 	return ""
 }

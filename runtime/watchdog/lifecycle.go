@@ -61,7 +61,7 @@ func (lc *lifecycle) act(in *instance, a action, now time.Time) {
 	case actRecover:
 		in.History = in.History.stable()
 		lc.journal.record(in, note{kind: spec.EventRecovered, severity: spec.Info,
-			message: fmt.Sprintf("has been up for %s after a restart", in.launch.Restart.Stable)})
+			message: fmt.Sprintf("up for %s since its restart", in.launch.Restart.Stable)})
 	case actForget:
 		lc.forget(in)
 	}
@@ -76,7 +76,7 @@ func (lc *lifecycle) ask(in *instance, now time.Time) {
 	if sig == "" {
 		sig = "SIGTERM"
 	}
-	message := fmt.Sprintf("asked to end with %s, at most %s", sig, in.launch.Stop.Timeout)
+	message := fmt.Sprintf("stopping with %s, timeout %s", sig, in.launch.Stop.Timeout)
 	if in.Blame != "" {
 		message = in.Blame + ": " + message
 	}
@@ -86,7 +86,7 @@ func (lc *lifecycle) ask(in *instance, now time.Time) {
 		return
 	}
 	if err := lc.kern.Signal(in.proc, unix.SignalNum(string(sig))); err != nil {
-		lc.log.Warn("cannot signal", "instance", in.view.ID.String(), "error", err)
+		lc.log.Warn("cannot send the stop signal", "instance", in.view.ID.String(), "error", err)
 	}
 }
 
@@ -110,13 +110,13 @@ func (lc *lifecycle) kill(in *instance, now time.Time) {
 		case message == "":
 			message = fmt.Sprintf("did not end within %s", in.launch.Stop.Timeout)
 		}
-		lc.journal.record(in, note{kind: spec.EventKilled, severity: spec.Warning, message: message + ": killed with its whole group"})
+		lc.journal.record(in, note{kind: spec.EventKilled, severity: spec.Warning, message: message + ": killed with its process group"})
 	}
 	if in.proc.dead {
 		return
 	}
 	if err := lc.kern.Signal(in.proc, unix.SIGKILL); err != nil {
-		lc.log.Warn("cannot kill", "instance", in.view.ID.String(), "error", err)
+		lc.log.Warn("cannot kill an instance", "instance", in.view.ID.String(), "error", err)
 	}
 }
 
@@ -285,7 +285,7 @@ func (lc *lifecycle) unready(in *instance, now time.Time) {
 	if in.adopted {
 		// It may have said so while nobody listened. It lives: leave it.
 		lc.step(in, evReady, now)
-		in.view.Reason = "readiness unknown: the watchdog was restarted while it started"
+		in.view.Reason = "readiness unknown: the watchdog restarted while the process was starting"
 		lc.journal.record(in, note{kind: spec.EventReady, severity: spec.Warning, message: in.view.Reason})
 		return
 	}

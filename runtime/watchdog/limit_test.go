@@ -155,7 +155,7 @@ func TestWhatIsReclaimedIsTold(t *testing.T) {
 				told = append(told, e.Message)
 			}
 		}
-		if len(told) != 1 || !strings.HasPrefix(told[0], "2 processes were left in cgroup test.b.0.1") {
+		if len(told) != 1 || !strings.HasPrefix(told[0], "killed 2 processes left in cgroup test.b.0.1") {
 			t.Errorf("told %q", told)
 		}
 	})

@@ -307,7 +307,7 @@ func TestRefusedBatchChangesNothing(t *testing.T) {
 		"bad signal":   {func(l *spec.Launch) { l.Stop.Signal = "TERM" }, "SIGTERM"},
 		"relative dir": {func(l *spec.Launch) { l.Dir = "data" }, "not absolute"},
 		"reserved":     {func(l *spec.Launch) { l.ID = AgentID }, "reserved"},
-		"path in name": {func(l *spec.Launch) { l.ID.Job = ".." }, "unusable name"},
+		"path in name": {func(l *spec.Launch) { l.ID.Job = ".." }, "invalid instance name"},
 		"NUL":          {func(l *spec.Launch) { l.Env = []string{"SECRET=hidden\x00"} }, "SECRET has a NUL"},
 		"twice":        {func(l *spec.Launch) { *l = good }, "twice"},
 	} {

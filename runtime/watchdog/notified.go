@@ -48,12 +48,12 @@ func (lc *lifecycle) hear(in *instance, n notification, now time.Time) {
 func (lc *lifecycle) changeMain(in *instance, pid int) {
 	p, err := lc.kern.Follow(in.proc, pid, in.marks())
 	if err != nil {
-		lc.log.Warn("ignored a MAINPID", "instance", in.view.ID.String(), "error", err)
+		lc.log.Warn("ignored MAINPID", "instance", in.view.ID.String(), "error", err)
 		return
 	}
 	delete(lc.byProcess, in.proc.token)
 	lc.hold(in, p)
-	lc.journal.record(in, note{kind: spec.EventStatus, message: fmt.Sprintf("its main process is %d now", pid)})
+	lc.journal.record(in, note{kind: spec.EventStatus, message: fmt.Sprintf("main process is now %d", pid)})
 	lc.planSweep(time.Now())
 }
 
@@ -63,7 +63,7 @@ func (lc *lifecycle) reportLost(in *instance, now time.Time) {
 		return
 	}
 	lc.journal.record(in, note{kind: spec.EventOutputLost, severity: spec.Warning,
-		message: fmt.Sprintf("%d bytes of output could not be kept: look for a full disk", in.lost)})
+		message: fmt.Sprintf("%d bytes of output were lost: check disk space", in.lost)})
 	in.lost = 0
 	lc.timers.set(in, timerLost, now.Add(lostEvery))
 }

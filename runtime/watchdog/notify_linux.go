@@ -68,7 +68,7 @@ func (k *linuxKernel) Messages(id spec.InstanceID) []notification {
 		}
 		uid, ok := senderOf(oob[:oobn])
 		if !ok || (uid != 0 && uid != owner && uid != uint32(os.Geteuid())) {
-			k.log.Warn("ignored a notification of a user who does not own the instance", "instance", id.String(), "uid", uid)
+			k.log.Warn("ignored a notification from a user who does not own the instance", "instance", id.String(), "uid", uid)
 			continue
 		}
 		out = append(out, parseNotification(string(buf[:n])))
@@ -139,22 +139,22 @@ func microseconds(s string) time.Duration {
 func (k *linuxKernel) Follow(old *process, pid int, m marks) (*process, error) {
 	st, err := readStat(pid)
 	if err != nil {
-		return nil, fmt.Errorf("follow main process: %w", err)
+		return nil, fmt.Errorf("change main process: %w", err)
 	}
 	found := readMarks(pid)
 	own := found[envWatchdog] == k.id && found[envGeneration] == markGeneration(m)
 	if !own && st.session != old.session {
-		return nil, fmt.Errorf("follow main process: %d is not one of the instance's own", pid)
+		return nil, fmt.Errorf("change main process: process %d does not belong to the instance", pid)
 	}
 	if k.fence.guards(old) && st.group != old.session {
-		return nil, fmt.Errorf("follow main process: %d is in a group of its own, where a lease does not reach it", pid)
+		return nil, fmt.Errorf("change main process: process %d is in a process group of its own, where a lease does not reach it", pid)
 	}
 	p, err := k.Find(pid, st.startTicks, k.bootID, m)
 	if err != nil {
-		return nil, fmt.Errorf("follow main process: %w", err)
+		return nil, fmt.Errorf("change main process: %w", err)
 	}
 	if p == nil {
-		return nil, fmt.Errorf("follow main process: %d has ended", pid)
+		return nil, fmt.Errorf("change main process: process %d has ended", pid)
 	}
 	p.session = st.group
 	p.group.Store(old.group.Load())

@@ -47,7 +47,7 @@ func KillOutlived(dataDir string, in *spec.Instance) (killed bool, err error) {
 	// A dead one that nobody reaps still pins the number of its group, of which
 	// somebody may live.
 	if err := errors.Join(signalGroup(p, unix.SIGKILL), killCgroup(dataDir, in)); err != nil {
-		return false, fmt.Errorf("kill what has outlived its lease: %w", err)
+		return false, fmt.Errorf("kill a process that has outlived its lease: %w", err)
 	}
 	return st.state != 'Z' && st.state != 'X', nil
 }

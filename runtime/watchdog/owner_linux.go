@@ -62,7 +62,7 @@ func takeLock(path, root string) (*os.File, error) {
 			f.Close()
 			advice := "stop it, or use another directory"
 			if isStopped(owner) {
-				advice = fmt.Sprintf("it is stopped: kill -CONT %s lets it go on, kill -9 %s makes room for another one", owner, owner)
+				advice = fmt.Sprintf("it is suspended: resume it with kill -CONT %s, or end it with kill -9 %s", owner, owner)
 			}
 			return nil, fmt.Errorf("%w: process %s has data directory %s: %s", ErrRunning, owner, root, advice)
 		}
@@ -98,14 +98,14 @@ func OpenOwner(dataDir string) (*Owner, error) {
 		return nil, fmt.Errorf("%w: %w", ErrNoOwner, err)
 	}
 	if o.PID, err = strconv.Atoi(strings.TrimSpace(string(b))); err != nil || o.PID <= 1 {
-		return nil, fmt.Errorf("%w: the lock file names nobody", ErrNoOwner)
+		return nil, fmt.Errorf("%w: the lock file names no process", ErrNoOwner)
 	}
 	if o.pidfd, err = unix.PidfdOpen(o.PID, 0); err != nil {
 		return nil, fmt.Errorf("%w: open process %d: %w", ErrNoOwner, o.PID, err)
 	}
 	if !o.owns() {
 		o.Close()
-		return nil, fmt.Errorf("%w: process %d does not", ErrNoOwner, o.PID)
+		return nil, fmt.Errorf("%w: process %d does not hold the lock", ErrNoOwner, o.PID)
 	}
 	return o, nil
 }
@@ -121,7 +121,7 @@ func (o *Owner) Stopped() bool { return isStopped(strconv.Itoa(o.PID)) }
 // alive lives on, for its successor.
 func (o *Owner) Kill() error {
 	if !o.owns() {
-		return fmt.Errorf("kill watchdog: %w: process %d does not any more", ErrNoOwner, o.PID)
+		return fmt.Errorf("kill watchdog: %w: process %d no longer holds the lock", ErrNoOwner, o.PID)
 	}
 	if err := unix.PidfdSendSignal(o.pidfd, unix.SIGKILL, nil, 0); err != nil {
 		return fmt.Errorf("kill watchdog: %w", err)

@@ -140,7 +140,7 @@ func credential(text string) (*syscall.Credential, error) {
 			return nil, fmt.Errorf("unknown user %q: create it, or set user to another one", name)
 		}
 		if !hasGroup {
-			return nil, fmt.Errorf("unknown user %q: it has no entry, so give its group as well, \"%s:<group>\"", name, name)
+			return nil, fmt.Errorf("unknown user %q: it has no passwd entry, so name its group as well: \"%s:<group>\"", name, name)
 		}
 		c.Uid = uid
 	}
@@ -198,7 +198,7 @@ func explain(err error, p prepared, l *spec.Launch) error {
 	}
 	switch {
 	case errors.Is(err, syscall.ENOENT):
-		return fmt.Errorf("start %s: the interpreter in its first line, or its loader, is not there", p.path)
+		return fmt.Errorf("start %s: its interpreter (first line) or its loader is missing", p.path)
 	case errors.Is(err, syscall.ENOEXEC):
 		return fmt.Errorf("start %s: it is neither a program for this machine nor a script with a #! line", p.path)
 	case errors.Is(err, syscall.EACCES):
@@ -206,7 +206,7 @@ func explain(err error, p prepared, l *spec.Launch) error {
 	case errors.Is(err, syscall.E2BIG):
 		return fmt.Errorf("start %s: its arguments and environment are too large", p.path)
 	case errors.Is(err, syscall.EAGAIN):
-		return fmt.Errorf("start %s%s: no more processes are allowed: raise TasksMax, ulimit -u or pid_max", p.path, as)
+		return fmt.Errorf("start %s%s: too many processes: raise TasksMax, ulimit -u or pid_max", p.path, as)
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return fmt.Errorf("start %s: too many open files: raise LimitNOFILE", p.path)
 	default:

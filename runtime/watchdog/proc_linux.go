@@ -159,7 +159,7 @@ func otherProcesses() ([]int, error) {
 func (k *linuxKernel) Scan(ids []spec.InstanceID) []sighting {
 	pids, err := otherProcesses()
 	if err != nil {
-		k.log.Error("cannot list processes: strays will not be found", "error", err)
+		k.log.Error("cannot list processes: those left behind by ended instances are not found", "error", err)
 		return nil
 	}
 	pipes := make(map[string]spec.InstanceID, 2*len(ids))

@@ -177,7 +177,7 @@ func TestAFailedUpgradeLeavesAllToASuccessor(t *testing.T) {
 	if err := d.cmd.Wait(); !errors.As(err, &end) || end.ExitCode() != 1 {
 		t.Errorf("the watchdog ended with %v, want exit 1", err)
 	}
-	if said := d.log.String(); !strings.Contains(said, "argument list too long: what runs is left") || strings.Contains(said, "panic") {
+	if said := d.log.String(); !strings.Contains(said, "argument list too long: the next watchdog") || strings.Contains(said, "panic") {
 		t.Errorf("it said:\n%s", said)
 	}
 	d = startDaemon(t, dir)

@@ -95,10 +95,10 @@ func (w *watchdog) reexec() error {
 	defer list.Close()
 	err = w.super.do(context.Background(), func() { w.super.beginHalt(true, time.Now()) })
 	if err != nil {
-		return fmt.Errorf("leave processes: %w", err)
+		return fmt.Errorf("end the loop: %w", err)
 	}
 	<-w.super.done
-	w.log.Info("going on as the installed program", "path", path)
+	w.log.Info("upgrading to the installed program", "path", path)
 	// Nothing may be in anybody's hands: answers are given, output is written.
 	w.ln.SetUnlinkOnClose(false)
 	w.answers.drain(w.http)
@@ -114,9 +114,9 @@ func (w *watchdog) reexec() error {
 		return err
 	}
 	err = syscall.Exec(path, os.Args, env)
-	w.log.Error("cannot execute the new program; going on with the old one", "path", path, "error", err)
+	w.log.Error("cannot execute the new program; continuing with the old one", "path", path, "error", err)
 	err = errors.Join(err, syscall.Exec("/proc/self/exe", os.Args, env))
-	return fmt.Errorf("go on as a new program: %w: what runs is left to the watchdog that is started next", err)
+	return fmt.Errorf("upgrade: %w: the next watchdog adopts the running instances", err)
 }
 
 // environ lets the descriptors through, and says which they are.

@@ -189,7 +189,7 @@ func parseLine(b []byte) (l line, words string) {
 		if !whole {
 			return l, "is cut off"
 		}
-		return l, "is not readable"
+		return l, "is unreadable"
 	}
 	if !whole {
 		return l, "is cut off"
@@ -204,7 +204,7 @@ func parseLine(b []byte) (l line, words string) {
 	case l.Entry == nil && l.Event.Seq != 0 && (l.Event.Instance == nil || known(l.Event.Instance.ID)):
 		return l, ""
 	}
-	return l, "is no journal record"
+	return l, "is not a journal record"
 }
 
 // keepBroken copies damaged segments aside, so that nothing is lost to whoever
@@ -212,7 +212,7 @@ func parseLine(b []byte) (l line, words string) {
 func keepBroken(dir string, damage []string, now time.Time) (string, error) {
 	aside := filepath.Join(dir, "broken-"+now.UTC().Format("20060102T150405.000"))
 	if err := os.MkdirAll(aside, 0o700); err != nil {
-		return "", fmt.Errorf("keep broken journal: %w", err)
+		return "", fmt.Errorf("copy damaged journal: %w", err)
 	}
 	done := map[string]bool{}
 	for _, d := range damage {
@@ -226,7 +226,7 @@ func keepBroken(dir string, damage []string, now time.Time) (string, error) {
 			err = os.WriteFile(filepath.Join(aside, name), b, 0o600)
 		}
 		if err != nil {
-			return aside, fmt.Errorf("keep broken journal: %w", err)
+			return aside, fmt.Errorf("copy damaged journal: %w", err)
 		}
 	}
 	return aside, pruneBroken(dir)
@@ -242,7 +242,7 @@ func pruneBroken(dir string) error {
 	}
 	for len(old) > maxBroken { // Glob sorts
 		if err := os.RemoveAll(old[0]); err != nil {
-			return fmt.Errorf("remove old broken journal: %w", err)
+			return fmt.Errorf("remove old copy of a damaged journal: %w", err)
 		}
 		old = old[1:]
 	}

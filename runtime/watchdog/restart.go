@@ -75,7 +75,7 @@ func decide(p spec.Restart, h history, end ending, now time.Time, seed uint64) d
 	h.Streak++
 	wait := max(jitter(p.MaxDelay.Std(), seed), minRetryDelay)
 	return decision{event: evRetry, at: now.Add(wait), exhausted: first, history: h,
-		reason: usedUp(p) + "; goes on trying every " + p.MaxDelay.String()}
+		reason: usedUp(p) + "; retrying every " + p.MaxDelay.String()}
 }
 
 func usedUp(p spec.Restart) string {

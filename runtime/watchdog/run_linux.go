@@ -191,7 +191,7 @@ func (w *watchdog) openKernel(handed *handed) error {
 func (w *watchdog) announce(r *replayed, upgraded bool, now time.Time) {
 	how := "started"
 	if upgraded {
-		how = "goes on as a new program"
+		how = "upgraded"
 	}
 	w.journal.recordOwn(spec.EventWatchdogUp, spec.Info, "", fmt.Sprintf("watchdog %s %s as process %d", w.cfg.Version, how, os.Getpid()))
 	if len(r.damage) == 0 {
@@ -201,7 +201,7 @@ func (w *watchdog) announce(r *replayed, upgraded bool, now time.Time) {
 	if n := len(r.damage) - 1; n > 0 {
 		found += fmt.Sprintf(" (and %d more)", n)
 	}
-	message := fmt.Sprintf("the journal was damaged: %s; going on with %d instances that could be read", found, len(r.entries))
+	message := fmt.Sprintf("the journal was damaged: %s; readable instances: %d", found, len(r.entries))
 	aside, err := keepBroken(w.journal.dir, r.damage, now)
 	if err != nil {
 		w.log.Error("cannot keep a copy of the damaged journal", "error", err)
@@ -263,7 +263,7 @@ func (w *watchdog) wait(ctx context.Context, signals, children <-chan os.Signal)
 			case <-w.super.done:
 				return err
 			default:
-				w.log.Error("cannot upgrade; going on as I am", "error", err)
+				w.log.Error("cannot upgrade; continuing with the running program", "error", err)
 			}
 		}
 	}

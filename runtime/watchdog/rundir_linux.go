@@ -62,10 +62,10 @@ func (k *linuxKernel) renew(id spec.InstanceID) {
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 		return
 	}
-	k.log.Warn("the pipes of an instance were removed; making them again", "instance", id.String(), "missing", path)
+	k.log.Warn("recreating the removed pipes of an instance", "instance", id.String(), "missing", path)
 	k.Release(id)
 	if err := ownDir(k.runDir); err != nil {
-		k.log.Error("cannot make the run directory again", "error", err)
+		k.log.Error("cannot recreate the run directory", "error", err)
 	}
 }
 

@@ -22,8 +22,8 @@ const (
 // What `systemctl status` shows.
 const (
 	statusWell    = "Keeping processes alive"
-	statusNoAgent = "Keeping processes alive; the agent is down and is being brought back"
-	statusStops   = "Stopping all processes by their stop rules"
+	statusNoAgent = "Keeping processes alive; the agent is down and is being restarted"
+	statusStops   = "Stopping all processes"
 )
 
 // sdNotifier tells the watchdog's own parent, systemd, how it is.

@@ -150,7 +150,7 @@ func (s *server) shutdown(w http.ResponseWriter, r *http.Request) {
 	if !body(w, r, &req) {
 		return
 	}
-	s.log.Info("asked to shut down", "stop_instances", req.StopInstances)
+	s.log.Info("shutdown requested", "stop_instances", req.StopInstances)
 	var refused error
 	err := s.super.do(r.Context(), func() {
 		if !req.StopInstances && s.super.halt == nil {

@@ -36,7 +36,7 @@ func newSpawner() (*spawner, error) {
 		runtime.LockOSThread()
 		err := unix.Unshare(unix.CLONE_FILES)
 		if err != nil {
-			err = fmt.Errorf("give the forking thread descriptors of its own: %w", err)
+			err = fmt.Errorf("unshare the descriptors of the forking thread: %w", err)
 		} else if s.null, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
 			err = fmt.Errorf("open /dev/null: %w", err)
 		}

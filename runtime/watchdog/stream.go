@@ -45,7 +45,7 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	f := follower{ctx: r.Context(), w: w, control: http.NewResponseController(w), ring: s.ring, dir: s.dir, after: after}
 	if err := f.run(follow == "1" || follow == "true", s.super.done); err != nil {
-		s.log.Debug("an events stream ended", "error", err)
+		s.log.Debug("an event stream ended", "error", err)
 	}
 }
 
@@ -132,7 +132,7 @@ func (f *follower) fromFiles() error {
 	if f.after > last {
 		at := f.after
 		f.after = last
-		return f.gap(last, fmt.Sprintf("event %d was never journalled here: the journal was begun anew, read the table", at))
+		return f.gap(last, fmt.Sprintf("event %d is not in this journal, which was started anew: read the table", at))
 	}
 	names, err := segmentNames(f.dir)
 	if err != nil {

@@ -228,7 +228,7 @@ func (s *supervisor) table() spec.Table {
 func (s *supervisor) health() Health {
 	h := Health{Seq: s.life.journal.seq, Instances: len(s.life.byID), Processes: len(s.life.byProcess), Queued: len(s.life.queue.waiting)}
 	if err := s.life.journal.err; err != nil {
-		h.Problems = append(h.Problems, "the journal cannot be written: "+err.Error())
+		h.Problems = append(h.Problems, "cannot write the journal: "+err.Error())
 	}
 	if problem := s.life.leases.fence.file.problem(); problem != "" {
 		h.Problems = append(h.Problems, problem)
