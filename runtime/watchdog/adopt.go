@@ -22,7 +22,7 @@ const (
 type adoption struct {
 	*lifecycle
 	now  time.Time
-	seen []sighting
+	seen []foundProcess
 	// known are the processes that belong to an instance.
 	known map[int]bool
 	// ended are the nonces of generations of which no process was found.
@@ -57,7 +57,7 @@ func (a *adoption) run(instances []*instance) error {
 	}
 	for _, in := range instances {
 		if in.Phase.alive() || in.Forking { // these come first if descriptors are few
-			a.listen(in, true)
+			a.openPipes(in, true)
 		}
 	}
 	a.leases.stale = true // some may wait for theirs
@@ -71,7 +71,7 @@ func (a *adoption) run(instances []*instance) error {
 	}
 	for _, in := range instances {
 		if a.byID[in.view.ID] == in {
-			a.listen(in, false)
+			a.openPipes(in, false)
 		}
 	}
 	a.killStrays()
@@ -129,8 +129,8 @@ func (a *adoption) scan(instances []*instance) {
 // knows counts too: its start could not be written. Of the one that it knows only
 // the process that it names is meant; another one has set itself free, unless it
 // may have been named the main one meanwhile.
-func leaderOf(in *instance, seen []sighting) *sighting {
-	var best *sighting
+func leaderOf(in *instance, seen []foundProcess) *foundProcess {
+	var best *foundProcess
 	for i := range seen {
 		p := &seen[i]
 		if p.id != in.view.ID || !p.leader() {
@@ -289,7 +289,7 @@ func (a *adoption) killStrays() {
 }
 
 // killStray kills a process whose identity is certain.
-func (a *adoption) killStray(p sighting) {
+func (a *adoption) killStray(p foundProcess) {
 	proc, err := a.kern.Find(p.pid, p.startTicks, a.kern.BootID(), marks{generation: p.generation, nonce: p.nonce})
 	if err != nil {
 		a.log.Warn("cannot examine a process that was left behind", "instance", p.id.String(), "pid", p.pid, "error", err)

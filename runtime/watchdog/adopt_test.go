@@ -148,7 +148,7 @@ func TestForkThatTheJournalDidNotSeeIsFound(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		k.seen = []sighting{
+		k.seen = []foundProcess{
 			{id: l.ID, generation: 1, nonce: "abc", pid: p.pid, pgid: p.pid, session: p.pid, startTicks: p.startTicks},
 			{id: l.ID, generation: 1, nonce: "abc", pid: p.pid + 1, pgid: p.pid, session: p.pid, startTicks: p.startTicks + 1},
 		}
@@ -171,7 +171,7 @@ func TestSuccessorTakesNobodyElseForTheMainProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		delete(w.fake.byID, l.ID)
-		w.fake.seen = []sighting{{id: l.ID, generation: 1, nonce: w.byID[l.ID].Nonce,
+		w.fake.seen = []foundProcess{{id: l.ID, generation: 1, nonce: w.byID[l.ID].Nonce,
 			pid: p.pid, pgid: p.pid, session: p.pid, startTicks: p.startTicks}}
 	}, func(w *world) {
 		w.pass(5 * time.Second)

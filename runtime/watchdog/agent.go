@@ -10,21 +10,21 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// AgentID is the agent as an instance of its watchdog. The job name is
-// reserved: no declaration over the API touches it.
+// AgentID is the agent as an instance of its watchdog. Its job name is
+// reserved: declarations over the API cannot change it.
 var AgentID = spec.InstanceID{Job: "meshrun", Process: "agent"}
 
-// agentTimeout is how long the agent may say nothing before it is taken for
-// hung, killed and started again. The new one goes on with the node's session:
-// it must come before Consul ends that, and before others miss this node's
-// decisions for long; and a wrong guess costs nothing but the moment in which
-// an agent starts.
+// agentTimeout is how long the agent may be silent before it counts as hung and
+// is killed and restarted. The new agent resumes the node's session, so it must
+// be up before Consul expires that, and before other nodes wait long for this
+// node's decisions. A wrong guess costs only the restart of the agent.
 const agentTimeout = 8 * time.Second
 
-// agentLaunch is how the watchdog runs the agent: always, and without giving up.
+// agentLaunch is how the watchdog runs the agent: always, and without giving
+// up.
 func agentLaunch(argv, environ []string, dir, socket string) spec.Launch {
-	// Its environment is the watchdog's own, which another start of the
-	// watchdog may change: that is no reason to restart the agent.
+	// Its environment is the watchdog's, which may differ after the next start
+	// of the watchdog: that is no reason to restart the agent.
 	sum := sha256.Sum256([]byte(strings.Join(argv, "\x00")))
 	return spec.Launch{
 		ID: AgentID, Version: 1, Hash: hex.EncodeToString(sum[:]), Critical: true,
@@ -40,7 +40,8 @@ func agentLaunch(argv, environ []string, dir, socket string) spec.Launch {
 	}
 }
 
-// agentEnv is the environment without what was meant for the watchdog alone.
+// agentEnv is the environment without the variables that are meant for the
+// watchdog only.
 func agentEnv(environ []string, socket string) []string {
 	var env []string
 	for _, v := range environ {
@@ -55,8 +56,8 @@ func agentEnv(environ []string, socket string) []string {
 	return append(env, envSocket+"="+socket)
 }
 
-// agentDir is where the agent runs: relative paths in its command mean those
-// of whoever started the watchdog.
+// agentDir is the agent's working directory: that of the watchdog, so that
+// relative paths in the command keep their meaning.
 func agentDir() string {
 	dir, err := os.Getwd()
 	if err != nil {

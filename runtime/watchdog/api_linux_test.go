@@ -72,7 +72,7 @@ func TestEventsThatAreNoLongerKeptAreToldAsAGap(t *testing.T) {
 	defer j.close()
 	for _, after := range []uint64{0, 2999, 3000, 5000, last, last + 10} {
 		var out strings.Builder
-		f := follower{ctx: t.Context(), w: &out, control: noControl(), ring: j.ring, dir: dir, after: after}
+		f := eventStream{ctx: t.Context(), w: &out, control: noControl(), ring: j.ring, dir: dir, after: after}
 		if err := f.run(false, nil); err != nil {
 			t.Fatal(err)
 		}

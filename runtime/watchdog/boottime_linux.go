@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Boottime returns the time on CLOCK_BOOTTIME: since boot, the time in which
-// the machine slept included. It is the clock of spec.Lease.
+// Boottime returns the time on CLOCK_BOOTTIME: the time since boot, including
+// the time that the machine was suspended. It is the clock of spec.Lease.
 func Boottime() time.Duration {
 	var ts unix.Timespec
-	// It fails only where the clock does not exist; then every lease is over.
+	// It fails only where the clock does not exist; then every lease has expired.
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
 		return 1<<63 - 1
 	}
@@ -20,7 +20,7 @@ func Boottime() time.Duration {
 }
 
 // bootClock is a timer of CLOCK_BOOTTIME in the runtime's netpoller. A
-// time.Timer would not do: its clock stops while the machine sleeps.
+// time.Timer would not do: its clock stops while the machine is suspended.
 type bootClock struct {
 	fd   int
 	file *os.File
@@ -38,8 +38,8 @@ func newBootClock() (*bootClock, error) {
 // Now is the time since boot.
 func (c *bootClock) Now() time.Duration { return Boottime() }
 
-// Alarm sets the alarm. The kernel refuses no time, and the descriptor is open
-// as long as somebody sets alarms.
+// Alarm sets the alarm. The kernel accepts every time, and the descriptor stays
+// open as long as alarms are set.
 func (c *bootClock) Alarm(at time.Duration) {
 	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(at))}
 	_ = unix.TimerfdSettime(c.fd, unix.TFD_TIMER_ABSTIME, &spec, nil)

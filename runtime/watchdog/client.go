@@ -22,19 +22,19 @@ import (
 // ErrUnreachable: no watchdog answers on the data directory's socket.
 var ErrUnreachable = errors.New("watchdog is unreachable")
 
-// clientTimeout bounds every request but the stream of events.
+// clientTimeout bounds every request except the stream of events.
 const clientTimeout = 30 * time.Second
 
-// Client talks to the watchdog of a data directory. Its methods may be called
-// from several goroutines. Errors wrap ErrUnreachable if nobody answers, and
-// ErrRefused if the request is not acceptable.
+// Client calls the watchdog of a data directory. Its methods may be called from
+// several goroutines. Errors wrap ErrUnreachable if no watchdog answers, and
+// ErrRefused if the request is invalid.
 type Client struct {
 	socket string
 	http   *http.Client
 }
 
-// NewClient returns a client of the watchdog of a data directory. It opens
-// nothing before the first request.
+// NewClient returns a client for the watchdog of a data directory. It connects
+// with the first request.
 func NewClient(dataDir string) *Client {
 	socket := filepath.Join(dataDir, "watchdog", socketName)
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -45,35 +45,37 @@ func NewClient(dataDir string) *Client {
 		DialContext: dial, DisableKeepAlives: true}}}
 }
 
-// Table returns all instances, as of the table's Seq.
+// Table returns all instances, as of event Seq of the table.
 func (c *Client) Table(ctx context.Context) (spec.Table, error) {
 	var t spec.Table
 	err := c.callAgain(ctx, http.MethodGet, "/v1/table", nil, &t)
 	return t, err
 }
 
-// Declare makes launches wanted and instances unwanted, all or none. Declaring
-// what is known already changes nothing.
+// Declare sets launches and removes instances: all of them or, on an error,
+// none. Declaring what is declared already changes nothing.
 func (c *Client) Declare(ctx context.Context, set []spec.Launch, remove []spec.InstanceID) error {
 	return c.callAgain(ctx, http.MethodPost, "/v1/declare", declareRequest{Set: set, Remove: remove}, nil)
 }
 
-// Renew makes a session's lease hold until a time, later or earlier than
-// before: see spec.Lease, and Boottime for its clock. At most a minute ahead is
-// allowed. A time that is over, such as 0, ends at once what lives under the
-// lease. Of renewals that are under way at the same moment any may be the last
-// word, so send them one after the other.
+// Renew makes a session's lease valid until a time, later or earlier than
+// before; see spec.Lease, and Boottime for its clock. The time may be at most a
+// minute ahead. A time that has passed, such as 0, stops at once what runs
+// under the lease.
+//
+// Do not renew concurrently: any of the renewals may be the last to take
+// effect.
 func (c *Client) Renew(ctx context.Context, l spec.Lease) error {
 	return c.callAgain(ctx, http.MethodPut, "/v1/lease", l, nil)
 }
 
 // Signal sends a signal to the process groups of instances. If one of them has
-// no process, none is signalled.
+// no process, no signal is sent.
 func (c *Client) Signal(ctx context.Context, ids []spec.InstanceID, sig spec.Signal) error {
 	return c.call(ctx, http.MethodPost, "/v1/signal", signalRequest{IDs: ids, Signal: sig}, nil)
 }
 
-// Health returns how the watchdog feels.
+// Health returns the state of the watchdog.
 func (c *Client) Health(ctx context.Context) (Health, error) {
 	var h Health
 	err := c.callAgain(ctx, http.MethodGet, "/v1/health", nil, &h)
@@ -81,20 +83,22 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 }
 
 // Upgrade makes the watchdog replace its program by the one that is installed
-// now. It returns when that has begun; no instance notices.
+// now. It returns when that has begun. Instances are not affected.
 func (c *Client) Upgrade(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/v1/upgrade", struct{}{}, nil)
 }
 
-// Shutdown ends the watchdog: after stopping all instances, the agent last, or
-// at once and leaving them to a successor. It returns when that has begun.
+// Shutdown ends the watchdog: either after it has stopped all instances, the
+// agent last, or at once, leaving the instances to a successor. It returns when
+// that has begun.
 func (c *Client) Shutdown(ctx context.Context, stopInstances bool) error {
 	return c.call(ctx, http.MethodPost, "/v1/shutdown", shutdownRequest{StopInstances: stopInstances}, nil)
 }
 
-// Events calls fn for every event after a number, and follows until ctx ends,
-// fn fails, or the connection breaks; the error says which. An event of type
-// spec.EventJournalGap means that events are missing: read the table again.
+// Events calls fn for every event after a number, including those to come,
+// until ctx ends, fn fails, or the connection breaks; the error says which. An
+// event of type spec.EventJournalGap means that events are missing: read the
+// table again.
 func (c *Client) Events(ctx context.Context, after uint64, fn func(spec.Event) error) error {
 	path := "/v1/events?follow=1&after=" + strconv.FormatUint(after, 10)
 	resp, err := c.send(ctx, http.MethodGet, path, nil)
@@ -117,14 +121,14 @@ func (c *Client) Events(ctx context.Context, after uint64, fn func(spec.Event) e
 	}
 }
 
-// How often and how soon a request is sent again that broke off because the
-// watchdog was replaced by another program in that moment.
+// retries and retryDelay say how often and how soon a request is repeated that
+// broke off because the watchdog was upgraded at that moment.
 const (
 	retries    = 20
 	retryDelay = 25 * time.Millisecond
 )
 
-// callAgain is call for requests that may be carried out twice.
+// callAgain is call for idempotent requests.
 func (c *Client) callAgain(ctx context.Context, method, path string, in, out any) error {
 	for i := 0; ; i++ {
 		err := c.call(ctx, method, path, in, out)
@@ -137,10 +141,11 @@ func (c *Client) callAgain(ctx context.Context, method, path string, in, out any
 	}
 }
 
-// errBrokenOff: the watchdog took a connection and ended before its answer.
+// errBrokenOff: the watchdog accepted a connection and ended before it
+// answered.
 var errBrokenOff = errors.New("broke off")
 
-// call sends a request and reads the answer.
+// call sends a request and decodes the response.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, clientTimeout)
 	defer cancel()
@@ -199,7 +204,7 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte) (*h
 	return nil, errors.New(e.Error)
 }
 
-// answerError carries the watchdog's own words and a sentinel.
+// answerError carries the watchdog's error text and a sentinel.
 type answerError struct {
 	words string
 	kind  error

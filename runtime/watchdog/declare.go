@@ -15,7 +15,7 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// ErrRefused: a request is not acceptable as it is; nothing of it was done.
+// ErrRefused: the request is invalid, and none of it was done.
 var ErrRefused = errors.New("refused")
 
 // refuse returns an error that wraps ErrRefused.
@@ -23,7 +23,8 @@ func refuse(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrRefused, fmt.Sprintf(format, args...))
 }
 
-// checkBatch refuses what could not be kept alive as it was meant.
+// checkBatch refuses a batch with an instance that could not be run as
+// declared.
 func checkBatch(set []spec.Launch, remove []spec.InstanceID) error {
 	seen := make(map[spec.InstanceID]bool, len(set))
 	for i := range set {
@@ -139,8 +140,8 @@ func checkHooks(l *spec.Launch) error {
 	return nil
 }
 
-// checkText refuses what the kernel cannot take. It names no values: they may
-// be secret.
+// checkText refuses text that the kernel cannot take. Its errors contain no
+// values, which may be secret.
 func checkText(l *spec.Launch) error {
 	for i, a := range l.Argv {
 		if strings.ContainsRune(a, 0) {
@@ -162,13 +163,13 @@ func checkText(l *spec.Launch) error {
 	return nil
 }
 
-// signalNumber returns a signal by its name; 0 if there is none of that name.
+// signalNumber returns a signal by its name; 0 for an unknown name.
 func signalNumber(s spec.Signal) syscall.Signal { return unix.SignalNum(string(s)) }
 
-// declare makes the batch what is wanted. It was checked. All of it is
-// journalled when declare returns, and the forks follow.
+// declare applies a batch that checkBatch has accepted. When it returns, all of
+// it is journalled; the forks come after.
 func (s *supervisor) declare(set []spec.Launch, remove []spec.InstanceID, now time.Time) error {
-	if s.halt != nil {
+	if s.shutdown != nil {
 		return errClosed
 	}
 	if known := len(s.life.byID); known+len(set) > maxInstances {
@@ -191,7 +192,7 @@ func (s *supervisor) declare(set []spec.Launch, remove []spec.InstanceID, now ti
 	return nil
 }
 
-// introduce makes a new instance, and puts it into the queue of forks.
+// introduce adds a new instance to the registry and the queue of forks.
 func (s *supervisor) introduce(l *spec.Launch, now time.Time) {
 	in := &instance{keep: keep{Phase: pending}, view: spec.Instance{ID: l.ID, Phase: spec.PhasePending, Since: now.UTC()}}
 	in.want(l)
@@ -200,7 +201,8 @@ func (s *supervisor) introduce(l *spec.Launch, now time.Time) {
 	s.life.queue.push(in)
 }
 
-// change gives a known instance another launch, and does as little as that asks.
+// change applies another launch to a known instance, with as little
+// interruption as that allows.
 func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 	old := in.launch
 	in.want(l)
@@ -222,8 +224,8 @@ func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 	if in.expires() {
 		in.Blame = cmp.Or(l.Expire.Why, "this generation has expired")
 		s.retime(in, old, now)
-		// One record holds both the launch and what it led to, so that a
-		// successor ends no other generation.
+		// One record holds both the launch and its effect, so that a successor
+		// does not end the next generation as well.
 		if l.Expire.Planned {
 			s.life.step(in, evReplace, now, note{kind: spec.EventUpdated, message: in.Blame + ": restarting", launch: true})
 			return
@@ -248,7 +250,8 @@ func (s *supervisor) change(in *instance, l *spec.Launch, now time.Time) {
 	s.life.journal.record(in, n)
 }
 
-// retime lets changed limits take effect on what is waited for already.
+// retime applies changed limits and timeouts to timers and processes that exist
+// already.
 func (s *supervisor) retime(in *instance, old *spec.Launch, now time.Time) {
 	if old.Logs != in.launch.Logs {
 		s.life.kern.SetLogs(in.view.ID, in.launch.Logs)
@@ -258,7 +261,7 @@ func (s *supervisor) retime(in *instance, old *spec.Launch, now time.Time) {
 	}
 	switch in.Phase {
 	case backoff:
-		// A wait that would be shorter under the new policy is shortened.
+		// Shorten a wait that would be shorter under the new policy.
 		soonest := now.Add(in.launch.Restart.MaxDelay.Std())
 		if old.Restart != in.launch.Restart && soonest.Before(in.nextAt) {
 			in.nextAt, in.view.NextStart = soonest, soonest.UTC()

@@ -11,18 +11,18 @@ import (
 // drainLimit bounds how long answers may take to get out at the end.
 const drainLimit = time.Second
 
-// answering knows which connections have a request that is not answered yet.
+// activeConns knows which connections have a request that is not answered yet.
 // http.Server.Shutdown looks at that seldom, and takes a connection on which
 // nothing was asked for a busy one.
-type answering struct {
+type activeConns struct {
 	mu    sync.Mutex // guards what is below
 	conns map[net.Conn]bool
 	quiet chan struct{} // closed once draining and nothing is to be answered
 	over  bool          // quiet is closed
 }
 
-// note is the server's ConnState.
-func (a *answering) note(c net.Conn, state http.ConnState) {
+// connState is the server's ConnState.
+func (a *activeConns) connState(c net.Conn, state http.ConnState) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if state == http.StateActive {
@@ -33,11 +33,11 @@ func (a *answering) note(c net.Conn, state http.ConnState) {
 		return
 	}
 	delete(a.conns, c)
-	a.settle()
+	a.checkQuiet()
 }
 
-// settle tells who waits; mu is held.
-func (a *answering) settle() {
+// checkQuiet closes quiet if draining and nothing is left to be answered; mu is held.
+func (a *activeConns) checkQuiet() {
 	if a.quiet != nil && !a.over && len(a.conns) == 0 {
 		a.over = true
 		close(a.quiet)
@@ -45,14 +45,14 @@ func (a *answering) settle() {
 }
 
 // drain stops listening, lets answers get out, and closes all connections.
-func (a *answering) drain(server *http.Server) {
+func (a *activeConns) drain(server *http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
 	a.mu.Lock()
 	if a.quiet == nil {
 		a.quiet = make(chan struct{})
 	}
-	a.settle()
+	a.checkQuiet()
 	quiet := a.quiet
 	a.mu.Unlock()
 	down := make(chan struct{})

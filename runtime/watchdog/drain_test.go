@@ -36,9 +36,9 @@ func TestTheEndWaitsForAnswersAndForNobodyElse(t *testing.T) {
 	for name, takes := range map[string]time.Duration{"nobody asks": 0, "an answer takes its time": drainLimit / 2} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var a answering
+				var a activeConns
 				listener := make(piped)
-				server := &http.Server{ConnState: a.note, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				server := &http.Server{ConnState: a.connState, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 					time.Sleep(takes)
 					io.WriteString(w, "done")
 				})}

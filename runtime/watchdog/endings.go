@@ -18,12 +18,12 @@ func (lc *lifecycle) ended(in *instance, exit spec.Exit, locked bool, now time.T
 		lc.hookEnded(in, exit, locked, now)
 		return
 	}
-	lc.over(in, exit, locked, now, in.exitNote(exit, now))
+	lc.endGeneration(in, exit, locked, now, in.exitNote(exit, now))
 }
 
-// judge decides what follows a generation, and tells that with a note on how
+// conclude decides what follows a generation, and tells that with a note on how
 // it ended.
-func (lc *lifecycle) judge(in *instance, now time.Time, n note) {
+func (lc *lifecycle) conclude(in *instance, now time.Time, n note) {
 	lc.queue.settled(in)
 	in.Hook, in.Old, in.Forking, in.view.BootID = "", nil, false, ""
 	exit := in.view.LastExit

@@ -32,7 +32,7 @@ type fakeKernel struct {
 	sockets  map[spec.InstanceID]uint64
 	startErr map[spec.InstanceID]error
 	findErr  error // what Find says; nil: it can tell
-	seen     []sighting
+	seen     []foundProcess
 	// onSignal decides whether a process ends by a signal; nil: it does.
 	onSignal func(p *fakeProcess, sig syscall.Signal) bool
 	// onStart, if set, is called before each start.
@@ -72,7 +72,7 @@ func (k *fakeKernel) Dropped() <-chan struct{}                  { return k.dropp
 func (k *fakeKernel) Release(id spec.InstanceID)                { delete(k.sockets, id) }
 func (k *fakeKernel) EndOutput(spec.InstanceID)                 {}
 func (k *fakeKernel) SetLogs(spec.InstanceID, spec.Logs)        {}
-func (k *fakeKernel) Scan([]spec.InstanceID) []sighting         { return k.seen }
+func (k *fakeKernel) Scan([]spec.InstanceID) []foundProcess     { return k.seen }
 func (k *fakeKernel) Kill(*process) error                       { return nil }
 func (k *fakeKernel) Orphans(func(int) (uint64, bool)) []uint64 { return nil }
 func (k *fakeKernel) Reclaim() map[string]int                   { return k.reclaimed }
@@ -98,7 +98,7 @@ func (k *fakeKernel) Start(starts []start, done func(int, *process, error)) {
 		if k.onStart != nil {
 			k.onStart(st.launch)
 		}
-		if !k.fence.allows(st.launch.Lease, st.cleans()) {
+		if !k.fence.allows(st.launch.Lease, st.isCleanup()) {
 			done(i, nil, errFenced)
 			continue
 		}
@@ -122,7 +122,7 @@ func (k *fakeKernel) startOne(st start) (*process, error) {
 		startTicks: k.next, bootID: k.boot, session: 1000 + int(k.next)}}
 	k.live[p.token], k.byID[l.ID] = p, p
 	what := st.argv()[0]
-	if st.cleans() {
+	if st.isCleanup() {
 		what += ":" + st.exit
 	}
 	k.ran = append(k.ran, what)
@@ -185,7 +185,7 @@ func (k *fakeKernel) Messages(id spec.InstanceID) []notification {
 	return m
 }
 
-func (k *fakeKernel) Follow(*process, int, marks) (*process, error) {
+func (k *fakeKernel) ChangeMain(*process, int, marks) (*process, error) {
 	return nil, errors.New("not its own")
 }
 

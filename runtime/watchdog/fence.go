@@ -11,8 +11,8 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// clock is CLOCK_BOOTTIME, which goes on while the machine sleeps, with one
-// alarm.
+// clock is CLOCK_BOOTTIME, which also runs while the machine is suspended, with
+// one alarm.
 type clock interface {
 	// Now is the time since boot.
 	Now() time.Duration
@@ -25,18 +25,19 @@ type clock interface {
 	Close()
 }
 
-// fence knows until when each lease holds, and kills at its end what lives
-// under it. It has a goroutine of its own that waits for nothing but its clock,
-// so that the kill depends neither on the loop, which may be held up by a disk
-// or by a long queue of forks, nor on the agent or the store. It is late by
-// what the scheduler needs to run a goroutine, a few milliseconds on a busy
-// machine. The loop asks politely before that and tells what happened after.
+// fence knows until when each lease is valid, and kills the processes that run
+// under a lease when it expires. Its goroutine waits for nothing but its clock,
+// so that the kill depends neither on the loop, which a disk or a long queue of
+// forks may hold up, nor on the agent or the store. It is late by the time that
+// the scheduler needs to run a goroutine: a few milliseconds on a busy machine.
+// The loop asks instances to end before that, and records their end after it.
 //
-// While no watchdog runs nobody can enforce a lease. Its deadlines are in a
-// file, and the successor kills what has outlived them as soon as it has found
-// it; that gap is as long as it takes to notice the death and to start a
-// program, and TestSuccessorFencesWhatItAdopts measures it. A watchdog that is
-// stopped (SIGSTOP) enforces nothing either, until it goes on.
+// While no watchdog runs, nobody can enforce a lease. The deadlines are in a
+// file, and a successor kills the processes that have outlived them as soon as
+// it has found them. That gap is the time to notice the death of the watchdog
+// and to start a program; TestSuccessorFencesWhatItAdopts measures it. A
+// watchdog that is suspended (SIGSTOP) enforces nothing until it is resumed;
+// see KillOutlived.
 type fence struct {
 	log   hclog.Logger
 	clock clock
@@ -47,18 +48,18 @@ type fence struct {
 	wg      sync.WaitGroup
 
 	mu      sync.Mutex               // guards all below
-	until   map[string]time.Duration // by session; what is over is as good as unknown
+	until   map[string]time.Duration // by session; an expired one counts as unknown
 	guarded map[string]map[*process]struct{}
 	killed  map[*process]struct{} // and not released yet
 }
 
-// newFence returns a fence that knows no lease yet; see open.
+// newFence returns a fence without leases; see open.
 func newFence(log hclog.Logger, c clock, file *leaseFile, kill func(*process, syscall.Signal) error) *fence {
 	return &fence{log: log, clock: c, kill: kill, file: file, changed: loop.NewSignal(),
 		until: map[string]time.Duration{}, guarded: map[string]map[*process]struct{}{}, killed: map[*process]struct{}{}}
 }
 
-// open takes over the leases that a predecessor left and begins to enforce.
+// open reads the leases of a predecessor and begins to enforce.
 func (f *fence) open() {
 	left, err := f.file.read()
 	if err != nil {
@@ -67,32 +68,33 @@ func (f *fence) open() {
 	now := f.clock.Now()
 	f.mu.Lock()
 	for session, until := range left {
-		if v := judge(until, now); v != leaseOver && until-now <= maxLease {
+		if v := verdictAt(until, now); v != leaseOver && until-now <= maxLease {
 			f.until[session] = until
 		}
 	}
 	f.mu.Unlock()
 	f.wg.Go(func() {
 		for f.clock.Wait() {
-			f.ring()
+			f.enforce()
 		}
 	})
 }
 
-// close ends the enforcing and waits. What lives lives on.
+// close stops the enforcement and waits. Processes keep running.
 func (f *fence) close() {
 	f.clock.Close()
 	f.wg.Wait()
 	f.file.settle()
 }
 
-// ring does what is due, and tells the loop to look.
-func (f *fence) ring() {
+// enforce kills what runs under expired leases, and makes the loop check all of
+// them.
+func (f *fence) enforce() {
 	f.mu.Lock()
 	now := f.clock.Now()
 	for lease := range f.guarded {
-		if judge(f.until[lease], now) == leaseOver {
-			f.cut(lease)
+		if verdictAt(f.until[lease], now) == leaseOver {
+			f.killUnder(lease)
 		}
 	}
 	f.arm(now)
@@ -100,9 +102,9 @@ func (f *fence) ring() {
 	f.changed.Set()
 }
 
-// cut kills what lives under a lease. The loop repeats it as long as somebody
-// is left. f.mu is held.
-func (f *fence) cut(lease string) {
+// killUnder kills the processes under a lease. The loop repeats that as long as
+// one of them lives. f.mu is held.
+func (f *fence) killUnder(lease string) {
 	for p := range f.guarded[lease] {
 		if err := f.kill(p, syscall.SIGKILL); err != nil {
 			f.log.Error("cannot kill a process whose lease has expired", "pid", p.pid, "session", lease, "error", err)
@@ -112,20 +114,20 @@ func (f *fence) cut(lease string) {
 	delete(f.guarded, lease)
 }
 
-// arm sets the alarm for the next turn of a lease that somebody lives under.
+// arm sets the alarm for the next change of a lease that a process runs under.
 // f.mu is held.
 func (f *fence) arm(now time.Duration) {
 	var next time.Duration
 	for lease := range f.guarded {
-		if at := nextTurn(f.until[lease], now); at != 0 && (next == 0 || at < next) {
+		if at := nextChange(f.until[lease], now); at != 0 && (next == 0 || at < next) {
 			next = at
 		}
 	}
 	f.clock.Alarm(next)
 }
 
-// renew makes a lease hold until a time, later or earlier than before; the last
-// word counts. It does not wait for the loop.
+// renew makes a lease valid until a time, later or earlier than before; the
+// last call counts. It does not wait for the loop.
 func (f *fence) renew(l spec.Lease) error {
 	f.mu.Lock()
 	now := f.clock.Now()
@@ -134,8 +136,8 @@ func (f *fence) renew(l spec.Lease) error {
 		return err
 	}
 	for session, until := range f.until {
-		if judge(until, now) == leaseOver {
-			delete(f.until, session) // nobody misses it
+		if verdictAt(until, now) == leaseOver {
+			delete(f.until, session)
 		}
 	}
 	until := time.Duration(l.Until)
@@ -144,15 +146,15 @@ func (f *fence) renew(l spec.Lease) error {
 		f.mu.Unlock()
 		return refuse("%d leases are held already: revoke one first", maxLeases)
 	}
-	if judge(until, now) == leaseOver {
+	if verdictAt(until, now) == leaseOver {
 		delete(f.until, l.Session)
-		f.cut(l.Session)
+		f.killUnder(l.Session)
 	} else {
 		f.until[l.Session] = until
 	}
 	f.arm(now)
 	f.mu.Unlock()
-	if judge(was, now) != judge(until, now) {
+	if verdictAt(was, now) != verdictAt(until, now) {
 		f.changed.Set()
 	}
 	if was != until {
@@ -161,7 +163,7 @@ func (f *fence) renew(l spec.Lease) error {
 	return nil
 }
 
-// snapshot returns the leases as they are.
+// snapshot returns a copy of the leases.
 func (f *fence) snapshot() map[string]time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -176,22 +178,21 @@ func (f *fence) snapshot() map[string]time.Duration {
 func (f *fence) verdict(lease string) verdict {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return judge(f.until[lease], f.clock.Now())
+	return verdictAt(f.until[lease], f.clock.Now())
 }
 
-// allows reports whether something may be started under a lease; under none it
-// always may. What only cleans up after another may be as long as the lease
-// holds, and is killed at its end.
-func (f *fence) allows(lease string, cleans bool) bool {
+// allows reports whether a process may be started under a lease; without one it
+// always may. A cleanup may start until the lease expires, and is killed then.
+func (f *fence) allows(lease string, cleanup bool) bool {
 	if lease == "" {
 		return true
 	}
 	v := f.verdict(lease)
-	return v == leaseGranted || (cleans && v != leaseOver)
+	return v == leaseGranted || (cleanup && v != leaseOver)
 }
 
-// guard makes a process live under a lease until it is released. If that is
-// over, the process is killed at once.
+// guard makes a process run under a lease until it is released. If the lease
+// has expired, the process is killed at once.
 func (f *fence) guard(p *process, lease string) {
 	if lease == "" {
 		return
@@ -203,14 +204,14 @@ func (f *fence) guard(p *process, lease string) {
 	}
 	f.guarded[lease][p] = struct{}{}
 	now := f.clock.Now()
-	if judge(f.until[lease], now) == leaseOver {
-		f.cut(lease)
+	if verdictAt(f.until[lease], now) == leaseOver {
+		f.killUnder(lease)
 	}
 	f.arm(now)
 }
 
-// release lets go of a process: it has ended, and its descriptor and number
-// may soon be somebody else's.
+// release removes a process: it has ended, and its descriptor and PID may soon
+// belong to another.
 func (f *fence) release(p *process) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -223,8 +224,8 @@ func (f *fence) release(p *process) {
 	}
 }
 
-// hasKilled reports whether a process that is not released yet was killed at
-// the end of its lease, whatever has become of that since.
+// hasKilled reports whether a process that is not released yet was killed
+// because its lease expired, even if that was renewed since.
 func (f *fence) hasKilled(p *process) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -232,7 +233,7 @@ func (f *fence) hasKilled(p *process) bool {
 	return ok
 }
 
-// guards reports whether a process lives under a lease.
+// guards reports whether a process runs under a lease.
 func (f *fence) guards(p *process) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -111,7 +111,7 @@ func (k *linuxKernel) moveIn(g *cgroup.Group, p *process, m marks) error {
 	moved := map[int]bool{}
 	for range moveRounds {
 		fresh := false
-		for _, pid := range k.belonging(p, m) {
+		for _, pid := range k.membersOf(p, m) {
 			if moved[pid] {
 				continue
 			}
@@ -127,8 +127,8 @@ func (k *linuxKernel) moveIn(g *cgroup.Group, p *process, m marks) error {
 	return nil
 }
 
-// belonging returns a process and those of its session or with its marks.
-func (k *linuxKernel) belonging(p *process, m marks) []int {
+// membersOf returns a process and those of its session or with its marks.
+func (k *linuxKernel) membersOf(p *process, m marks) []int {
 	pids := []int{p.pid}
 	others, err := otherProcesses()
 	if err != nil {
@@ -292,18 +292,18 @@ func (k *linuxKernel) closeGroups() {
 // a group; nil for none. It reports whether it was: an old kernel, or a filter
 // of system calls, may know no way.
 func (s *spawner) within(g *cgroup.Group, into func(fd int), fork func() error) (joined bool, err error) {
-	if s.astray != nil { // else it would take somebody else with it
-		if err := s.astray.Leave(); err != nil {
+	if s.stuck != nil { // else it would take somebody else with it
+		if err := s.stuck.Leave(); err != nil {
 			return false, err
 		}
-		s.astray = nil
+		s.stuck = nil
 	}
 	if g == nil {
 		return false, fork()
 	}
 	defer func() {
 		if g.Leave() != nil {
-			s.astray = g
+			s.stuck = g
 		}
 	}()
 	if err := g.Enter(); err != nil {

@@ -11,10 +11,10 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// HoldOutput keeps the content of an instance's pipes alive while no watchdog
-// does, also if the instance itself ends: it opens them without reading. The
-// agent holds those of all its instances. It returns an error that wraps
-// os.ErrNotExist if the instance was never started.
+// HoldOutput opens the pipes of an instance without reading them, so that their
+// content is kept while no watchdog runs, even if the instance ends. The agent
+// does so for all its instances. It returns an error that wraps os.ErrNotExist
+// if the instance was never started.
 func HoldOutput(dataDir string, id spec.InstanceID) (io.Closer, error) {
 	stem := filepath.Join(dataDir, "watchdog", "run", runName(id))
 	h := outputHolder{-1, -1}
@@ -28,12 +28,12 @@ func HoldOutput(dataDir string, id spec.InstanceID) (io.Closer, error) {
 	return &h, nil
 }
 
-// outputHolder holds the descriptors of an instance's two pipes, -1 where there
-// is none. Bare ones: an os.File would put them into the runtime's poller,
-// which every line that the instance writes would wake.
+// outputHolder holds the descriptors of an instance's two pipes, -1 for none.
+// They are no os.File, which would put them into the runtime's poller, so that
+// each line that the instance writes would wake this process.
 type outputHolder [2]int
 
-// Close lets go of the pipes.
+// Close closes the pipes.
 func (h *outputHolder) Close() error {
 	var errs []error
 	for i, fd := range h {

@@ -99,7 +99,7 @@ func (in *instance) awaitLock(timers *timerHeap, now time.Time) bool {
 // come out of the queue; if not, it does what follows instead.
 func (lc *lifecycle) mayFork(in *instance, now time.Time) bool {
 	switch {
-	case in.Phase == pending && lc.halting:
+	case in.Phase == pending && lc.shuttingDown:
 		return false
 	case in.Phase == pending:
 		if lc.leases.fence.allows(in.launch.Lease, false) {
@@ -113,17 +113,17 @@ func (lc *lifecycle) mayFork(in *instance, now time.Time) bool {
 		return true
 	case in.Hook != spec.HookAfterStop: // asked to end between before_start and the program
 		const never = "not started after its before_start hook"
-		lc.over(in, spec.Exit{Error: never}, false, now, note{kind: spec.EventHook, message: never})
+		lc.endGeneration(in, spec.Exit{Error: never}, false, now, note{kind: spec.EventHook, message: never})
 		return false
 	case in.cleanup() == nil:
-		lc.judge(in, now, note{kind: spec.EventHook, message: "its after_stop hook was removed"})
+		lc.conclude(in, now, note{kind: spec.EventHook, message: "its after_stop hook was removed"})
 		return false
 	}
 	return true
 }
 
-// order is what is to be forked for an instance now.
-func (in *instance) order() start {
+// nextStart is what is to be forked for an instance now.
+func (in *instance) nextStart() start {
 	st := start{launch: in.ran(), marks: in.marks(), hook: hookOf(in.ran(), in.Hook)}
 	if in.Hook == spec.HookAfterStop && in.view.LastExit != nil {
 		st.exit = hookExit(*in.view.LastExit)
@@ -145,8 +145,8 @@ func hookExit(e spec.Exit) string {
 	return fmt.Sprint(e.Code)
 }
 
-// hooked handles a hook that was forked.
-func (lc *lifecycle) hooked(in *instance, now time.Time) {
+// hookStarted handles a hook that was forked.
+func (lc *lifecycle) hookStarted(in *instance, now time.Time) {
 	message := fmt.Sprintf("%s hook started as process %d", in.Hook, in.proc.pid)
 	n := note{kind: spec.EventHook, message: message}
 	if in.Hook == spec.HookBeforeStart {
@@ -184,27 +184,27 @@ func (lc *lifecycle) hookEnded(in *instance, exit spec.Exit, locked bool, now ti
 	}
 	switch {
 	case when == spec.HookAfterStop:
-		lc.judge(in, now, n)
+		lc.conclude(in, now, n)
 	case exit.Success() && in.Phase == hooking:
 		lc.timers.clear(in, timerStop)
 		in.intend("", lc.nonce())
 		lc.step(in, evHooked, now, n)
 	case asked:
-		lc.over(in, exit, locked, now, n)
+		lc.endGeneration(in, exit, locked, now, n)
 	default: // with it the start has failed
 		lc.journal.record(in, n)
 		exit = spec.Exit{Error: n.message}
-		lc.over(in, exit, locked, now, note{kind: spec.EventStartFailed, severity: spec.Warning, message: n.message})
+		lc.endGeneration(in, exit, locked, now, note{kind: spec.EventStartFailed, severity: spec.Warning, message: n.message})
 	}
 }
 
-// over handles the end of a generation but for its after_stop hook, which is
+// endGeneration handles the end of a generation but for its after_stop hook, which is
 // forked in its turn. Nothing is cleaned up if nothing ran.
-func (lc *lifecycle) over(in *instance, exit spec.Exit, locked bool, now time.Time, n note) {
+func (lc *lifecycle) endGeneration(in *instance, exit spec.Exit, locked bool, now time.Time, n note) {
 	exit.At, exit.Cause = now.UTC(), in.Blame
 	in.view.LastExit, in.locked = &exit, locked
 	if !in.Phase.alive() || in.cleanup() == nil {
-		lc.judge(in, now, n)
+		lc.conclude(in, now, n)
 		return
 	}
 	lc.timers.clear(in, timerStop, timerExit)

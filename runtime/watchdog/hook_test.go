@@ -130,7 +130,7 @@ func TestAfterStopWaitsForTheLock(t *testing.T) {
 		w.exits(l.ID, 0)
 		w.fake.refuses(l.ID, errLocked)
 		w.drop(l.ID)
-		w.onLoop(func() error { w.beginHalt(false, time.Now()); return nil })
+		w.onLoop(func() error { w.beginShutdown(false, time.Now()); return nil })
 		w.pass(time.Second)
 		w.wants(l.ID, spec.PhaseStopping, 1)
 		w.fake.refuses(l.ID, nil)
@@ -300,7 +300,7 @@ func TestHaltWaitsForAfterStop(t *testing.T) {
 		l := hooked("a")
 		w.set(l)
 		w.exits(l.ID, 0)
-		w.onLoop(func() error { w.beginHalt(false, time.Now()); return nil })
+		w.onLoop(func() error { w.beginShutdown(false, time.Now()); return nil })
 		w.wantsRan("before", "program", "after:SIGTERM")
 		select {
 		case <-w.done:

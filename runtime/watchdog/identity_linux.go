@@ -15,14 +15,14 @@ func (k *linuxKernel) Find(pid int, startTicks uint64, bootID string, m marks) (
 		return nil, nil
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
-	if short(err) {
+	if outOfResources(err) {
 		return nil, fmt.Errorf("look for process %d: %w: raise LimitNOFILE (ulimit -n)", pid, err)
 	}
 	if err != nil {
 		return nil, nil
 	}
 	st, err := readStat(pid)
-	if short(err) {
+	if outOfResources(err) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("%w: raise LimitNOFILE (ulimit -n)", err)
 	}
@@ -32,16 +32,16 @@ func (k *linuxKernel) Find(pid int, startTicks uint64, bootID string, m marks) (
 		return nil, nil
 	}
 	p := &process{pidfd: fd, pid: pid, startTicks: startTicks, bootID: bootID, session: pid}
-	if err := k.attend(p); err != nil {
+	if err := k.watchProcess(p); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("watch process %d: %w", pid, err)
 	}
 	return p, nil
 }
 
-// short reports whether a call failed for want of something, which says
+// outOfResources reports whether a call failed for want of something, which says
 // nothing about what it was asked.
-func short(err error) bool {
+func outOfResources(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
 }
 
@@ -57,9 +57,9 @@ func (k *linuxKernel) carries(pid int, m marks) bool {
 	return g == "" || m.nonce == "" || g == markGeneration(m)
 }
 
-// attend gives a process a token and watches it: edge-triggered, since it is
+// watchProcess gives a process a token and watches it: edge-triggered, since it is
 // told twice, when it dies and when it has been reaped.
-func (k *linuxKernel) attend(p *process) error {
+func (k *linuxKernel) watchProcess(p *process) error {
 	k.nextToken++
 	p.token = k.nextToken
 	return k.poll.watch(p.pidfd, unix.EPOLLIN|unix.EPOLLET, p.token)

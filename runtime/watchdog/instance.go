@@ -10,8 +10,8 @@ import (
 // instance is one instance as the loop keeps it.
 type instance struct {
 	launch *spec.Launch  // what is wanted; never changed in place
-	view   spec.Instance // what is told
-	keep                 // what a successor needs besides
+	view   spec.Instance // what clients see
+	keep                 // what else a successor needs
 	generation
 
 	proc   *process  // nil unless alive
@@ -32,7 +32,7 @@ type generation struct {
 	pulse   time.Duration // WATCHDOG_USEC that it chose itself, or 0
 }
 
-// kept is what the journal keeps of it besides what is told.
+// kept is what the journal keeps of it besides the view.
 func (in *instance) kept() keep {
 	k := in.keep
 	k.Session = 0
@@ -42,14 +42,14 @@ func (in *instance) kept() keep {
 	return k
 }
 
-// want makes the launch the wanted one, as far as it can be seen at once.
+// want sets the launch, and the parts of the view that change with it at once.
 func (in *instance) want(l *spec.Launch) {
 	in.launch = l
 	in.view.Version, in.view.Hash, in.view.Epoch = l.Version, l.Hash, l.Epoch
 	in.view.ReloadHash, in.view.Ports, in.view.Critical = l.ReloadHash, l.Ports, l.Critical
 }
 
-// needsReady reports whether the instance is up only once it says READY=1.
+// needsReady reports whether the instance counts as running only after READY=1.
 func (in *instance) needsReady() bool { return in.launch.Ready != nil && in.launch.Ready.Notify }
 
 // wantsNotify reports whether a launch has a notify socket.
@@ -57,7 +57,8 @@ func wantsNotify(l *spec.Launch) bool {
 	return l.Watchdog != nil || (l.Ready != nil && l.Ready.Notify)
 }
 
-// defaultReadyTimeout is how long READY=1 is awaited if nobody said.
+// defaultReadyTimeout is how long READY=1 may take unless the launch says
+// otherwise.
 const defaultReadyTimeout = time.Minute
 
 // readyTimeout is how long READY=1 may take.
@@ -68,7 +69,7 @@ func (in *instance) readyTimeout() time.Duration {
 	return defaultReadyTimeout
 }
 
-// heartbeat is how often WATCHDOG=1 is expected; 0 for never.
+// heartbeat is the interval within which WATCHDOG=1 must come; 0 for none.
 func (in *instance) heartbeat() time.Duration {
 	if in.launch.Watchdog == nil {
 		return 0
@@ -79,8 +80,8 @@ func (in *instance) heartbeat() time.Duration {
 	return in.launch.Watchdog.Timeout.Std()
 }
 
-// expires reports whether its launch says that the present generation shall
-// end, and that is not ending or dead already.
+// expires reports whether the launch ends the present generation, and that is
+// not ending or dead already.
 func (in *instance) expires() bool {
 	e := in.launch.Expire
 	if e == nil || e.Generation != in.view.Generation || (in.proc != nil && in.proc.dead) {
@@ -94,7 +95,7 @@ func (in *instance) marks() marks {
 	return marks{generation: in.view.Generation, nonce: in.Nonce}
 }
 
-// replaces reports whether a launch needs another process than the one known.
+// replaces reports whether a launch needs a new process.
 func replaces(old, l *spec.Launch) bool {
 	return old.Hash != l.Hash || old.Epoch != l.Epoch || old.Lease != l.Lease
 }
@@ -102,7 +103,7 @@ func replaces(old, l *spec.Launch) bool {
 // same reports whether two launches are the same in every respect.
 func same(a, b *spec.Launch) bool { return reflect.DeepEqual(a, b) }
 
-// enter moves an instance to a phase and sets the timers that belong to it.
+// enter changes an instance's phase and sets the timers that belong to it.
 func (in *instance) enter(p phase, timers *timerHeap, now time.Time) {
 	was := in.Phase
 	in.Phase = p
@@ -145,8 +146,8 @@ func (in *instance) enter(p phase, timers *timerHeap, now time.Time) {
 	}
 }
 
-// timeRunning sets the timers of a running instance. Who never failed has
-// nothing to recover from, and costs no timer.
+// timeRunning sets the timers of a running instance. One that never failed has
+// nothing to recover from, and needs no timer.
 func (in *instance) timeRunning(timers *timerHeap, now time.Time) {
 	if in.History.Streak > 0 || in.History.Exhausted {
 		timers.set(in, timerStable, in.view.Started.Add(in.launch.Restart.Stable.Std()))

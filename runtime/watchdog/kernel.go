@@ -13,11 +13,11 @@ import (
 // errLocked: another process holds the lock of an exclusive instance.
 var errLocked = errors.New("another copy still holds the lock")
 
-// errFenced: the lease under which it was to be started does not hold.
+// errFenced: the lease of the launch is not valid.
 var errFenced = errors.New("its lease is not valid")
 
-// The marks that a process carries in its environment, so that a successor of
-// this watchdog knows it again.
+// The marks in a process's environment, by which a successor of this watchdog
+// recognizes it.
 const (
 	envInstance   = "MESHRUN_INSTANCE"
 	envGeneration = "MESHRUN_GENERATION"
@@ -30,8 +30,8 @@ const (
 	envExit       = "MESHRUN_EXIT" // after_stop only: how the program ended
 )
 
-// process is one generation's process as the kernel knows it: a pidfd, and the
-// identity that a reused pid cannot have.
+// process is the process of a generation as the kernel knows it: a pidfd, and
+// an identity that a reused PID cannot have.
 type process struct {
 	token      uint64 // of its kernel events; never used twice
 	pidfd      int
@@ -46,20 +46,20 @@ type process struct {
 	marked string
 }
 
-// marks tell a process and its finder who it is.
+// marks identify a process to itself and to a successor of the watchdog.
 type marks struct {
 	generation uint64
 	nonce      string
-	// unrecorded is set when the journal could not note the start first.
+	// unrecorded is set if the start could not be journalled before the fork.
 	unrecorded bool
 }
 
 // startBatch is how many forks are begun together: while the kernel works on
-// one, the others are prepared and the ones before looked at. In between, a
-// long queue of starts delays neither exits nor requests by more than that.
+// one, the others are prepared and the earlier ones handled. It bounds how long
+// a queue of starts delays exits and requests.
 const startBatch = 64
 
-// start is a launch to be forked now.
+// start is a process to be forked.
 type start struct {
 	launch *spec.Launch
 	marks  marks
@@ -76,12 +76,12 @@ func (st *start) argv() []string {
 	return st.launch.Argv
 }
 
-// cleans reports whether it is an after_stop hook: one may run until the end of
-// the lease, under which nothing else is started any more.
-func (st *start) cleans() bool { return st.hook != nil && st.hook.When == spec.HookAfterStop }
+// isCleanup reports whether it is an after_stop hook, which may run until the
+// lease expires, when nothing else is started under it any more.
+func (st *start) isCleanup() bool { return st.hook != nil && st.hook.When == spec.HookAfterStop }
 
-// kernelEvent is something that happened to a process or a notify socket.
-// Tokens are never reused, so that a late event finds nobody.
+// kernelEvent reports something about a process or a notify socket. Tokens are
+// never reused, so that a late event matches nothing.
 type kernelEvent struct {
 	token  uint64
 	notify bool // the socket has messages; otherwise the process is dead
@@ -96,9 +96,9 @@ type notification struct {
 	watchdog, extend       time.Duration
 }
 
-// sighting is a process found alive that carries this watchdog's marks or
-// holds the pipes of one of its instances.
-type sighting struct {
+// foundProcess is a live process that carries this watchdog's marks or holds
+// the pipes of one of its instances.
+type foundProcess struct {
 	id         spec.InstanceID
 	generation uint64
 	nonce      string
@@ -111,65 +111,67 @@ type sighting struct {
 	byPipe     bool // known by its pipes alone: id is set, the nonce is not
 }
 
-// leader reports whether it leads its session, as what was forked does.
-func (s sighting) leader() bool { return s.pid == s.pgid && s.pid == s.session }
+// leader reports whether it leads its session, as every forked process does.
+func (s foundProcess) leader() bool { return s.pid == s.pgid && s.pid == s.session }
 
-// kernel is all that the loop needs of the operating system. Its methods are
-// called by the loop's goroutine alone and never wait for a process.
-// The leases and their clock are the fence's.
+// kernel is all that the loop needs of the operating system. Only the loop's
+// goroutine calls its methods, which never wait for a process. Leases and their
+// clock belong to the fence.
 type kernel interface {
 	// Events delivers what happens, in bounded batches.
 	Events() <-chan []kernelEvent
-	// Hold opens what an instance keeps over its generations: its pipes and,
-	// where it has one, its notify socket, whose token it returns.
-	// What lives is held whatever the limit of descriptors says: it would
-	// block on a pipe that nobody reads.
+	// Hold opens what an instance keeps across generations: its pipes and, if
+	// it has one, its notify socket, whose token it returns. If lives is set,
+	// the limit of descriptors does not count: the process would block on a
+	// pipe that nobody reads.
 	Hold(l *spec.Launch, lives bool) (notifyToken uint64, err error)
-	// Start forks for each of the starts, at most startBatch, and hands over
-	// what came of them one by one, before it returns. An error says in words
-	// why there is no process; errLocked if another copy holds the lock, errFenced
-	// if its lease does not hold in the moment of the fork.
+	// Start forks each of the starts, at most startBatch, and passes each
+	// result to done before it returns. An error says why there is no process:
+	// errLocked if another copy holds the lock, errFenced if the lease is not
+	// valid at the moment of the fork.
 	Start(starts []start, done func(i int, p *process, err error))
-	// Limit makes a launch's limits hold for a live process, without touching
-	// it; for one that is nil, from its next start on, which has the marks'
-	// generation. What can be set is set, whatever else the error says; it wraps
-	// cgroup.ErrUnavailable if it is the machine's matter, not the instance's.
+	// Limit applies a launch's limits to a live process, without disturbing it,
+	// or if p is nil, to its next start, which has the marks' generation. It
+	// applies as many limits as it can, even if it returns an error; that wraps
+	// cgroup.ErrUnavailable if the cause is the machine and not the instance.
 	Limit(l *spec.Launch, p *process, m marks) error
-	// Reclaim ends and removes what is left of cgroups that are nobody's now;
-	// it returns their names with how many processes were killed.
+	// Reclaim kills what is left in cgroups that belong to no instance now, and
+	// removes them; it returns their names and how many processes it killed in
+	// each.
 	Reclaim() map[string]int
-	// Tidy removes the cgroups of what has ended; false if some are not empty
+	// Tidy removes the cgroups of ended processes; false if some are not empty
 	// yet.
 	Tidy() bool
-	// Find opens a process that is said to live: nil if pid, start time and
-	// boot are not all those of a live or unreaped process, or if the process
-	// carries another generation's mark; an error if that cannot be told.
+	// Find opens a process by its identity. It returns nil unless PID, start
+	// time and boot are those of a live or unreaped process that carries no
+	// other generation's mark, and an error if it cannot tell.
 	Find(pid int, startTicks uint64, bootID string, m marks) (*process, error)
-	// Scan looks at every process for this watchdog's marks and pipes.
-	Scan(ids []spec.InstanceID) []sighting
-	// Signal signals the process's whole group.
+	// Scan searches all processes for this watchdog's marks and pipes.
+	Scan(ids []spec.InstanceID) []foundProcess
+	// Signal sends a signal to the process's whole group.
 	Signal(p *process, sig syscall.Signal) error
-	// Kill ends one process found by Find, not its group, and lets go of it.
+	// Kill kills one process that Find returned, not its group, and closes it.
 	Kill(p *process) error
 	// Collect reads how a dead process ended, kills the rest of its group and
-	// lets go of it; false if the exit is not readable yet and last is not set.
+	// closes it; false if the exit status is not readable yet and last is not
+	// set.
 	Collect(p *process, last bool) (spec.Exit, bool)
-	// Messages reads what came on an instance's notify socket.
+	// Messages reads the messages on an instance's notify socket.
 	Messages(id spec.InstanceID) []notification
-	// Follow switches to the main process that a process named (MAINPID=);
-	// an error if it is not one of the instance's own.
-	Follow(old *process, pid int, m marks) (*process, error)
+	// ChangeMain switches to the main process that a process named (MAINPID=);
+	// an error if that does not belong to the instance.
+	ChangeMain(old *process, pid int, m marks) (*process, error)
 	// EndOutput ends the unfinished lines of a process that has exited.
 	EndOutput(id spec.InstanceID)
-	// Release closes and removes what Hold opened, after draining it.
+	// Release drains, closes and removes what Hold opened.
 	Release(id spec.InstanceID)
 	// SetLogs changes how much output of an instance is kept.
 	SetLogs(id spec.InstanceID, limits spec.Logs)
-	// Dropped is ready when output was lost; TakeDropped returns how many
-	// bytes since the last time.
+	// Dropped is ready when output was lost; TakeDropped returns how many bytes
+	// since it was last called.
 	Dropped() <-chan struct{}
 	TakeDropped() map[spec.InstanceID]uint64
-	// Orphans reaps what was left to this process and is none of known; it
+	// Orphans reaps children of ended parents that known does not know; it
 	// returns the tokens of known ones that have died.
 	Orphans(known func(pid int) (uint64, bool)) []uint64
 	// BootID names the running boot.

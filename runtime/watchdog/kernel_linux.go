@@ -23,12 +23,12 @@ const eventQueue = 64
 // linuxKernel is the kernel that there is. The loop's goroutine alone calls
 // its methods; the poller's goroutine only hands tokens on.
 type linuxKernel struct {
-	log     hclog.Logger
-	id      string // of this watchdog's data directory
-	runDir  string
-	bootID  string
-	spawner *spawner
-	spared  bool // the kernel is told to spare this process when memory is short
+	log          hclog.Logger
+	id           string // of this watchdog's data directory
+	runDir       string
+	bootID       string
+	spawner      *spawner
+	oomProtected bool // the kernel is told to spare this process when memory is short
 
 	fence     *fence
 	poll      *poller
@@ -67,7 +67,7 @@ func newLinuxKernel(log hclog.Logger, id, runDir, cgroupFile string, p *pump) (*
 		return nil, err
 	}
 	k := &linuxKernel{log: log, id: id, runDir: runDir, bootID: boot, spawner: spawner, poll: poll, pump: p,
-		spared: isSpared(), events: make(chan []kernelEvent, eventQueue), closed: make(chan struct{}),
+		oomProtected: isOOMProtected(), events: make(chan []kernelEvent, eventQueue), closed: make(chan struct{}),
 		held: map[spec.InstanceID]*held{}, inherited: map[spec.InstanceID]int{}, groups: newGroups(id, cgroupFile)}
 	if err := k.groups.tree.Resume(); err != nil {
 		log.Warn("cannot find the cgroups of running instances: their limits stay unchanged", "error", err)
@@ -143,7 +143,7 @@ func (k *linuxKernel) path(id spec.InstanceID, suffix string) string {
 func (k *linuxKernel) Hold(l *spec.Launch, lives bool) (uint64, error) {
 	h := k.held[l.ID]
 	if h == nil {
-		if err := k.affords(l.ID); err != nil && !lives {
+		if err := k.checkDescriptors(l.ID); err != nil && !lives {
 			return 0, err
 		}
 		h = &held{notify: -1}
@@ -189,10 +189,10 @@ const (
 	eachDescriptors = 6
 )
 
-// affords refuses an instance that the limit of open files leaves no room for.
+// checkDescriptors refuses an instance that the limit of open files leaves no room for.
 // Who goes up to the limit cannot answer, adopt, upgrade or bring the agent
 // back any more, and finds out when it has to.
-func (k *linuxKernel) affords(id spec.InstanceID) error {
+func (k *linuxKernel) checkDescriptors(id spec.InstanceID) error {
 	var l unix.Rlimit
 	if id == AgentID || unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
 		return nil

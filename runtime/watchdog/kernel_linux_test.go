@@ -137,7 +137,7 @@ func TestStartFailuresSayWhatToDo(t *testing.T) {
 		"plain is not executable: chmod +x it":                func(l *spec.Launch) { l.Argv, l.Dir = []string{"./plain"}, dir },
 		"directory /no/dir does not exist":                    func(l *spec.Launch) { l.Dir = "/no/dir" },
 		`unknown user "nobody-such"`:                          func(l *spec.Launch) { l.User = "nobody-such" },
-		"interpreter in its first line":                       func(l *spec.Launch) { l.Argv = []string{bad} },
+		"interpreter (first line)":                            func(l *spec.Launch) { l.Argv = []string{bad} },
 	} {
 		l := shell("x", "true")
 		change(&l)

@@ -10,41 +10,40 @@ import (
 
 // The bounds of leases.
 const (
-	// StopMargin is how long before the end of its lease an instance is asked to
-	// end. It is the only grace: at the end itself it is killed.
+	// StopMargin is how long before its lease expires an instance is asked to
+	// end. It is the only grace period: at the expiry the instance is killed.
 	StopMargin = 2 * time.Second
-	// startMargin is how much must be left of a lease to start under it: what is
-	// started shall not be asked to end in the next moment, nor come up too late
-	// because the machine is busy.
+	// startMargin is how much of a lease must be left to start an instance
+	// under it, so that it is not asked to end a moment later, nor comes up too
+	// late on a busy machine.
 	startMargin = StopMargin + 500*time.Millisecond
-	// maxLease is how far ahead a lease may be given: what was given by mistake
-	// must end by itself.
+	// maxLease bounds a lease, so that one that was granted by mistake expires.
 	maxLease = time.Minute
-	// maxLeases is how many may hold at once. An agent has one, and two for a
-	// moment when its session is replaced.
+	// maxLeases is how many may be held at once. An agent has one, and two for
+	// a moment when its session is replaced.
 	maxLeases = 64
 	// maxSession bounds the name of a session.
 	maxSession = 256
 )
 
-// leaseIsOver is why an instance is killed at the end of its lease.
+// leaseIsOver is why an instance is killed when its lease expires.
 const leaseIsOver = "its lease has expired"
 
-// verdict is what a lease means for those that live under it, and for those
-// that wait for it. A greater one allows more.
+// verdict is what a lease means for the instances that run under it or wait for
+// it. A greater one allows more.
 type verdict uint8
 
 // The verdicts.
 const (
-	leaseOver    verdict = iota // kill; an unknown lease is over
+	leaseOver    verdict = iota // kill; an unknown lease counts as expired
 	leaseEnds                   // ask to end
-	leaseHolds                  // leave it as it is, but start nothing
+	leaseHolds                  // keep running, but start nothing
 	leaseGranted                // may be started
 )
 
-// judge says what a lease that holds until a time means now. Both are on the
+// verdictAt says what a lease that expires at until means now. Both are on the
 // clock of Boottime.
-func judge(until, now time.Duration) verdict {
+func verdictAt(until, now time.Duration) verdict {
 	switch left := until - now; {
 	case left <= 0:
 		return leaseOver
@@ -56,9 +55,9 @@ func judge(until, now time.Duration) verdict {
 	return leaseGranted
 }
 
-// nextTurn returns when a lease next means something else to those that live
-// under it, unless it is renewed; 0 if it is over already.
-func nextTurn(until, now time.Duration) time.Duration {
+// nextChange returns when the verdict on a lease next changes for running
+// instances, unless it is renewed; 0 if it has expired.
+func nextChange(until, now time.Duration) time.Duration {
 	switch {
 	case now < until-StopMargin:
 		return until - StopMargin
@@ -68,7 +67,7 @@ func nextTurn(until, now time.Duration) time.Duration {
 	return 0
 }
 
-// checkLease refuses what is no lease.
+// checkLease refuses an invalid lease.
 func checkLease(l spec.Lease, now time.Duration) error {
 	switch {
 	case l.Session == "":
@@ -84,8 +83,8 @@ func checkLease(l spec.Lease, now time.Duration) error {
 	return nil
 }
 
-// checkSession refuses what is no name of a session. It is part of a process's
-// environment.
+// checkSession refuses an invalid session name, which becomes part of a
+// process's environment.
 func checkSession(session string) error {
 	if len(session) > maxSession || strings.ContainsAny(session, "\x00\n") {
 		return refuse("a session name must have at most %d bytes and no NUL or line break", maxSession)
@@ -158,7 +157,7 @@ func (lc *lifecycle) checkLeases(now time.Time) {
 	}
 }
 
-// cede ends what lives under a lease that ends.
+// cede ends an instance whose lease expires soon or has expired.
 func (lc *lifecycle) cede(in *instance, e event, why string, now time.Time) {
 	next, acts := Next(in.Phase, e)
 	if next == in.Phase && len(acts) == 0 {

@@ -96,7 +96,7 @@ func TestStopOfAllLeavesNoLeaseBehind(t *testing.T) {
 	succession(t, func(w *world) {
 		w.renew("s1", 30*time.Second)
 		w.set(l)
-		w.onLoop(func() error { w.beginHalt(false, time.Now()); return nil })
+		w.onLoop(func() error { w.beginShutdown(false, time.Now()); return nil })
 		_ = w.leases.fence.renew(spec.Lease{Session: "s1", Until: int64(w.fake.clock.Now() + 30*time.Second)})
 	}, func(*world) {}, func(w *world) {
 		w.wants(l.ID, spec.PhasePending, 1)
@@ -114,7 +114,7 @@ func TestForgottenStartIsAdoptedUnderItsOwnLease(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		k.seen = []sighting{{id: l.ID, generation: 2, nonce: "new", lease: "s2", unrecorded: true,
+		k.seen = []foundProcess{{id: l.ID, generation: 2, nonce: "new", lease: "s2", unrecorded: true,
 			pid: p.pid, pgid: p.pid, session: p.pid, startTicks: p.startTicks}}
 		w := newWorld(t, t.TempDir(), k)
 		rewrite(w, leasesKept{BootID: "boot", Until: map[string]time.Duration{"s1": k.clock.Now() + 5*time.Second}})

@@ -30,7 +30,7 @@ func TestLeaseHoldsWarnsAndKills(t *testing.T) {
 		{-1, leaseOver},
 		{-now, leaseOver}, // revoked, or never heard of
 	} {
-		if got := judge(now+c.left, now); got != c.want {
+		if got := verdictAt(now+c.left, now); got != c.want {
 			t.Errorf("with %s left it means %d, want %d", c.left, got, c.want)
 		}
 	}
@@ -44,23 +44,23 @@ func TestLeaseLaws(t *testing.T) {
 			return time.Duration(rapid.Int64Range(0, int64(30*time.Second)).Draw(t, "ns"))
 		})
 		until, now, more := moment.Draw(t, "until"), moment.Draw(t, "now"), moment.Draw(t, "more")
-		v := judge(until, now)
-		if later := judge(until, now+more); later > v {
+		v := verdictAt(until, now)
+		if later := verdictAt(until, now+more); later > v {
 			t.Fatalf("%d becomes %d by waiting", v, later)
 		}
-		if longer := judge(until+more, now); longer < v {
+		if longer := verdictAt(until+more, now); longer < v {
 			t.Fatalf("%d becomes %d by a later end", v, longer)
 		}
 		if (v == leaseOver) != (now >= until) {
 			t.Fatalf("%d with %s left", v, until-now)
 		}
-		turn := nextTurn(until, now)
+		turn := nextChange(until, now)
 		if (turn == 0) != (v == leaseOver) || (turn != 0 && turn <= now) {
 			t.Fatalf("%d turns at %s, it is %s", v, turn, now)
 		}
 		to := func(v verdict) verdict { return min(v, leaseHolds) } // to who lives under it
-		if turn != 0 && (to(judge(until, turn-1)) != to(v) || to(judge(until, turn)) >= to(v)) {
-			t.Fatalf("%d is %d right before its turn, and %d at it", v, judge(until, turn-1), judge(until, turn))
+		if turn != 0 && (to(verdictAt(until, turn-1)) != to(v) || to(verdictAt(until, turn)) >= to(v)) {
+			t.Fatalf("%d is %d right before its turn, and %d at it", v, verdictAt(until, turn-1), verdictAt(until, turn))
 		}
 	})
 }

@@ -10,33 +10,34 @@ import (
 	"time"
 )
 
-// leaseFile keeps the leases for a successor. It lies in the run directory,
-// which is in memory for root: a renewal every second wears out no disk.
+// leaseFile keeps the leases for a successor. It is in the run directory, which
+// is in memory for root, so that a renewal each second does not wear out a
+// disk.
 type leaseFile struct {
 	path string
-	boot string // the running boot: times of another one mean nothing
+	boot string // the running boot: times of another boot are invalid
 
-	mu        sync.Mutex    // guards all below; never held while the disk is waited for
-	asked     uint64        // counts what was to be written
-	done      uint64        // how much of that is
-	shortened bool          // a lease was, and that is not written yet
+	mu        sync.Mutex    // guards all below; never held during a write
+	asked     uint64        // number of requested writes
+	done      uint64        // the last of them that is done
+	shortened bool          // a lease was shortened, and that is not written yet
 	began     time.Time     // of the write that is under way; zero if none is
 	wrote     chan struct{} // closed after each write; nil before the first is asked for
 	retired   bool
 	err       error // of the last write
 }
 
-// diskPatience is how long a write is waited for: a disk that hangs must not
-// hold up who renews a lease, nor pile them up.
+// diskPatience is how long to wait for a write: a disk that hangs must not hold
+// up renewals, nor make them pile up.
 const diskPatience = 500 * time.Millisecond
 
-// leasesKept is what the file holds.
+// leasesKept is the content of the file.
 type leasesKept struct {
 	BootID string                   `json:"boot_id"`
 	Until  map[string]time.Duration `json:"until"`
 }
 
-// read returns what a predecessor kept in this boot.
+// read returns what a predecessor wrote in this boot.
 func (f *leaseFile) read() (map[string]time.Duration, error) {
 	b, err := os.ReadFile(f.path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -56,9 +57,11 @@ func (f *leaseFile) read() (map[string]time.Duration, error) {
 }
 
 // write replaces the file by what now returns, and waits for that, but not for
-// long: one goroutine at a time writes, and once more if it was asked to
-// meanwhile. An older file that stays because that failed ends leases earlier than
-// they do, which harms nobody; where one was shortened it must not stay.
+// long: one goroutine at a time writes, and writes again if it was asked to
+// meanwhile.
+//
+// If it fails, the old file stays, and leases expire earlier for a successor,
+// which is safe. Only after one was shortened the old file must not stay.
 func (f *leaseFile) write(now func() map[string]time.Duration, shortened bool) {
 	f.mu.Lock()
 	if f.retired {
@@ -76,7 +79,7 @@ func (f *leaseFile) write(now func() map[string]time.Duration, shortened bool) {
 	f.await(mine)
 }
 
-// writeAll writes until nothing is left to be written. It holds f.mu only
+// writeAll writes until all requested writes are done. It holds f.mu only
 // between two writes.
 func (f *leaseFile) writeAll(now func() map[string]time.Duration) {
 	f.mu.Lock()
@@ -85,7 +88,7 @@ func (f *leaseFile) writeAll(now func() map[string]time.Duration) {
 		turn, shortened := f.asked, f.shortened
 		f.shortened, f.began = false, time.Now()
 		f.mu.Unlock()
-		// What holds is asked for after its turn is known: it is at least as new.
+		// now is called after the number is read, so that its result is as new.
 		err := f.replace(leasesKept{BootID: f.boot, Until: now()})
 		if err != nil && shortened {
 			os.Remove(f.path)
@@ -101,7 +104,7 @@ func (f *leaseFile) writeAll(now func() map[string]time.Duration) {
 	}
 }
 
-// await waits until a write has been done, or it has taken too long.
+// await waits until a write has been done or has taken too long.
 func (f *leaseFile) await(turn uint64) {
 	late := time.NewTimer(diskPatience)
 	defer late.Stop()
@@ -120,7 +123,7 @@ func (f *leaseFile) await(turn uint64) {
 	}
 }
 
-// replace writes the file anew.
+// replace writes the file.
 func (f *leaseFile) replace(kept leasesKept) error {
 	b, err := json.Marshal(kept)
 	if err != nil {
@@ -141,8 +144,8 @@ func (f *leaseFile) replace(kept leasesKept) error {
 	return nil
 }
 
-// retire removes the file for good: a successor shall start nothing under the
-// leases of this run. A write that is under way removes what it has written.
+// retire removes the file for good, so that a successor starts nothing under
+// the leases of this run. A write in progress removes what it has written.
 func (f *leaseFile) retire() {
 	f.mu.Lock()
 	f.retired = true
@@ -150,7 +153,7 @@ func (f *leaseFile) retire() {
 	os.Remove(f.path)
 }
 
-// settle waits for what was asked to be written, but not for long.
+// settle waits for requested writes, but not for long.
 func (f *leaseFile) settle() {
 	f.mu.Lock()
 	asked := f.asked
@@ -158,7 +161,7 @@ func (f *leaseFile) settle() {
 	f.await(asked)
 }
 
-// problem says why the leases are not kept, "" if they are.
+// problem says why the leases are not written; empty if they are.
 func (f *leaseFile) problem() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -11,26 +11,25 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// lifecycle carries each instance through the table (table.go): it owns the
-// instances, their timers, the queue of forks, and what the leases and limits
-// of this node mean for them. The loop tells it what has happened; it answers
-// to nobody else.
+// lifecycle carries each instance through the table (table.go). It owns the
+// instances, their timers, the queue of forks, and what leases and limits mean
+// for them. The loop reports events to it.
 type lifecycle struct {
 	registry
-	log     hclog.Logger
-	kern    kernel
-	journal *journal
-	nonce   func() string
-	queue   forkQueue
-	timers  timerHeap
-	leases  leases
-	limits  limits
-	sweepAt time.Time // of the next sweep; zero if none is due
-	halting bool      // nothing is started any more
+	log          hclog.Logger
+	kern         kernel
+	journal      *journal
+	nonce        func() string
+	queue        forkQueue
+	timers       timerHeap
+	leases       leases
+	limits       limits
+	sweepAt      time.Time // of the next sweep; zero if none is due
+	shuttingDown bool      // nothing is started any more
 }
 
-// step lets the table decide: the instance moves, the notes are told, and the
-// actions are done, in this order.
+// step applies the table: the instance changes its phase, the notes are
+// recorded, and the actions are done, in this order.
 func (lc *lifecycle) step(in *instance, e event, now time.Time, notes ...note) {
 	next, acts := Next(in.Phase, e)
 	if next != in.Phase {
@@ -62,15 +61,15 @@ func (lc *lifecycle) act(in *instance, a action, now time.Time) {
 		in.History = in.History.stable()
 		lc.journal.record(in, note{kind: spec.EventRecovered, severity: spec.Info,
 			message: fmt.Sprintf("up for %s since its restart", in.launch.Restart.Stable)})
-	case actForget:
-		lc.forget(in)
+	case actRemove:
+		lc.remove(in)
 	}
 }
 
-// ask sends the stop signal, and sets the time for SIGKILL.
+// ask sends the stop signal, and sets the time of SIGKILL.
 func (lc *lifecycle) ask(in *instance, now time.Time) {
 	if in.proc == nil {
-		return // it is between two of its processes
+		return // it is between two processes of a generation
 	}
 	sig := in.launch.Stop.Signal
 	if sig == "" {
@@ -90,12 +89,12 @@ func (lc *lifecycle) ask(in *instance, now time.Time) {
 	}
 }
 
-// killAgain is how soon SIGKILL is repeated: a fork in the same moment could
-// have escaped the first.
+// killAgain is how soon SIGKILL is repeated: a process forked at the same
+// moment could have escaped the first.
 const killAgain = time.Second
 
-// kill sends SIGKILL to the group, and again while somebody lives. That is
-// told once: a process that the kernel cannot end can stay for hours.
+// kill sends SIGKILL to the group, and again while a process of it lives. It is
+// recorded once: a process that the kernel cannot end may stay for hours.
 func (lc *lifecycle) kill(in *instance, now time.Time) {
 	if in.proc == nil {
 		return
@@ -145,7 +144,7 @@ func (lc *lifecycle) fork() {
 		if in.launch.Resources != nil || in.launch.Exclusive {
 			lc.limits.apply(in)
 		}
-		starts[i] = in.order()
+		starts[i] = in.nextStart()
 	}
 	// On disk before the fork, so that a successor looks for what was forked.
 	unrecorded := !lc.journal.flush(true)
@@ -158,7 +157,7 @@ func (lc *lifecycle) fork() {
 	lc.tidy(time.Now())
 }
 
-// forked handles what came of a fork.
+// forked handles the result of a fork.
 func (lc *lifecycle) forked(in *instance, proc *process, err error, now time.Time) {
 	in.Forking = false
 	if errors.Is(err, errFenced) && in.Phase == pending {
@@ -176,12 +175,12 @@ func (lc *lifecycle) forked(in *instance, proc *process, err error, now time.Tim
 		return
 	}
 	lc.hold(in, proc)
-	lc.listen(in, true)
+	lc.openPipes(in, true)
 	if in.Hook != spec.HookAfterStop {
 		in.view.Started = now.UTC()
 	}
 	if in.Hook != "" {
-		lc.hooked(in, now)
+		lc.hookStarted(in, now)
 		return
 	}
 	e := evUp
@@ -191,7 +190,7 @@ func (lc *lifecycle) forked(in *instance, proc *process, err error, now time.Tim
 	lc.step(in, e, now, note{kind: spec.EventStarted, message: fmt.Sprintf("started as process %d", proc.pid)})
 }
 
-// hold makes a live process the one of an instance.
+// hold makes a live process the process of an instance.
 func (lc *lifecycle) hold(in *instance, p *process) {
 	lc.queue.settled(in)
 	in.proc = p
@@ -200,8 +199,8 @@ func (lc *lifecycle) hold(in *instance, p *process) {
 	in.view.PID, in.view.StartTicks, in.view.BootID, in.view.Lease = p.pid, p.startTicks, p.bootID, in.Lease
 }
 
-// listen opens an instance's pipes and notify socket, and registers the socket.
-func (lc *lifecycle) listen(in *instance, lives bool) {
+// openPipes opens an instance's pipes and notify socket, and registers the socket.
+func (lc *lifecycle) openPipes(in *instance, lives bool) {
 	token, err := lc.kern.Hold(in.launch, lives)
 	if err != nil {
 		if lives { // otherwise its next start reports it
@@ -215,11 +214,11 @@ func (lc *lifecycle) listen(in *instance, lives bool) {
 	}
 }
 
-// died handles a process that the kernel says is dead. An adopted one's exit
-// may be readable only later; last gives up on that.
+// died handles a process that the kernel reports dead. The exit status of an
+// adopted one may be readable only later; last gives up waiting for it.
 func (lc *lifecycle) died(in *instance, last bool, now time.Time) {
 	fenced := lc.leases.fence.hasKilled(in.proc)
-	if fenced { // which is no failure of its own
+	if fenced { // which does not count as a failure
 		lc.cede(in, evFence, leaseIsOver, now)
 	}
 	exit, ok := lc.kern.Collect(in.proc, last)
@@ -232,18 +231,18 @@ func (lc *lifecycle) died(in *instance, last bool, now time.Time) {
 		return
 	}
 	if in.killed || fenced {
-		exit.OOM = false // it was meshrun, whatever the kernel did before
+		exit.OOM = false // meshrun killed it, whatever the kernel did before
 	}
 	lc.tidy(now)
 	if in.notify != 0 {
-		lc.notified(in, now) // what it said last
+		lc.readNotifications(in, now) // its last messages
 	}
 	lc.kern.EndOutput(in.view.ID)
 	lc.ended(in, exit, false, now)
 }
 
-// forget drops an instance and all that it holds.
-func (lc *lifecycle) forget(in *instance) {
+// remove deletes an instance and closes what it holds.
+func (lc *lifecycle) remove(in *instance) {
 	lc.timers.clear(in, timerStart, timerReady, timerStop, timerStable, timerWatchdog, timerExit, timerLost, timerLock)
 	lc.journal.record(in, note{kind: spec.EventRemoved, message: "removed"})
 	delete(lc.byID, in.view.ID)
@@ -255,12 +254,12 @@ func (lc *lifecycle) forget(in *instance) {
 func (lc *lifecycle) expired(in *instance, kind timerKind, now time.Time) {
 	switch kind {
 	case timerStart:
-		if !lc.halting {
+		if !lc.shuttingDown {
 			in.view.Restarts++
 			lc.step(in, evDue, now)
 		}
 	case timerReady:
-		lc.unready(in, now)
+		lc.readyOverdue(in, now)
 	case timerStop:
 		if in.Phase == hooking {
 			in.Blame = fmt.Sprintf("its before_start hook did not end within %s", in.hookTimeout())
@@ -280,10 +279,10 @@ func (lc *lifecycle) expired(in *instance, kind timerKind, now time.Time) {
 	}
 }
 
-// unready handles a READY=1 that did not come in time.
-func (lc *lifecycle) unready(in *instance, now time.Time) {
+// readyOverdue handles a READY=1 that did not come in time.
+func (lc *lifecycle) readyOverdue(in *instance, now time.Time) {
 	if in.adopted {
-		// It may have said so while nobody listened. It lives: leave it.
+		// It may have sent READY=1 while no watchdog ran: leave it running.
 		lc.step(in, evReady, now)
 		in.view.Reason = "readiness unknown: the watchdog restarted while the process was starting"
 		lc.journal.record(in, note{kind: spec.EventReady, severity: spec.Warning, message: in.view.Reason})
@@ -293,8 +292,8 @@ func (lc *lifecycle) unready(in *instance, now time.Time) {
 	lc.step(in, evReadyTimeout, now)
 }
 
-// tidy removes the cgroups of instances that have ended; one that is not empty
-// yet is tried again with the next sweep.
+// tidy removes the cgroups of instances that have ended. One that is not empty
+// yet is tried again by the next sweep.
 func (lc *lifecycle) tidy(now time.Time) {
 	if !lc.kern.Tidy() {
 		lc.planSweep(now)

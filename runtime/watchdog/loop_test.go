@@ -274,7 +274,7 @@ func TestHaltStopsTheAgentLast(t *testing.T) {
 		w.set(agent)
 		a, b := job("a"), job("b")
 		w.set(a, b)
-		w.onLoop(func() error { w.beginHalt(false, time.Now()); return nil })
+		w.onLoop(func() error { w.beginShutdown(false, time.Now()); return nil })
 		w.fake.end(a.ID, spec.Exit{})
 		w.pass(time.Second)
 		if slices.Contains(w.fake.signals, "meshrun/agent/0 SIGTERM") {

@@ -7,17 +7,17 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// notified handles what a process said on its notify socket.
-func (lc *lifecycle) notified(in *instance, now time.Time) {
+// readNotifications handles what a process sent on its notify socket.
+func (lc *lifecycle) readNotifications(in *instance, now time.Time) {
 	for _, n := range lc.kern.Messages(in.view.ID) {
 		if in.proc == nil || in.Hook != "" {
 			continue // a late word of a program that has ended
 		}
-		lc.hear(in, n, now)
+		lc.applyNotification(in, n, now)
 	}
 }
 
-func (lc *lifecycle) hear(in *instance, n notification, now time.Time) {
+func (lc *lifecycle) applyNotification(in *instance, n notification, now time.Time) {
 	if n.mainPID != 0 && n.mainPID != in.proc.pid {
 		lc.changeMain(in, n.mainPID)
 	}
@@ -46,7 +46,7 @@ func (lc *lifecycle) hear(in *instance, n notification, now time.Time) {
 
 // changeMain switches to the main process that an instance named.
 func (lc *lifecycle) changeMain(in *instance, pid int) {
-	p, err := lc.kern.Follow(in.proc, pid, in.marks())
+	p, err := lc.kern.ChangeMain(in.proc, pid, in.marks())
 	if err != nil {
 		lc.log.Warn("ignored MAINPID", "instance", in.view.ID.String(), "error", err)
 		return

@@ -135,8 +135,8 @@ func microseconds(s string) time.Duration {
 	return time.Duration(n) * time.Microsecond
 }
 
-// Follow switches to the main process that a process named.
-func (k *linuxKernel) Follow(old *process, pid int, m marks) (*process, error) {
+// ChangeMain switches to the main process that a process named.
+func (k *linuxKernel) ChangeMain(old *process, pid int, m marks) (*process, error) {
 	st, err := readStat(pid)
 	if err != nil {
 		return nil, fmt.Errorf("change main process: %w", err)

@@ -13,19 +13,20 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// KillOutlived kills the process group of an instance that lives under a
-// lease, for the agent whose watchdog does not do so any more: call it only when
-// that lease is over. It reports whether there was a process to kill. If it isn't
-// certain that it is the instance's (boot, number, start time, and what its
-// environment says, as far as that can be read), nothing is killed. It may be
-// repeated; the watchdog, or its successor, finds the process dead.
+// KillOutlived kills the process group of an instance that runs under a lease.
+// The agent calls it only once that lease has expired, if its watchdog does not
+// enforce the lease any more. It reports whether there was a process to kill.
+//
+// It kills nothing unless the process is certainly that of the instance, by
+// boot, PID, start time and, as far as it can be read, environment. It may be
+// called again; the watchdog or its successor finds the process dead.
 func KillOutlived(dataDir string, in *spec.Instance) (killed bool, err error) {
 	boot, err := BootID()
 	if err != nil || in.PID <= 1 || in.Lease == "" || in.BootID != boot {
 		return false, err
 	}
 	fd, err := unix.PidfdOpen(in.PID, 0)
-	if short(err) {
+	if outOfResources(err) {
 		return false, fmt.Errorf("kill process %d: %w", in.PID, err)
 	}
 	if err != nil {
@@ -33,7 +34,7 @@ func KillOutlived(dataDir string, in *spec.Instance) (killed bool, err error) {
 	}
 	defer unix.Close(fd)
 	st, err := readStat(in.PID)
-	if short(err) {
+	if outOfResources(err) {
 		return false, fmt.Errorf("kill process %d: %w", in.PID, err)
 	}
 	if err != nil || st.startTicks != in.StartTicks || !livesUnder(dataDir, in) ||
@@ -58,7 +59,7 @@ func writtenID(dataDir string) (string, error) {
 	return strings.TrimSpace(string(id)), err
 }
 
-// killCgroup kills all that is in the cgroup of an instance, if it has one.
+// killCgroup kills all processes in the cgroup of an instance, if it has one.
 func killCgroup(dataDir string, in *spec.Instance) error {
 	id, err := writtenID(dataDir)
 	if err != nil {
@@ -74,8 +75,8 @@ func killCgroup(dataDir string, in *spec.Instance) error {
 	return nil
 }
 
-// livesUnder reports whether the environment of an instance's process says
-// nothing else.
+// livesUnder reports whether nothing in the environment of an instance's
+// process contradicts that it is the instance's and runs under its lease.
 func livesUnder(dataDir string, in *spec.Instance) bool {
 	found := readMarks(in.PID)
 	id, err := writtenID(dataDir)

@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a watchdog forked in the moment of its death holds a copy of its lock
-// until it has executed its program: that moment is waited for.
+// A process that a watchdog forked at the moment of its death holds a copy of
+// its lock until it has executed its program: takeLock waits that long.
 const (
 	lockGrace = 5 * time.Second
 	lockPoll  = 5 * time.Millisecond
 )
 
-// isAlive reports whether there is a process of the number.
+// isAlive reports whether a process with that PID is alive.
 func isAlive(pid string) bool {
 	n, err := strconv.Atoi(pid)
 	if err != nil {
@@ -29,8 +29,8 @@ func isAlive(pid string) bool {
 	return err == nil && st.state != 'Z' && st.state != 'X'
 }
 
-// isStopped reports whether the process of a number stands still: by SIGSTOP,
-// or because somebody debugs it.
+// isStopped reports whether the process with that PID is suspended, by SIGSTOP
+// or a debugger.
 func isStopped(pid string) bool {
 	n, err := strconv.Atoi(pid)
 	if err != nil {
@@ -40,7 +40,7 @@ func isStopped(pid string) bool {
 	return err == nil && (st.state == 'T' || st.state == 't')
 }
 
-// takeLock makes this watchdog the only one of its data directory.
+// takeLock makes this process the only watchdog of its data directory.
 func takeLock(path, root string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -67,8 +67,8 @@ func takeLock(path, root string) (*os.File, error) {
 			return nil, fmt.Errorf("%w: process %s has data directory %s: %s", ErrRunning, owner, root, advice)
 		}
 	}
-	// Written over, not anew: that needs no room on a full disk. Should it fail
-	// all the same, the lock holds, and nobody can tell whose it is.
+	// The PID overwrites the old one, which needs no space on a full disk. If it
+	// fails all the same, the lock is held, and only its holder is not named.
 	pid := strconv.Itoa(os.Getpid()) + "\n"
 	if _, err = f.WriteAt([]byte(pid), 0); err == nil {
 		_ = f.Truncate(int64(len(pid)))
@@ -80,17 +80,16 @@ func takeLock(path, root string) (*os.File, error) {
 var ErrNoOwner = errors.New("no watchdog holds the data directory")
 
 // Owner is the process that holds a data directory's lock: its watchdog,
-// whether or not it answers. It stays that process, also when its number has
-// become another's.
+// whether or not it answers. It stays that process even if its PID is reused.
 type Owner struct {
 	PID   int
 	path  string // of the lock
 	pidfd int
 }
 
-// OpenOwner finds the owner of a data directory: the process that the lock
-// file names, if it has the lock indeed. It returns ErrNoOwner if there is
-// none, or none that this process may look at. Close it after use.
+// OpenOwner finds the owner of a data directory: the process that the lock file
+// names, provided that it holds the lock. It returns ErrNoOwner if there is
+// none, or none that this process may examine. Close it after use.
 func OpenOwner(dataDir string) (*Owner, error) {
 	o := &Owner{path: filepath.Join(dataDir, "watchdog", lockName)}
 	b, err := os.ReadFile(o.path)
@@ -110,15 +109,14 @@ func OpenOwner(dataDir string) (*Owner, error) {
 	return o, nil
 }
 
-// Close lets go of the process.
+// Close closes the handle of the process.
 func (o *Owner) Close() { unix.Close(o.pidfd) }
 
-// Stopped reports whether the process stands still: by SIGSTOP, or because
-// somebody debugs it.
+// Stopped reports whether the process is suspended, by SIGSTOP or a debugger.
 func (o *Owner) Stopped() bool { return isStopped(strconv.Itoa(o.PID)) }
 
-// Kill ends the process with SIGKILL, if it still has the lock. What it keeps
-// alive lives on, for its successor.
+// Kill ends the process with SIGKILL, if it still holds the lock. Its instances
+// keep running, for its successor.
 func (o *Owner) Kill() error {
 	if !o.owns() {
 		return fmt.Errorf("kill watchdog: %w: process %d no longer holds the lock", ErrNoOwner, o.PID)
@@ -129,15 +127,15 @@ func (o *Owner) Kill() error {
 	return nil
 }
 
-// owns reports whether the process has the lock. What is read of the number is
-// true of the process if that is still there afterwards: numbers are not given
-// away before.
+// owns reports whether the process holds the lock. What was read under its PID
+// is true of the process if that still exists afterwards, since a PID is not
+// reused before.
 func (o *Owner) owns() bool {
 	return holdsLock(o.PID, o.path) && unix.PidfdSendSignal(o.pidfd, 0, nil, 0) == nil
 }
 
-// holdsLock reports whether a process has a descriptor of the file with a lock
-// on it, as the kernel tells (proc_pid_fdinfo(5)).
+// holdsLock reports whether a process has an open descriptor of the file with a
+// lock on it (proc_pid_fdinfo(5)).
 func holdsLock(pid int, path string) bool {
 	lock, err := os.Stat(path)
 	if err != nil {

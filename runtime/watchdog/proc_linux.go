@@ -156,7 +156,7 @@ func otherProcesses() ([]int, error) {
 }
 
 // Scan looks at every process for this watchdog's marks and pipes.
-func (k *linuxKernel) Scan(ids []spec.InstanceID) []sighting {
+func (k *linuxKernel) Scan(ids []spec.InstanceID) []foundProcess {
 	pids, err := otherProcesses()
 	if err != nil {
 		k.log.Error("cannot list processes: those left behind by ended instances are not found", "error", err)
@@ -167,18 +167,18 @@ func (k *linuxKernel) Scan(ids []spec.InstanceID) []sighting {
 		pipes[k.path(id, ".out")] = id
 		pipes[k.path(id, ".err")] = id
 	}
-	var found []sighting
+	var found []foundProcess
 	for _, pid := range pids {
-		if s, ok := k.look(pid, pipes); ok {
+		if s, ok := k.examine(pid, pipes); ok {
 			found = append(found, s)
 		}
 	}
 	return found
 }
 
-// look tells whether a process is one of this watchdog's.
-func (k *linuxKernel) look(pid int, pipes map[string]spec.InstanceID) (sighting, bool) {
-	s := sighting{pid: pid}
+// examine reports whether a process is one of this watchdog's.
+func (k *linuxKernel) examine(pid int, pipes map[string]spec.InstanceID) (foundProcess, bool) {
+	s := foundProcess{pid: pid}
 	m := readMarks(pid)
 	if m[envWatchdog] == k.id {
 		id, err := spec.ParseInstanceID(m[envInstance])

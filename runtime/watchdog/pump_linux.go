@@ -34,12 +34,12 @@ type pump struct {
 	dropped loop.Signal
 	closing sync.Once
 
-	mu      sync.Mutex // guards what is below, and the wants of sources
-	sources map[spec.InstanceID]*source
-	streams map[uint64]*stream
-	wanting map[*source]struct{}
-	lost    map[spec.InstanceID]uint64
-	next    uint64
+	mu        sync.Mutex // guards what is below, and the wants of sources
+	sources   map[spec.InstanceID]*source
+	streams   map[uint64]*stream
+	requested map[*source]struct{}
+	lost      map[spec.InstanceID]uint64
+	next      uint64
 }
 
 // source is the output of one instance.
@@ -68,7 +68,7 @@ func newPump(logDir, runDir string, mirrorTo io.Writer) (*pump, error) {
 	p := &pump{logDir: logDir, wake: -1, scratch: [2]int{-1, -1}, null: -1,
 		buf: make([]byte, chunkSize), dropped: loop.NewSignal(),
 		sources: map[spec.InstanceID]*source{}, streams: map[uint64]*stream{},
-		wanting: map[*source]struct{}{}, lost: map[spec.InstanceID]uint64{}}
+		requested: map[*source]struct{}{}, lost: map[spec.InstanceID]uint64{}}
 	var err error
 	if p.poll, err = newPoller("meshrun-output"); err != nil {
 		return nil, err
@@ -142,7 +142,7 @@ func (p *pump) add(id spec.InstanceID, out, err int, limits spec.Logs) error {
 }
 
 // want notes what a source wants and wakes the pump.
-func (p *pump) want(id spec.InstanceID, note func(*source)) {
+func (p *pump) request(id spec.InstanceID, note func(*source)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.sources[id]
@@ -150,21 +150,21 @@ func (p *pump) want(id spec.InstanceID, note func(*source)) {
 		return
 	}
 	note(s)
-	p.wanting[s] = struct{}{}
+	p.requested[s] = struct{}{}
 	one := [8]byte{1}
 	unix.Write(p.wake, one[:]) // full means that it is awake already
 }
 
 func (p *pump) setLimits(id spec.InstanceID, l spec.Logs) {
-	p.want(id, func(s *source) { s.limits = &l })
+	p.request(id, func(s *source) { s.limits = &l })
 }
 
-func (p *pump) flush(id spec.InstanceID) { p.want(id, func(s *source) { s.flush = true }) }
+func (p *pump) flush(id spec.InstanceID) { p.request(id, func(s *source) { s.flush = true }) }
 
 // remove drains an instance's pipes and closes them, some time later. A new
 // source of the same name may be added at once.
 func (p *pump) remove(id spec.InstanceID) {
-	p.want(id, func(s *source) { s.remove = true; delete(p.sources, id) })
+	p.request(id, func(s *source) { s.remove = true; delete(p.sources, id) })
 }
 
 // takeDropped returns how many bytes were lost since it was last called.
@@ -182,7 +182,7 @@ func (p *pump) turn(tokens []uint64) {
 		if t == wakeToken {
 			var b [8]byte
 			unix.Read(p.wake, b[:])
-			p.serve()
+			p.serveRequests()
 			continue
 		}
 		p.mu.Lock()
@@ -194,18 +194,18 @@ func (p *pump) turn(tokens []uint64) {
 	}
 }
 
-// serve does what sources want.
-func (p *pump) serve() {
+// serveRequests does what was requested for sources.
+func (p *pump) serveRequests() {
 	p.mu.Lock()
-	wanting := p.wanting
-	p.wanting = map[*source]struct{}{}
+	requested := p.requested
+	p.requested = map[*source]struct{}{}
 	p.mu.Unlock()
-	for s := range wanting {
+	for s := range requested {
 		p.mu.Lock()
 		limits, flush, remove := s.limits, s.flush, s.remove
 		s.limits, s.flush = nil, false
 		if remove {
-			delete(p.wanting, s) // wanted again since, but this was its last turn
+			delete(p.requested, s) // wanted again since, but this was its last turn
 		}
 		p.mu.Unlock()
 		if limits != nil {
@@ -261,13 +261,13 @@ func (p *pump) move(st *stream) bool {
 		return false
 	}
 	if n := p.intent.logged(st, p.buf[:got], output.Dir(p.logDir, st.src.id)); n > 0 {
-		p.take(st.fd, n)
+		p.discard(st.fd, n)
 		return true
 	}
 	now := time.Now()
 	p.intent.begin(st, p.buf[:got], now)
 	lost := st.src.writer.Write(now, st.name, p.buf[:got])
-	p.take(st.fd, got)
+	p.discard(st.fd, got)
 	p.intent.end()
 	if p.mirror != nil && st.src.id == AgentID {
 		p.mirror.write(p.buf[:got])
@@ -281,8 +281,8 @@ func (p *pump) move(st *stream) bool {
 	return true
 }
 
-// take removes n bytes that are in a pipe.
-func (p *pump) take(fd, n int) {
+// discard removes n bytes that are in a pipe.
+func (p *pump) discard(fd, n int) {
 	for n > 0 {
 		m, err := unix.Splice(fd, nil, p.null, nil, n, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
 		if errors.Is(err, unix.EINTR) {

@@ -93,7 +93,7 @@ func (w *watchdog) reexec() error {
 	}
 	list := os.NewFile(uintptr(fd), "handed")
 	defer list.Close()
-	err = w.super.do(context.Background(), func() { w.super.beginHalt(true, time.Now()) })
+	err = w.super.do(context.Background(), func() { w.super.beginShutdown(true, time.Now()) })
 	if err != nil {
 		return fmt.Errorf("end the loop: %w", err)
 	}

@@ -28,26 +28,26 @@ const (
 	lockName   = "watchdog.lock"
 )
 
-// Config says what a watchdog keeps and where.
+// Config says what a watchdog runs and where it keeps its files.
 type Config struct {
-	// DataDir is the root of all that meshrun keeps.
+	// DataDir is the data directory of meshrun.
 	DataDir string
-	// Agent is the command line of the agent, kept alive as meshrun/agent/0;
+	// Agent is the command line of the agent, which runs as meshrun/agent/0;
 	// empty for none.
 	Agent []string
-	// Version is told to who asks.
+	// Version is the version of this program.
 	Version string
-	// Logger takes what the watchdog has to say; nil for nothing.
+	// Logger receives the watchdog's log; nil discards it.
 	Logger hclog.Logger
-	// AgentOutput also gets what the agent writes, besides its logs; nil for
-	// nobody. It may be slow: what it does not take in time it does not get.
+	// AgentOutput also receives the agent's output, besides the agent's log
+	// files; may be nil. Output that it does not accept in time is skipped.
 	AgentOutput io.Writer
 }
 
-// ErrRunning: another watchdog owns the data directory.
+// ErrRunning: the data directory has a watchdog already.
 var ErrRunning = errors.New("another watchdog is running")
 
-// watchdog is one run: what is opened in order, and closed the other way round.
+// watchdog is one run: what open opens in order, and close closes in reverse.
 type watchdog struct {
 	cfg     Config
 	log     hclog.Logger
@@ -59,17 +59,19 @@ type watchdog struct {
 	super   *supervisor
 	ln      *net.UnixListener
 	http    *http.Server
-	answers answering
+	answers activeConns
 	upgrade loop.Signal
 	wg      sync.WaitGroup // the API, the loop, the systemd reports
 	systemd *sdNotifier
 }
 
-// Run is the watchdog. It adopts what a predecessor left, keeps alive what is
-// declared, and returns when it was told to end: after SIGTERM, SIGINT or the
-// end of ctx it stops all instances first, the agent last. It wraps ErrRunning
-// if the data directory has a watchdog already. An upgrade does not return: the
-// process goes on as the new program.
+// Run is the watchdog. It adopts the instances of its predecessor and keeps the
+// declared ones running until it is told to end. After SIGTERM, SIGINT or the
+// end of ctx it first stops all instances, the agent last. It returns an error
+// that wraps ErrRunning if the data directory has a watchdog already, and
+// ErrNewerLayout if the directory was written by a newer meshrun.
+//
+// An upgrade does not return: the process executes the new program.
 func Run(ctx context.Context, cfg Config) error {
 	w := &watchdog{cfg: cfg, log: cfg.Logger, upgrade: loop.NewSignal()}
 	if w.log == nil {
@@ -90,8 +92,8 @@ func (w *watchdog) open() error {
 		return err
 	}
 	if os.Getenv(envInstance) != "" {
-		// Started by the agent, whose group may be killed: leave it. Who leads
-		// a group already needn't.
+		// Started by the agent, whose process group may be killed: leave that.
+		// It fails for a process that leads a group already, which is fine.
 		_, _ = unix.Setsid()
 	}
 	if err := w.openDir(handed); err != nil {
@@ -142,7 +144,7 @@ func (w *watchdog) openDir(handed *handed) error {
 	return err
 }
 
-// openJournal reads what a predecessor knew, and goes on writing behind it.
+// openJournal reads the journal, and opens it for appending.
 func (w *watchdog) openJournal() (*replayed, error) {
 	dir := filepath.Join(w.dir, "journal")
 	r, err := replay(dir)
@@ -158,7 +160,7 @@ func (w *watchdog) openJournal() (*replayed, error) {
 	return r, nil
 }
 
-// openKernel opens what is behind the kernel interface.
+// openKernel opens the implementation of the kernel interface.
 func (w *watchdog) openKernel(handed *handed) error {
 	id, err := watchdogID(w.dir, newNonce)
 	if err != nil {
@@ -217,7 +219,7 @@ func (w *watchdog) socket() string { return filepath.Join(w.dir, socketName) }
 func (w *watchdog) serve(ctx context.Context) error {
 	api := &server{log: w.log.Named("api"), super: w.super, dir: w.journal.dir, ring: w.journal.ring,
 		version: w.cfg.Version, started: time.Now().UTC(), upgrade: w.upgrade}
-	w.http = &http.Server{Handler: api.handler(), ReadHeaderTimeout: 10 * time.Second, ConnState: w.answers.note,
+	w.http = &http.Server{Handler: api.handler(), ReadHeaderTimeout: 10 * time.Second, ConnState: w.answers.connState,
 		ErrorLog: w.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug})}
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
@@ -234,7 +236,7 @@ func (w *watchdog) serve(ctx context.Context) error {
 	return w.wait(ctx, signals, children)
 }
 
-// wait runs until the loop has ended, passing on what comes from outside.
+// wait runs until the loop has ended, and handles signals and upgrades.
 func (w *watchdog) wait(ctx context.Context, signals, children <-chan os.Signal) error {
 	end := ctx.Done()
 	var told sync.Once
@@ -242,7 +244,7 @@ func (w *watchdog) wait(ctx context.Context, signals, children <-chan os.Signal)
 		w.log.Info("stopping all instances, the agent last", "why", why)
 		told.Do(func() { w.wg.Go(func() { w.systemd.stopping(w.super) }) })
 		// A loop that has ended already has nothing left to stop.
-		_ = w.super.do(context.Background(), func() { w.super.beginHalt(false, time.Now()) })
+		_ = w.super.do(context.Background(), func() { w.super.beginShutdown(false, time.Now()) })
 	}
 	for {
 		select {
@@ -252,7 +254,7 @@ func (w *watchdog) wait(ctx context.Context, signals, children <-chan os.Signal)
 			end = nil
 			stop("context ended")
 		case sig := <-signals:
-			if sig != syscall.SIGHUP { // a lost terminal is no reason to end
+			if sig != syscall.SIGHUP { // a lost terminal does not end the watchdog
 				stop(sig.String())
 			}
 		case <-children:
@@ -269,7 +271,7 @@ func (w *watchdog) wait(ctx context.Context, signals, children <-chan os.Signal)
 	}
 }
 
-// close lets go of everything that open and serve opened, in reverse.
+// close closes everything that open and serve opened, in reverse.
 func (w *watchdog) close() error {
 	if w.http != nil {
 		w.answers.drain(w.http)

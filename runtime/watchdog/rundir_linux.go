@@ -45,16 +45,16 @@ func openRunDir(dir string, fresh func() string) (string, error) {
 	// Processes of other users reach their notify sockets through these; what
 	// is in them has modes of its own.
 	for _, d := range [...]string{filepath.Dir(dir), dir, path} {
-		if err := letThrough(d); err != nil {
+		if err := allowTraversal(d); err != nil {
 			return "", fmt.Errorf("make run directory: %w", err)
 		}
 	}
 	return path, nil
 }
 
-// renew lets go of an instance's pipes if somebody has removed their files, and
+// recreate lets go of an instance's pipes if somebody has removed their files, and
 // makes the run directory again, so that the next start has what it needs.
-func (k *linuxKernel) renew(id spec.InstanceID) {
+func (k *linuxKernel) recreate(id spec.InstanceID) {
 	path := k.runDir
 	if k.held[id] != nil {
 		path = k.path(id, ".out")
@@ -91,8 +91,8 @@ func inMemory(path string) bool {
 	return unix.Statfs(path, &st) == nil && st.Type == unix.TMPFS_MAGIC
 }
 
-// letThrough lets others pass a directory without listing it.
-func letThrough(dir string) error {
+// allowTraversal lets others pass a directory without listing it.
+func allowTraversal(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return err

@@ -132,7 +132,7 @@ func (n *sdNotifier) status(loop *supervisor) (string, error) {
 	err := loop.do(ctx, func() {
 		agent := loop.life.byID[AgentID]
 		switch {
-		case loop.halt != nil && !loop.halt.keep:
+		case loop.shutdown != nil && !loop.shutdown.keep:
 			status = statusStops
 		case agent != nil && agent.Phase != running:
 			status = statusNoAgent

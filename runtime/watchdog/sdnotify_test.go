@@ -95,7 +95,7 @@ func TestSystemdGivesTheTimeThatStoppingTakes(t *testing.T) {
 		n, systemd := w.underSystemd()
 		w.pass(time.Second)
 		go n.stopping(w.supervisor)
-		w.onLoop(func() error { w.beginHalt(false, time.Now()); return nil })
+		w.onLoop(func() error { w.beginShutdown(false, time.Now()); return nil })
 		systemd.take()
 		for range 9 {
 			w.pass(time.Minute)

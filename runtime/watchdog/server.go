@@ -34,34 +34,34 @@ type shutdownRequest struct {
 	StopInstances bool `json:"stop_instances"`
 }
 
-// seqReply tells up to which event a request was carried out.
+// seqReply is the number of the last event when the request was done.
 type seqReply struct {
 	Seq uint64 `json:"seq"`
 }
 
-// errorReply is the body of every answer that is no success.
+// errorReply is the body of every response that is not a success.
 type errorReply struct {
 	Error string `json:"error"`
 }
 
-// Health is how a watchdog feels: the answer to GET /v1/health.
+// Health is the state of a watchdog: the response to GET /v1/health.
 type Health struct {
-	// OK is false if something is degraded; Problems says what, in words.
+	// OK is false if something is degraded; Problems says what.
 	OK       bool     `json:"ok"`
 	Problems []string `json:"problems,omitempty"`
 	PID      int      `json:"pid"`
 	Version  string   `json:"version"`
 	Seq      uint64   `json:"seq"`
-	// Instances counts the known ones, Processes the live ones, Queued those
-	// that wait for their fork.
+	// Instances counts all instances, Processes those with a process, Queued
+	// those in the queue of forks.
 	Instances int       `json:"instances"`
 	Processes int       `json:"processes"`
 	Queued    int       `json:"queued"`
 	Started   time.Time `json:"started"`
 }
 
-// server answers over the unix socket. It holds no state: every answer comes
-// from the loop.
+// server answers requests on the unix socket. It holds no state: the loop has
+// it.
 type server struct {
 	log     hclog.Logger
 	super   *supervisor
@@ -115,7 +115,7 @@ func (s *server) declare(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		derr := s.super.do(r.Context(), func() {
 			if r.Context().Err() != nil {
-				return // whoever asked has gone, and may have asked for more since
+				return // the client has gone, and may have sent another request since
 			}
 			err = s.super.declare(req.Set, req.Remove, time.Now())
 			out.Seq = s.super.life.journal.seq
@@ -136,7 +136,7 @@ func (s *server) signal(w http.ResponseWriter, r *http.Request) {
 }
 
 // lease renews or revokes a lease. It does not wait for the loop, which may be
-// held up: a lease that is renewed in time shall not end for that.
+// held up: a lease that is renewed in time must not expire for that reason.
 func (s *server) lease(w http.ResponseWriter, r *http.Request) {
 	var l spec.Lease
 	if !body(w, r, &l) {
@@ -153,12 +153,12 @@ func (s *server) shutdown(w http.ResponseWriter, r *http.Request) {
 	s.log.Info("shutdown requested", "stop_instances", req.StopInstances)
 	var refused error
 	err := s.super.do(r.Context(), func() {
-		if !req.StopInstances && s.super.halt == nil {
+		if !req.StopInstances && s.super.shutdown == nil {
 			if refused = s.super.leaveable(); refused != nil {
 				return
 			}
 		}
-		s.super.beginHalt(!req.StopInstances, time.Now())
+		s.super.beginShutdown(!req.StopInstances, time.Now())
 	})
 	err = errors.Join(refused, err)
 	reply(w, struct{}{}, err)
@@ -169,7 +169,7 @@ func (s *server) reexec(w http.ResponseWriter, _ *http.Request) {
 	reply(w, struct{}{}, nil)
 }
 
-// body reads a request; on an error it answers itself and returns false.
+// body decodes a request; on an error it responds itself and returns false.
 func body(w http.ResponseWriter, r *http.Request, into any) bool {
 	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	dec.DisallowUnknownFields()
@@ -180,7 +180,7 @@ func body(w http.ResponseWriter, r *http.Request, into any) bool {
 	return true
 }
 
-// reply writes an answer, or what went wrong.
+// reply writes a response, or an error.
 func reply(w http.ResponseWriter, v any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {

@@ -44,7 +44,7 @@ func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
 	results := make(chan []forked, len(starts)/handOver+lastOnes+1) // the spawner never waits
 	var batch []forked                                              // the spawner's thread alone
 	for i, st := range starts {
-		o, err := k.order(st)
+		o, err := k.prepareFork(st)
 		if err != nil {
 			k.settleGroup(st, nil, false)
 			done(i, nil, err)
@@ -70,9 +70,9 @@ func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
 				done(f.i, nil, f.err)
 				continue
 			}
-			proc, err := k.attendChild(f)
+			proc, err := k.watchChild(f)
 			if err == nil {
-				k.expose(starts[f.i].launch.ID, f.pid)
+				k.resetOOMScore(starts[f.i].launch.ID, f.pid)
 			}
 			k.settleGroup(starts[f.i], proc, f.joined)
 			done(f.i, proc, err)
@@ -80,38 +80,38 @@ func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
 	}
 }
 
-// order is all that a fork needs, so that the spawner's thread has little else
+// forkJob is all that a fork needs, so that the spawner's thread has little else
 // to do.
-type order struct {
+type forkJob struct {
 	prepared
-	launch *spec.Launch
-	argv   []string
-	env    []string
-	cleans bool
-	stem   string // of the paths of the instance's pipes, socket and lock
-	notify bool
-	group  *cgroup.Group // to be born in, or nil
+	launch  *spec.Launch
+	argv    []string
+	env     []string
+	cleanup bool
+	stem    string // of the paths of the instance's pipes, socket and lock
+	notify  bool
+	group   *cgroup.Group // to be born in, or nil
 }
 
-// order checks a launch and opens what its instance keeps.
-func (k *linuxKernel) order(st start) (order, error) {
+// prepareFork checks a launch and opens what its instance keeps.
+func (k *linuxKernel) prepareFork(st start) (forkJob, error) {
 	l := st.launch
 	p, err := prepare(l, st.argv())
 	if err != nil {
-		return order{}, err
+		return forkJob{}, err
 	}
-	k.renew(l.ID)
+	k.recreate(l.ID)
 	if _, err := k.Hold(l, false); err != nil {
-		return order{}, err
+		return forkJob{}, err
 	}
-	return order{prepared: p, launch: l, argv: st.argv(), env: k.environment(st), cleans: st.cleans(), stem: k.path(l.ID, ""),
+	return forkJob{prepared: p, launch: l, argv: st.argv(), env: k.environment(st), cleanup: st.isCleanup(), stem: k.path(l.ID, ""),
 		notify: k.held[l.ID].notify >= 0, group: k.groups.prepared[l.ID]}, nil
 }
 
-// expose gives up for an instance what the watchdog is spared: that memory is
+// resetOOMScore gives up for an instance what the watchdog is oomProtected: that memory is
 // short is the instances' matter, not meshrun's.
-func (k *linuxKernel) expose(id spec.InstanceID, pid int) {
-	if !k.spared || id == AgentID {
+func (k *linuxKernel) resetOOMScore(id spec.InstanceID, pid int) {
+	if !k.oomProtected || id == AgentID {
 		return
 	}
 	if err := os.WriteFile(oomPath(strconv.Itoa(pid)), []byte("0"), 0); err != nil {
@@ -121,8 +121,8 @@ func (k *linuxKernel) expose(id spec.InstanceID, pid int) {
 
 // fork opens what the process inherits, and forks. It runs on the spawner's
 // thread. It tells when the process was born if it can without asking.
-func (k *linuxKernel) fork(o order, f *forked) error {
-	if !k.fence.allows(o.launch.Lease, o.cleans) {
+func (k *linuxKernel) fork(o forkJob, f *forked) error {
+	if !k.fence.allows(o.launch.Lease, o.cleanup) {
 		return errFenced
 	}
 	files, err := o.files(k.spawner.null)
@@ -153,15 +153,15 @@ func (k *linuxKernel) fork(o order, f *forked) error {
 
 func oomPath(pid string) string { return "/proc/" + pid + "/oom_score_adj" }
 
-// isSpared reports whether this process has a negative oom_score_adj.
-func isSpared() bool {
+// isOOMProtected reports whether this process has a negative oom_score_adj.
+func isOOMProtected() bool {
 	b, err := os.ReadFile(oomPath("self"))
 	return err == nil && len(b) > 0 && b[0] == '-'
 }
 
-// attendChild learns who a fresh child is. Should that fail, the child is
+// watchChild learns who a fresh child is. Should that fail, the child is
 // ended: nothing runs that is not watched.
-func (k *linuxKernel) attendChild(f forked) (*process, error) {
+func (k *linuxKernel) watchChild(f forked) (*process, error) {
 	pid := f.pid
 	proc := &process{pid: pid, bootID: k.bootID, session: pid, startTicks: f.ticks}
 	var err error
@@ -172,7 +172,7 @@ func (k *linuxKernel) attendChild(f forked) (*process, error) {
 		proc.startTicks = st.startTicks
 	}
 	if err == nil {
-		err = k.attend(proc)
+		err = k.watchProcess(proc)
 	}
 	if err == nil {
 		return proc, nil
@@ -194,7 +194,7 @@ func (k *linuxKernel) attendChild(f forked) (*process, error) {
 // files opens what a process inherits: /dev/null, its own blocking ends of the
 // pipes, and the lock of an exclusive one. All but the first are the caller's
 // to close, also if there is an error.
-func (o *order) files(null int) ([]uintptr, error) {
+func (o *forkJob) files(null int) ([]uintptr, error) {
 	files := []uintptr{uintptr(null)}
 	for _, suffix := range [...]string{".out", ".err"} {
 		path := o.stem + suffix
@@ -246,7 +246,7 @@ func (k *linuxKernel) environment(st start) []string {
 	if st.hook != nil {
 		add = append(add, envHook+"="+string(st.hook.When))
 	}
-	if st.cleans() {
+	if st.isCleanup() {
 		add = append(add, envExit+"="+st.exit)
 	}
 	if st.hook == nil && wantsNotify(l) {

@@ -22,8 +22,8 @@ type spawner struct {
 	work chan func()
 	done chan struct{}
 	null int // /dev/null, open on the thread only: what its children read
-	// astray is a group that the thread could not leave yet; the thread's alone.
-	astray *cgroup.Group
+	// stuck is a group that the thread could not leave yet; the thread's alone.
+	stuck *cgroup.Group
 }
 
 // newSpawner starts the thread.

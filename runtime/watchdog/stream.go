@@ -18,13 +18,13 @@ import (
 )
 
 const (
-	// streamBatch is how many events are written to a follower at once.
+	// streamBatch is how many events are written to a eventStream at once.
 	streamBatch = 256
 	// streamPause lies between two writes while events keep coming: what comes
 	// alone is told at once, and a thousand starts do not wake a reader a
 	// thousand times.
 	streamPause = 20 * time.Millisecond
-	// streamStall is how long a follower may take nothing before it is cut off.
+	// streamStall is how long a eventStream may take nothing before it is cut off.
 	streamStall = 30 * time.Second
 )
 
@@ -43,15 +43,15 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 	}
 	follow := r.URL.Query().Get("follow")
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	f := follower{ctx: r.Context(), w: w, control: http.NewResponseController(w), ring: s.ring, dir: s.dir, after: after}
+	f := eventStream{ctx: r.Context(), w: w, control: http.NewResponseController(w), ring: s.ring, dir: s.dir, after: after}
 	if err := f.run(follow == "1" || follow == "true", s.super.done); err != nil {
 		s.log.Debug("an event stream ended", "error", err)
 	}
 }
 
-// follower writes events to one reader: from the ring where that goes back far
+// eventStream writes events to one reader: from the ring where that goes back far
 // enough, else from the files. It never holds up the loop.
-type follower struct {
+type eventStream struct {
 	ctx     context.Context
 	w       io.Writer
 	control *http.ResponseController
@@ -61,7 +61,7 @@ type follower struct {
 	wrote   time.Time // the last write
 }
 
-func (f *follower) run(follow bool, done <-chan struct{}) error {
+func (f *eventStream) run(follow bool, done <-chan struct{}) error {
 	for {
 		events, ok, more := f.ring.after(f.after, streamBatch)
 		if !ok {
@@ -91,7 +91,7 @@ func (f *follower) run(follow bool, done <-chan struct{}) error {
 }
 
 // pause waits until streamPause after the last write, or for an end.
-func (f *follower) pause(done <-chan struct{}) {
+func (f *eventStream) pause(done <-chan struct{}) {
 	wait := streamPause - time.Since(f.wrote)
 	if wait <= 0 {
 		return
@@ -106,7 +106,7 @@ func (f *follower) pause(done <-chan struct{}) {
 }
 
 // write sends events at once, within a deadline.
-func (f *follower) write(events []spec.Event) error {
+func (f *eventStream) write(events []spec.Event) error {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	for i := range events {
@@ -127,7 +127,7 @@ func (f *follower) write(events []spec.Event) error {
 
 // fromFiles sends what the files hold after f.after. Whatever is missing there
 // is told as a gap, so that it always gets on.
-func (f *follower) fromFiles() error {
+func (f *eventStream) fromFiles() error {
 	first, last := f.ring.bounds()
 	if f.after > last {
 		at := f.after
@@ -155,7 +155,7 @@ func (f *follower) fromFiles() error {
 }
 
 // file sends the events of one segment that come after f.after.
-func (f *follower) file(path string) error {
+func (f *eventStream) file(path string) error {
 	file, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // pruned in this moment
@@ -196,12 +196,12 @@ func (f *follower) file(path string) error {
 	return f.write(batch)
 }
 
-func (f *follower) missing(to uint64) string {
+func (f *eventStream) missing(to uint64) string {
 	return fmt.Sprintf("events %d to %d are no longer kept: read the table", f.after+1, to)
 }
 
 // gap tells that events up to seq cannot be told.
-func (f *follower) gap(seq uint64, message string) error {
+func (f *eventStream) gap(seq uint64, message string) error {
 	return f.write([]spec.Event{{Seq: seq, Time: time.Now().UTC(), Type: spec.EventJournalGap,
 		Severity: spec.Warning, Who: "watchdog", Message: message}})
 }

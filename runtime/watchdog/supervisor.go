@@ -17,12 +17,12 @@ const (
 
 	// sweepDelay gathers deaths of orphans before they are reaped.
 	sweepDelay = time.Second
-	// exitWait is how long an adopted process's exit code is waited for: its
-	// new parent has to reap it first.
+	// exitWait is how long to wait for the exit code of an adopted process,
+	// which its new parent has to reap first.
 	exitWait = 1500 * time.Millisecond
-	// lostEvery is how often lost output is told at most, per instance.
+	// lostEvery is how often lost output is reported at most, per instance.
 	lostEvery = time.Minute
-	// journalRetry is how often a full disk is tried again.
+	// journalRetry is how often a write to a full disk is repeated.
 	journalRetry = time.Second
 )
 
@@ -36,8 +36,8 @@ type supervisor struct {
 	orphans  loop.Signal // a child has died, known or not
 	retryAt  time.Time   // of the journal; zero unless it fails
 
-	halt *halt // not nil once everything is to end
-	done chan struct{}
+	shutdown *shutdown // not nil once everything is to end
+	done     chan struct{}
 }
 
 // newSupervisor returns a loop without instances; see adopt and run.
@@ -49,20 +49,20 @@ func newSupervisor(log hclog.Logger, k kernel, f *fence, j *journal, nonce func(
 	return &supervisor{life: lc, requests: make(chan func()), orphans: loop.NewSignal(), done: make(chan struct{})}
 }
 
-// run is the loop. It ends when a halt is through, or when ctx ends, which
-// leaves every process alive.
+// run is the loop. It ends when a shutdown is complete, or when ctx ends, which
+// leaves all processes running.
 func (s *supervisor) run(ctx context.Context) {
 	defer close(s.done)
 	wake := time.NewTimer(time.Hour)
 	defer wake.Stop()
-	for !s.halted() {
+	for !s.finished() {
 		if len(s.life.queue.waiting) > 0 {
 			s.handle(ctx)
 			s.life.fork()
 			continue
 		}
 		s.flush()
-		if s.halted() {
+		if s.finished() {
 			break
 		}
 		wake.Reset(s.untilNext(time.Now()))
@@ -86,9 +86,9 @@ func (s *supervisor) run(ctx context.Context) {
 	s.flush()
 }
 
-// handle does what is due and takes one thing that waits, if there is one:
-// between any two batches of a long queue, so that it delays neither exits nor
-// requests, and they do not delay it.
+// handle does what is due and handles one waiting request or batch of kernel
+// events, if there is one. The loop calls it between two batches of forks, so
+// that a long queue delays neither exits nor requests, nor they the queue.
 func (s *supervisor) handle(ctx context.Context) {
 	s.tick(time.Now())
 	select {
@@ -102,14 +102,14 @@ func (s *supervisor) handle(ctx context.Context) {
 	}
 }
 
-// flush writes what was recorded, and tells those who watch the events.
+// flush journals what was recorded, and wakes those who read the events.
 func (s *supervisor) flush() {
 	if !s.life.journal.flush(len(s.life.queue.waiting) > 0) && s.retryAt.IsZero() {
 		s.retryAt = time.Now().Add(journalRetry)
 	}
 }
 
-// untilNext is how long nothing is due.
+// untilNext is the time until something is due.
 func (s *supervisor) untilNext(now time.Time) time.Duration {
 	if s.life.leases.stale {
 		return 0
@@ -152,16 +152,17 @@ func (s *supervisor) do(ctx context.Context, f func()) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	<-ran // the loop has taken it: it ends soon
+	<-ran // the loop runs it now
 	return nil
 }
 
-// kernelEvents handles a batch. A token that nobody has is a late event.
+// kernelEvents handles a batch. A token that is not registered belongs to a
+// late event.
 func (s *supervisor) kernelEvents(batch []kernelEvent) {
 	for _, e := range batch {
 		if e.notify {
 			if in := s.life.bySocket[e.token]; in != nil {
-				s.life.notified(in, time.Now())
+				s.life.readNotifications(in, time.Now())
 			}
 			continue
 		}
@@ -171,8 +172,8 @@ func (s *supervisor) kernelEvents(batch []kernelEvent) {
 	}
 }
 
-// sweep reaps orphans. A known child that stands before them is handled as if
-// its own event had come.
+// sweep reaps orphans. A known child that the kernel reports before them is
+// handled as if its own event had come.
 func (s *supervisor) sweep() {
 	s.life.tidy(time.Now())
 	byPID := make(map[int]uint64, len(s.life.byProcess))
@@ -213,10 +214,10 @@ func (s *supervisor) outputDropped(now time.Time) {
 	}
 }
 
-// table is all instances as they are told.
+// table returns all instances.
 func (s *supervisor) table() spec.Table {
 	s.flush()
-	t := spec.Table{Seq: s.life.journal.seq, Halting: s.halt != nil && !s.halt.keep,
+	t := spec.Table{Seq: s.life.journal.seq, Halting: s.shutdown != nil && !s.shutdown.keep,
 		Unlimited: s.life.limits.problem(s.life.byID), Instances: make([]spec.Instance, 0, len(s.life.byID))}
 	for _, in := range s.life.sorted() {
 		t.Instances = append(t.Instances, in.view)
@@ -224,7 +225,7 @@ func (s *supervisor) table() spec.Table {
 	return t
 }
 
-// health is how the loop is.
+// health returns the state of the loop.
 func (s *supervisor) health() Health {
 	h := Health{Seq: s.life.journal.seq, Instances: len(s.life.byID), Processes: len(s.life.byProcess), Queued: len(s.life.queue.waiting)}
 	if err := s.life.journal.err; err != nil {

@@ -65,7 +65,7 @@ const (
 	actKill                  // SIGKILL to the group
 	actWait                  // set the timer of the next start
 	actRecover               // note that a restart proved stable
-	actForget                // drop the instance and what it holds
+	actRemove                // drop the instance and what it holds
 )
 
 // cell is one place of the table: where an event leads, and what is done.
@@ -121,7 +121,7 @@ func to(next phase, acts ...action) cell { return cell{next: next, acts: acts} }
 var table = [numPhases][numEvents]cell{
 	pending: row(pending, moves{
 		evReplace: to(pending), // it is in the queue already
-		evRemove:  to(gone, actForget),
+		evRemove:  to(gone, actRemove),
 		evForked:  to(starting),
 		evUp:      to(running),
 		evRetry:   to(backoff, actWait),
@@ -174,9 +174,9 @@ var table = [numPhases][numEvents]cell{
 	stopping: row(stopping, moves{
 		evReplace:     to(replacing), // removed and wanted again: it is ending already
 		evClean:       to(stopping, actQueue),
-		evRetry:       to(gone, actForget),
-		evDone:        to(gone, actForget),
-		evGiveUp:      to(gone, actForget),
+		evRetry:       to(gone, actRemove),
+		evDone:        to(gone, actRemove),
+		evGiveUp:      to(gone, actRemove),
 		evStopTimeout: to(stopping, actKill),
 		evFence:       to(stopping, actKill),
 	}),
@@ -220,20 +220,20 @@ var table = [numPhases][numEvents]cell{
 	}),
 	backoff: row(backoff, moves{
 		evReplace: to(pending, actQueue),
-		evRemove:  to(gone, actForget),
+		evRemove:  to(gone, actRemove),
 		evDue:     to(pending, actQueue),
 	}),
 	completed: row(completed, moves{
 		evReplace: to(pending, actQueue),
-		evRemove:  to(gone, actForget),
+		evRemove:  to(gone, actRemove),
 	}),
 	failed: row(failed, moves{
 		evReplace: to(pending, actQueue),
-		evRemove:  to(gone, actForget),
+		evRemove:  to(gone, actRemove),
 	}),
 	fenced: row(fenced, moves{
 		evReplace: to(pending, actQueue),
-		evRemove:  to(gone, actForget),
+		evRemove:  to(gone, actRemove),
 		evGrant:   to(pending, actQueue),
 	}),
 	gone: row(gone, nil),

@@ -149,13 +149,13 @@ func (r *reader) beginLast(n int) (all bool, err error) {
 	}
 	r.use(open[i], starts[i], off)
 	open = slices.Delete(open, i, i+1)
-	r.forget()
+	r.dropPieces()
 	r.limit = -1
 	return i == 0 && off == 0, r.bound()
 }
 
-// forget drops the pieces of unfinished lines.
-func (r *reader) forget() {
+// dropPieces drops the pieces of unfinished lines.
+func (r *reader) dropPieces() {
 	for s := range streams {
 		r.joined[s], r.begun[s] = r.joined[s][:0], false
 	}
@@ -228,7 +228,7 @@ func (r *reader) move(ctx context.Context, s step, yield func(spec.LogLine) erro
 	if s.removed == 0 {
 		return nil
 	}
-	r.forget()
+	r.dropPieces()
 	return yield(spec.LogLine{
 		ID: r.id, Time: r.at, Stream: Notice,
 		Text: fmt.Sprintf("[%d bytes of output were rotated away before they were read; raise logs.max_size or logs.keep to have them kept]", s.removed),

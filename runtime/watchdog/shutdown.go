@@ -4,27 +4,28 @@ import (
 	"time"
 )
 
-// halt is how the loop ends.
-type halt struct {
+// shutdown is how the loop ends.
+type shutdown struct {
 	// keep leaves the processes alive, for a successor.
 	keep bool
 	// agentToo is set once only the agent is left to be stopped.
 	agentToo bool
 }
 
-// beginHalt ends the loop: with keep at once, leaving all processes alive;
-// otherwise by stopping them, the agent last, so that it can tell.
-func (s *supervisor) beginHalt(keep bool, now time.Time) {
-	if s.halt != nil && s.halt.keep {
+// beginShutdown ends the loop: with keep at once, leaving all processes
+// running; otherwise by stopping them, the agent last, so that it can report
+// the others' end.
+func (s *supervisor) beginShutdown(keep bool, now time.Time) {
+	if s.shutdown != nil && s.shutdown.keep {
 		return
 	}
-	s.halt, s.life.halting = &halt{keep: keep}, true
+	s.shutdown, s.life.shuttingDown = &shutdown{keep: keep}, true
 	if keep {
 		return
 	}
-	// Once all have ended, the agent gives their locks away.
+	// Once all have ended, the agent releases their locks.
 	s.life.leases.fence.file.retire()
-	// They are wanted again by whoever comes next: replaced, not removed.
+	// A successor starts them again: they are replaced, not removed.
 	for _, in := range s.life.sorted() {
 		if in.view.ID != AgentID {
 			s.pause(in, now)
@@ -32,8 +33,8 @@ func (s *supervisor) beginHalt(keep bool, now time.Time) {
 	}
 }
 
-// leaveable refuses to leave the processes alive without a watchdog while one of
-// them lives under a lease: nobody would end it with that.
+// leaveable refuses to leave processes running without a watchdog while one of
+// them runs under a lease, which nobody would enforce.
 func (s *supervisor) leaveable() error {
 	for _, in := range s.life.sorted() {
 		if in.proc != nil && in.Lease != "" {
@@ -43,7 +44,7 @@ func (s *supervisor) leaveable() error {
 	return nil
 }
 
-// pause stops an instance in a way that a successor starts it again.
+// pause stops an instance in such a way that a successor starts it again.
 func (s *supervisor) pause(in *instance, now time.Time) {
 	if in.Phase.alive() {
 		if in.Blame == "" {
@@ -53,22 +54,22 @@ func (s *supervisor) pause(in *instance, now time.Time) {
 	}
 }
 
-// halted reports whether the loop is through, and stops the agent once it is
-// the only one left.
-func (s *supervisor) halted() bool {
-	if s.halt == nil {
+// finished reports whether the shutdown is complete. It stops the agent once
+// that is the only process left.
+func (s *supervisor) finished() bool {
+	if s.shutdown == nil {
 		return false
 	}
-	if s.halt.keep {
+	if s.shutdown.keep {
 		return true
 	}
 	agent := s.life.byID[AgentID]
 	left := len(s.life.byProcess) + len(s.life.queue.between)
-	if agent != nil && agent.proc != nil && !s.halt.agentToo {
+	if agent != nil && agent.proc != nil && !s.shutdown.agentToo {
 		if left > 1 {
 			return false
 		}
-		s.halt.agentToo = true
+		s.shutdown.agentToo = true
 		s.pause(agent, time.Now())
 		return false
 	}
