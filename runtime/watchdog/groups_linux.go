@@ -12,9 +12,9 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// groups are the cgroups of instances that have limits, and of exclusive ones,
-// none of whose processes may outlive their end. The others have none: a
-// thousand cgroups cost the kernel more than a thousand processes need.
+// groups are the cgroups of instances with limits, and of exclusive ones, none of
+// whose processes may outlive the instance. Others have none: a thousand cgroups
+// cost the kernel more than a thousand processes do.
 type groups struct {
 	tree     *cgroup.Tree
 	prepared map[spec.InstanceID]*cgroup.Group // for starts that are under way
@@ -56,7 +56,7 @@ func (k *linuxKernel) Limit(l *spec.Launch, p *process, m marks) error {
 	return errors.Join(g.Limit(l.Resources), k.moveIn(g, p, m))
 }
 
-// prepareGroup makes the group that the next generation is born in.
+// prepareGroup makes the cgroup that the next process is born in.
 func (k *linuxKernel) prepareGroup(l *spec.Launch, name string) error {
 	if l.Resources == nil && !l.Exclusive {
 		return nil
@@ -78,8 +78,8 @@ func (gs *groups) hold(p *process, g *cgroup.Group) {
 	gs.live[g.Name()] = true
 }
 
-// settleGroup gives a fresh process the group that was prepared for it; without
-// a process the group is removed.
+// settleGroup gives a new process the cgroup that was prepared for it; without
+// a process the cgroup is removed.
 func (k *linuxKernel) settleGroup(st start, p *process, joined bool) {
 	g := k.groups.prepared[st.launch.ID]
 	if g == nil {
@@ -101,12 +101,12 @@ func (k *linuxKernel) settleGroup(st start, p *process, joined bool) {
 	}
 }
 
-// moveRounds bounds how often processes are looked for that were forked while
+// moveRounds bounds how often to look for processes that were forked while
 // others were moved.
 const moveRounds = 16
 
-// moveIn moves a live process and all that it has started into a group. Memory
-// that they have already stays on the account of where they come from.
+// moveIn moves a live process and all that it has started into a cgroup. Memory
+// that they have already stays accounted to their previous cgroup.
 func (k *linuxKernel) moveIn(g *cgroup.Group, p *process, m marks) error {
 	moved := map[int]bool{}
 	for range moveRounds {
@@ -156,8 +156,9 @@ func (k *linuxKernel) marked(pid int, generation string) bool {
 	return m[envWatchdog] == k.id && m[envGeneration] == generation
 }
 
-// killMarked kills what a dead exclusive process without a cgroup has started
-// outside its process group, as far as its environment still tells.
+// killMarked kills the processes that a dead exclusive process without a cgroup
+// has started outside its process group, as far as their environment identifies
+// them.
 func (k *linuxKernel) killMarked(p *process) {
 	if p.marked == "" || p.group.Load() != nil {
 		return
@@ -188,9 +189,9 @@ func (k *linuxKernel) killMarked(p *process) {
 	}
 }
 
-// Signal signals the whole group of a process. SIGKILL ends its cgroup with it,
-// so that nobody escapes by a group of his own.
-// The fence calls it too, from its own goroutine, until it has released p.
+// Signal signals the whole group of a process. SIGKILL also ends its cgroup, so
+// that no process escapes by a process group of its own. The fence calls it
+// too, from its own goroutine, until it has released p.
 func (k *linuxKernel) Signal(p *process, sig syscall.Signal) error {
 	err := signalGroup(p, sig)
 	if g := p.group.Load(); g != nil && sig == unix.SIGKILL {
@@ -199,18 +200,18 @@ func (k *linuxKernel) Signal(p *process, sig syscall.Signal) error {
 	return err
 }
 
-// concluded lets go of a process that has ended.
+// concluded closes a process that has ended.
 func (k *linuxKernel) concluded(p *process, exit spec.Exit) spec.Exit {
 	exit.OOM = k.leaveGroup(p, exit)
 	k.drop(p)
 	return exit
 }
 
-// shellKilled is how a shell tells that what it waited for was killed by SIGKILL.
+// shellKilled is the exit code of a shell whose child was killed by SIGKILL.
 const shellKilled = 128 + int(unix.SIGKILL)
 
-// leaveGroup gives up the group of a process that has ended; all that is in it
-// was killed. It reports whether the end was want of memory.
+// leaveGroup releases the cgroup of a process that has ended; all processes in
+// it were killed. It reports whether the cause was lack of memory.
 func (k *linuxKernel) leaveGroup(p *process, exit spec.Exit) bool {
 	g := p.group.Load()
 	if g == nil {
@@ -223,7 +224,8 @@ func (k *linuxKernel) leaveGroup(p *process, exit spec.Exit) bool {
 	return oom
 }
 
-// awaited reports whether a group was prepared for a process to come.
+// awaited reports whether a cgroup is prepared for a process that is not forked
+// yet.
 func (gs *groups) awaited(name string) bool {
 	for _, g := range gs.prepared {
 		if g.Name() == name {
@@ -233,7 +235,7 @@ func (gs *groups) awaited(name string) bool {
 	return false
 }
 
-// Reclaim ends what is left in cgroups that are nobody's.
+// Reclaim kills what is left in cgroups that belong to no instance.
 func (k *linuxKernel) Reclaim() map[string]int {
 	all, err := k.groups.tree.Groups()
 	if err != nil {
@@ -253,13 +255,13 @@ func (k *linuxKernel) Reclaim() map[string]int {
 	return killed
 }
 
-// Tidy removes the groups of what has ended. A process that was killed may take
-// a moment to be gone.
+// Tidy removes the cgroups of ended processes. A killed process may take a
+// moment to disappear.
 func (k *linuxKernel) Tidy() bool {
 	var busy []*cgroup.Group
 	for _, g := range k.groups.left {
 		if k.groups.live[g.Name()] || k.groups.awaited(g.Name()) {
-			continue // the next process of the generation has it, and leaves it in its turn
+			continue // the next process of the generation uses it
 		}
 		err := g.Remove()
 		if errors.Is(err, unix.EBUSY) {
@@ -274,7 +276,7 @@ func (k *linuxKernel) Tidy() bool {
 	return len(busy) == 0
 }
 
-// The wait for killed processes when everything ends.
+// How long, and how often, to wait for killed processes at the end.
 const (
 	tidyGrace = time.Second
 	tidyPoll  = 5 * time.Millisecond
@@ -288,11 +290,11 @@ func (k *linuxKernel) closeGroups() {
 	k.groups.tree.Close()
 }
 
-// within has fork run on the thread in such a way that what it forks is born in
-// a group; nil for none. It reports whether it was: an old kernel, or a filter
-// of system calls, may know no way.
+// within runs fork on the thread such that the new process is born in a cgroup;
+// nil for none. It reports whether it was: an old kernel, or a filter of system
+// calls, may not allow that.
 func (s *spawner) within(g *cgroup.Group, into func(fd int), fork func() error) (joined bool, err error) {
-	if s.stuck != nil { // else it would take somebody else with it
+	if s.stuck != nil { // otherwise the next process would be born there
 		if err := s.stuck.Leave(); err != nil {
 			return false, err
 		}
@@ -310,8 +312,8 @@ func (s *spawner) within(g *cgroup.Group, into func(fd int), fork func() error) 
 		return false, err
 	}
 	dir := g.Unified()
-	if dir == "" {
-		return true, fork()
+	if dir == "" || g.Reused() { // a reused group's process is moved in after its birth
+		return dir == "", fork()
 	}
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

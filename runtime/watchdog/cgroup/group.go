@@ -16,6 +16,7 @@ type Group struct {
 	name        string
 	hierarchies []hierarchy
 	pids        int // its limit of processes; 0 for none
+	reused      bool
 }
 
 // Name returns its name in the tree.
@@ -43,6 +44,11 @@ func (g *Group) Unified() string {
 	}
 	return ""
 }
+
+// Reused reports whether Make found the group in version 2. It may have been
+// killed for an earlier process of the generation, and Linux 6.14 and later kill
+// every process that is forked into a group after that (kill_seq of cgroup.c).
+func (g *Group) Reused() bool { return g.reused }
 
 // Enter moves the calling thread, and nothing else of its process, into the
 // group's hierarchies of version 1, so that what it forks begins there. Leave

@@ -176,6 +176,7 @@ func (t *Tree) Make(name string) (*Group, error) {
 	}
 	g := t.group(name)
 	for _, h := range t.hierarchies {
+		g.reused = g.reused || (h.V2 && exists(filepath.Join(h.Dir, name)))
 		err := t.makeDir(filepath.Join(h.Dir, name))
 		if errors.Is(err, os.ErrNotExist) { // somebody has removed the tree
 			if err = t.makeDir(h.Dir); err == nil && h.V2 {
