@@ -10,32 +10,33 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// The wait for a process that was forked right when the last watchdog died: it
-// may not have executed its program yet.
+// forkGrace is how long adoption waits for a process that was forked when the
+// last watchdog died, and may not have executed its program yet; forkPoll is how
+// often it looks.
 const (
 	forkGrace = 300 * time.Millisecond
 	forkPoll  = 5 * time.Millisecond
 )
 
-// adoption is how a watchdog takes over what a predecessor left. It is done once,
-// before the loop runs.
+// adoption takes over what a predecessor left. It happens once, before the loop
+// runs.
 type adoption struct {
 	*lifecycle
 	now  time.Time
 	seen []foundProcess
 	// known are the processes that belong to an instance.
 	known map[int]bool
-	// ended are the nonces of generations of which no process was found.
+	// ended are the nonces of processes that were not found.
 	ended map[string]bool
 	// incomplete is set if the journal may lack generations.
 	incomplete bool
 }
 
-// adopt goes on where the journal ends: it finds every process that a
-// predecessor left, and starts again what is gone.
+// adopt continues where the journal ends: it finds every process that a
+// predecessor left, and starts those again that have ended.
 //
-// An error means that it cannot be told who lives: then nothing may be started,
-// and nothing was.
+// An error means that it is not certain which processes live. Then nothing may
+// be started, and nothing was.
 func (s *supervisor) adopt(r *replayed, now time.Time) error {
 	a := &adoption{lifecycle: s.life, now: now, known: map[int]bool{}, ended: map[string]bool{}, incomplete: len(r.damage) > 0 || r.fresh}
 	for id, e := range r.entries {
@@ -56,11 +57,11 @@ func (a *adoption) run(instances []*instance) error {
 		return err
 	}
 	for _, in := range instances {
-		if in.Phase.alive() || in.Forking { // these come first if descriptors are few
+		if in.Phase.alive() || in.Forking { // first, in case descriptors are few
 			a.openPipes(in, true)
 		}
 	}
-	a.leases.stale = true // some may wait for theirs
+	a.leases.stale = true // instances may wait for them
 	a.scan(instances)
 	for _, in := range instances {
 		nonce := in.Nonce
@@ -79,8 +80,8 @@ func (a *adoption) run(instances []*instance) error {
 	return nil
 }
 
-// fenceFirst puts what lives under a lease under the fence again, before
-// anything that takes long where there are many instances.
+// fenceFirst puts the processes under a lease under the fence again, before the
+// steps that take long with many instances.
 func (a *adoption) fenceFirst(instances []*instance) (err error) {
 	for _, in := range instances {
 		if in.Lease == "" || in.view.PID == 0 || !in.Phase.alive() {
@@ -108,8 +109,8 @@ func (a *adoption) find(in *instance) (*process, error) {
 	return p, nil
 }
 
-// scan looks for this watchdog's processes; while one is awaited that was
-// about to be forked, it looks again for a moment.
+// scan searches for this watchdog's processes. While one is missing that was
+// about to be forked, it searches again for a moment.
 func (a *adoption) scan(instances []*instance) {
 	ids := make([]spec.InstanceID, len(instances))
 	for i, in := range instances {
@@ -124,11 +125,12 @@ func (a *adoption) scan(instances []*instance) {
 	}
 }
 
-// leaderOf returns the process that an instance's newest generation leads:
-// marked as such, or holding its pipes. A newer generation than the journal
-// knows counts too: its start could not be written. Of the one that it knows only
-// the process that it names is meant; another one has set itself free, unless it
-// may have been named the main one meanwhile.
+// leaderOf returns the process that leads an instance's newest generation: one
+// that is marked as such, or holds its pipes. A generation newer than the
+// journal's counts too, since its start may not have been journalled. Of the
+// journal's own generation only the process that the journal names counts:
+// another one has detached itself, unless it may have been named the main
+// process meanwhile (MAINPID=).
 func leaderOf(in *instance, seen []foundProcess) *foundProcess {
 	var best *foundProcess
 	for i := range seen {
@@ -153,9 +155,9 @@ func leaderOf(in *instance, seen []foundProcess) *foundProcess {
 	return best
 }
 
-// resume goes on with one instance.
+// resume adopts or continues one instance.
 func (a *adoption) resume(in *instance) (err error) {
-	p := in.proc // of one that is fenced already
+	p := in.proc // set by fenceFirst
 	if p == nil && in.view.PID != 0 && in.Phase.alive() {
 		if p, err = a.find(in); err != nil {
 			return err
@@ -167,7 +169,7 @@ func (a *adoption) resume(in *instance) (err error) {
 	leader := leaderOf(in, a.seen)
 	if p == nil && leader != nil && (awaited || leader.generation > in.view.Generation) {
 		if leader.byPipe {
-			in.Lease = cmp.Or(in.Lease, in.launch.Lease) // it does not tell
+			in.Lease = cmp.Or(in.Lease, in.launch.Lease) // it carries no marks
 		} else {
 			in.view.Generation, in.Nonce, in.Lease, in.Hook = leader.generation, leader.nonce, leader.lease, leader.hook
 		}
@@ -184,8 +186,8 @@ func (a *adoption) resume(in *instance) (err error) {
 	switch {
 	case in.Phase.alive():
 		if in.Phase != stopping && in.view.BootID != "" && in.view.BootID != a.kern.BootID() {
-			// The machine was restarted: what was up comes up again, whatever
-			// its policy says of its own ends.
+			// The machine was rebooted: what was running runs again, whatever
+			// the restart policy says about ends.
 			in.Phase, in.History = replacing, history{}
 		}
 		if forking && !in.uncertain() {
@@ -194,7 +196,7 @@ func (a *adoption) resume(in *instance) (err error) {
 			a.queue.push(in)
 			break
 		}
-		// It ended while nobody watched. Nobody knows how.
+		// It ended while no watchdog ran, and how is unknown.
 		in.view.PID, in.view.StartTicks, in.view.Lease = 0, 0, ""
 		a.lifecycle.ended(in, spec.Exit{Unknown: true}, false, a.now)
 	case in.Phase == pending && forking && in.uncertain():
@@ -203,7 +205,7 @@ func (a *adoption) resume(in *instance) (err error) {
 	case in.Phase == pending:
 		a.queue.push(in)
 	case in.Phase == backoff:
-		// The journal has the time of a clock that may have been set back since.
+		// The clock may have been set back since the time was journalled.
 		if latest := a.now.Add(in.launch.Restart.MaxDelay.Std()); latest.Before(in.nextAt) {
 			in.nextAt, in.view.NextStart = latest, latest.UTC()
 		}
@@ -212,14 +214,15 @@ func (a *adoption) resume(in *instance) (err error) {
 	return nil
 }
 
-// uncertain reports whether it matters that nobody knows if a process of the
-// generation was forked right before a watchdog died, and has ended since: what
-// has hooks shall not run again before it is cleaned up. An after_stop hook may.
+// uncertain reports whether it matters that a process may have been forked
+// right before the watchdog died, and have ended since: an instance with hooks
+// must not start again before after_stop has run. after_stop itself may run
+// twice.
 func (in *instance) uncertain() bool {
 	return len(in.launch.Hooks) > 0 && in.Hook != spec.HookAfterStop && (in.Phase == pending || in.Phase == hooking)
 }
 
-// adopted takes a live process over.
+// adopted makes a live process the process of its instance.
 func (a *adoption) adopted(in *instance, p *process) {
 	a.hold(in, p)
 	a.limits.apply(in)
@@ -250,8 +253,8 @@ func (a *adoption) adopted(in *instance, p *process) {
 	a.journal.record(in, note{kind: spec.EventAdopted, message: message})
 }
 
-// found returns the phase of an instance of which a process was found alive:
-// that it was started may not be in the journal.
+// found returns the phase of an instance of which a live process was found,
+// whose start may not be in the journal.
 func (in *instance) found() phase {
 	began := in.Phase.alive() && in.Phase != hooking
 	switch {
@@ -267,11 +270,11 @@ func (in *instance) found() phase {
 	return running
 }
 
-// killStrays looks at processes that carry this watchdog's marks and belong to no
-// live instance. Normally they are what left its group on purpose, and are
-// left alone. They are ended only if they are meshrun's own lost starts:
-// leaders whose start could not be journalled, or any if the journal is
-// incomplete.
+// killStrays examines the processes that carry this watchdog's marks and belong
+// to no live instance. Most have left their group on purpose and keep running.
+// It kills only starts of its own that were lost: remains of a generation that
+// has ended, leaders whose start could not be journalled, or any leader if the
+// journal is incomplete.
 func (a *adoption) killStrays() {
 	for _, p := range a.seen {
 		in := a.byID[p.id]
@@ -305,8 +308,8 @@ func (a *adoption) killStray(p foundProcess) {
 	a.journal.recordOwn(spec.EventStray, spec.Warning, p.id.Job, message)
 }
 
-// reclaim ends what a predecessor left in cgroups that are nobody's: members of
-// instances whose main process is gone, even those that left its session.
+// reclaim kills the processes in cgroups that belong to no instance: members of
+// instances whose main process has ended, even those that left its session.
 func (a *adoption) reclaim() {
 	killed := a.kern.Reclaim()
 	for _, name := range slices.Sorted(maps.Keys(killed)) {

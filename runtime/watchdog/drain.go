@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// drainLimit bounds how long answers may take to get out at the end.
+// drainLimit bounds how long responses may take at the end.
 const drainLimit = time.Second
 
-// activeConns knows which connections have a request that is not answered yet.
-// http.Server.Shutdown looks at that seldom, and takes a connection on which
-// nothing was asked for a busy one.
+// activeConns tracks the connections with a request that is not answered yet.
+// http.Server.Shutdown polls for that seldom, and counts a new connection
+// without a request as busy.
 type activeConns struct {
 	mu    sync.Mutex // guards what is below
 	conns map[net.Conn]bool
@@ -36,7 +36,8 @@ func (a *activeConns) connState(c net.Conn, state http.ConnState) {
 	a.checkQuiet()
 }
 
-// checkQuiet closes quiet if draining and nothing is left to be answered; mu is held.
+// checkQuiet closes quiet if draining and no request is left to be answered.
+// a.mu is held.
 func (a *activeConns) checkQuiet() {
 	if a.quiet != nil && !a.over && len(a.conns) == 0 {
 		a.over = true
@@ -44,7 +45,8 @@ func (a *activeConns) checkQuiet() {
 	}
 }
 
-// drain stops listening, lets answers get out, and closes all connections.
+// drain stops listening, waits until requests are answered, and closes all
+// connections.
 func (a *activeConns) drain(server *http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
@@ -58,7 +60,7 @@ func (a *activeConns) drain(server *http.Server) {
 	down := make(chan struct{})
 	go func() {
 		defer close(down)
-		server.Shutdown(ctx) // what is left after it is closed below
+		server.Shutdown(ctx) // Close below closes the rest
 	}()
 	select {
 	case <-quiet:

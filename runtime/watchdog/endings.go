@@ -21,8 +21,8 @@ func (lc *lifecycle) ended(in *instance, exit spec.Exit, locked bool, now time.T
 	lc.endGeneration(in, exit, locked, now, in.exitNote(exit, now))
 }
 
-// conclude decides what follows a generation, and tells that with a note on how
-// it ended.
+// conclude decides what comes after a generation, and records that with the
+// note on how the generation ended.
 func (lc *lifecycle) conclude(in *instance, now time.Time, n note) {
 	lc.queue.settled(in)
 	in.Hook, in.Old, in.Forking, in.view.BootID = "", nil, false, ""
@@ -49,7 +49,7 @@ func (lc *lifecycle) conclude(in *instance, now time.Time, n note) {
 	}
 }
 
-// exitNote tells an exit in words: what, and after how long.
+// exitNote describes an exit: how, and after how long.
 func (in *instance) exitNote(exit spec.Exit, now time.Time) note {
 	n := note{kind: spec.EventExited, severity: spec.Info}
 	switch {
@@ -67,7 +67,7 @@ func (in *instance) exitNote(exit spec.Exit, now time.Time) note {
 	return n
 }
 
-// outcome tells what follows an end.
+// outcome says what comes after an end.
 func outcome(d decision, now time.Time) string {
 	switch d.event {
 	case evRetry:
@@ -82,7 +82,7 @@ func outcome(d decision, now time.Time) string {
 	return ""
 }
 
-// uptime rounds a duration to what a person wants to read.
+// uptime rounds a duration for people to read.
 func uptime(d time.Duration) time.Duration {
 	switch {
 	case d < time.Second:

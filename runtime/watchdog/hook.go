@@ -7,19 +7,19 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// A generation is up to three processes, one after the other: before_start, the
-// program, and after_stop. Each is forked from the queue, carries a mark of its
-// own, is journalled and adopted like any other, and lives under the lease and
-// the lock of its instance. after_stop runs at the end of every generation of
-// which anything ran, be it before_start alone; a process that is asked to end
-// is in its phase until after_stop has ended as well, so that nobody takes the
-// instance for gone before that.
+// A generation consists of up to three processes, one after the other:
+// before_start, the program, and after_stop. Each is forked from the queue,
+// carries a mark of its own, is journalled and adopted like any other, and runs
+// under the lease and the lock of its instance. after_stop runs at the end of
+// every generation of which a process ran, even if that was only before_start.
+// An instance that was asked to end keeps its phase until after_stop has ended,
+// so that nobody takes it for ended before that.
 //
-// Which process the queue forks follows from the phase alone: in pending the
-// first of a new generation, in hooking the program, and in every other phase of
-// a generation under way after_stop.
+// The phase alone says which process the queue forks: in pending the first of a
+// new generation, in hooking the program, and in every other phase of a
+// generation after_stop.
 
-// hookOf returns a launch's hook; nil if it has none of that time.
+// hookOf returns a launch's hook; nil if it has none for that time.
 func hookOf(l *spec.Launch, when spec.HookTime) *spec.LaunchHook {
 	for i := range l.Hooks {
 		if l.Hooks[i].When == when {
@@ -37,10 +37,10 @@ func (in *instance) ran() *spec.Launch {
 	return in.launch
 }
 
-// cleanup is the hook that runs once the present generation has ended.
+// cleanup is the hook to run once the present generation has ended.
 func (in *instance) cleanup() *spec.LaunchHook { return hookOf(in.ran(), spec.HookAfterStop) }
 
-// hookTimeout is how long the hook that runs may take.
+// hookTimeout is how long the present hook may take.
 func (in *instance) hookTimeout() time.Duration {
 	if h := hookOf(in.ran(), in.Hook); h != nil {
 		return h.Timeout.Std()
@@ -48,7 +48,7 @@ func (in *instance) hookTimeout() time.Duration {
 	return spec.DefaultHook(in.Hook).Timeout.Std()
 }
 
-// endTimeout is how long the end of what is alive may take.
+// endTimeout is how long the present process may take to end.
 func (in *instance) endTimeout() time.Duration {
 	if in.Phase == hooking || in.Phase == cleaning || in.Hook == spec.HookAfterStop {
 		return in.hookTimeout()
@@ -56,16 +56,17 @@ func (in *instance) endTimeout() time.Duration {
 	return in.launch.Stop.Timeout.Std()
 }
 
-// underway reports whether a process of a generation is about to be forked.
+// underway reports whether a process of the present generation is about to be
+// forked.
 func (in *instance) underway() bool { return in.Phase.alive() && in.proc == nil }
 
-// intend records which process of the generation is forked next, for the journal.
+// intend sets which process of the generation is forked next, for the journal.
 func (in *instance) intend(hook spec.HookTime, nonce string) {
 	in.Hook, in.Nonce = hook, nonce
 	in.Forking, in.killed, in.lockBy = true, false, time.Time{}
 }
 
-// begin makes the next generation of an instance.
+// begin begins the next generation of an instance.
 func (in *instance) begin(nonce func() string) {
 	in.view.Generation++
 	hook := spec.HookTime("")
@@ -79,10 +80,10 @@ func (in *instance) begin(nonce func() string) {
 }
 
 // lockWait is how long the next process of a generation waits for the lock that
-// the rest of the one before, which was killed, still holds.
+// remains of the previous one, which was killed, still hold.
 const lockWait = 5 * time.Second
 
-// awaitLock tries the fork again in a moment, and reports whether it does.
+// awaitLock repeats the fork in a moment, and reports whether it does.
 func (in *instance) awaitLock(timers *timerHeap, now time.Time) bool {
 	if in.lockBy.IsZero() {
 		in.lockBy = now.Add(lockWait)
@@ -95,8 +96,8 @@ func (in *instance) awaitLock(timers *timerHeap, now time.Time) bool {
 	return true
 }
 
-// mayFork reports whether a process is to be forked for an instance that has
-// come out of the queue; if not, it does what follows instead.
+// mayFork reports whether a process is to be forked for an instance from the
+// queue; if not, it does what is due instead.
 func (lc *lifecycle) mayFork(in *instance, now time.Time) bool {
 	switch {
 	case in.Phase == pending && lc.shuttingDown:
@@ -122,7 +123,7 @@ func (lc *lifecycle) mayFork(in *instance, now time.Time) bool {
 	return true
 }
 
-// nextStart is what is to be forked for an instance now.
+// nextStart is the process to be forked for an instance now.
 func (in *instance) nextStart() start {
 	st := start{launch: in.ran(), marks: in.marks(), hook: hookOf(in.ran(), in.Hook)}
 	if in.Hook == spec.HookAfterStop && in.view.LastExit != nil {
@@ -132,7 +133,7 @@ func (in *instance) nextStart() start {
 }
 
 // hookExit is the value of MESHRUN_EXIT: the exit code, the signal's name,
-// "unknown", or "failed" if the program did not come to be started.
+// "unknown", or "failed" if the program could not be started.
 func hookExit(e spec.Exit) string {
 	switch {
 	case e.Error != "":
@@ -158,14 +159,14 @@ func (lc *lifecycle) hookStarted(in *instance, now time.Time) {
 	lc.journal.record(in, n)
 }
 
-// The reasons that are told while a hook runs.
+// The reasons of an instance while a hook runs.
 const (
 	beforeStartRuns = "before_start hook runs"
 	afterStopRuns   = "after_stop hook runs"
 )
 
-// hookEnded handles the end of a hook. An exit with an error was none: the hook
-// could not be started.
+// hookEnded handles the end of a hook. An exit with an error means that the
+// hook could not be started.
 func (lc *lifecycle) hookEnded(in *instance, exit spec.Exit, locked bool, now time.Time) {
 	when := in.Hook
 	n := note{kind: spec.EventHook, message: fmt.Sprintf("%s hook ended with %s", when, exit)}
@@ -191,15 +192,15 @@ func (lc *lifecycle) hookEnded(in *instance, exit spec.Exit, locked bool, now ti
 		lc.step(in, evHooked, now, n)
 	case asked:
 		lc.endGeneration(in, exit, locked, now, n)
-	default: // with it the start has failed
+	default: // the start has failed with it
 		lc.journal.record(in, n)
 		exit = spec.Exit{Error: n.message}
 		lc.endGeneration(in, exit, locked, now, note{kind: spec.EventStartFailed, severity: spec.Warning, message: n.message})
 	}
 }
 
-// endGeneration handles the end of a generation but for its after_stop hook, which is
-// forked in its turn. Nothing is cleaned up if nothing ran.
+// endGeneration handles the end of a generation up to its after_stop hook,
+// which is queued. If no process ran, there is none.
 func (lc *lifecycle) endGeneration(in *instance, exit spec.Exit, locked bool, now time.Time, n note) {
 	exit.At, exit.Cause = now.UTC(), in.Blame
 	in.view.LastExit, in.locked = &exit, locked

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Find opens a process that is said to live.
+// Find opens a process by its identity.
 func (k *linuxKernel) Find(pid int, startTicks uint64, bootID string, m marks) (*process, error) {
 	if pid <= 1 || bootID != k.bootID {
 		return nil, nil
@@ -39,15 +39,15 @@ func (k *linuxKernel) Find(pid int, startTicks uint64, bootID string, m marks) (
 	return p, nil
 }
 
-// outOfResources reports whether a call failed for want of something, which says
-// nothing about what it was asked.
+// outOfResources reports whether a call failed for lack of a resource, which
+// says nothing about its subject.
 func outOfResources(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
 }
 
-// carries reports whether a process may be what the marks say. Programs that
-// set their title overwrite their environment, so that missing marks prove
-// nothing: pid, start time and boot decide. Other marks prove the contrary.
+// carries reports whether the marks of a process do not contradict its
+// identity. A program that sets its title overwrites its environment, so that
+// missing marks prove nothing: then PID, start time and boot decide.
 func (k *linuxKernel) carries(pid int, m marks) bool {
 	found := readMarks(pid)
 	if w := found[envWatchdog]; w != "" && w != k.id {
@@ -57,15 +57,16 @@ func (k *linuxKernel) carries(pid int, m marks) bool {
 	return g == "" || m.nonce == "" || g == markGeneration(m)
 }
 
-// watchProcess gives a process a token and watches it: edge-triggered, since it is
-// told twice, when it dies and when it has been reaped.
+// watchProcess gives a process a token and watches it: edge-triggered, since a
+// pidfd becomes ready twice, when the process dies and when it is reaped.
 func (k *linuxKernel) watchProcess(p *process) error {
 	k.nextToken++
 	p.token = k.nextToken
 	return k.poll.watch(p.pidfd, unix.EPOLLIN|unix.EPOLLET, p.token)
 }
 
-// watchdogID names a data directory for good: what it started carries it.
+// watchdogID returns the permanent ID of a data directory, which all its
+// processes carry.
 func watchdogID(dir string, fresh func() string) (string, error) {
 	path := filepath.Join(dir, "id")
 	b, err := os.ReadFile(path)

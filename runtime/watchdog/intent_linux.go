@@ -11,18 +11,18 @@ import (
 	"github.com/synergymesh/meshrun/runtime/watchdog/output"
 )
 
-// intent is the pump's note, in a file that outlives it, of the chunk that it
-// is about to log and then to take out of its pipe. A successor of a killed
-// watchdog finds in the log how much of it is there, and takes that much out
-// instead of logging it twice. The pump moves one chunk at a time, so that one
-// note is enough.
+// intent records, in a file that outlives the watchdog, the chunk that the pump
+// is about to log and then to remove from its pipe. A successor of a killed
+// watchdog looks up how much of the chunk is in the log, and removes that much
+// from the pipe instead of logging it twice. The pump moves one chunk at a
+// time, so that one record is enough.
 type intent struct {
 	file *os.File
 	crc  *crc32.Table
-	left chunkNote // what a predecessor noted
+	left chunkNote // the record of a predecessor
 }
 
-// chunkNote names a chunk. All lines of a chunk are logged with its time.
+// chunkNote identifies a chunk. All its lines are logged with its time.
 type chunkNote struct {
 	stream uint64 // hash of the instance and the stream's name; 0 for none
 	at     int64  // nanoseconds since 1970
@@ -32,7 +32,7 @@ type chunkNote struct {
 
 const chunkNoteSize = 24
 
-// openIntent opens the note and reads what a predecessor left in it.
+// openIntent opens the file and reads the record of a predecessor.
 func openIntent(path string) (*intent, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -47,16 +47,16 @@ func openIntent(path string) (*intent, error) {
 	return n, nil
 }
 
-// begin notes a chunk that is about to be logged.
+// begin records a chunk that is about to be logged.
 func (n *intent) begin(st *stream, chunk []byte, now time.Time) {
 	n.write(chunkNote{stream: st.key(), at: now.UnixNano(), size: uint32(len(chunk)), sum: crc32.Checksum(chunk, n.crc)})
 }
 
-// end notes that nothing is under way.
+// end records that no chunk is being logged.
 func (n *intent) end() { n.write(chunkNote{}) }
 
-// write replaces the note. Failing costs at most a chunk that is there twice
-// after a crash.
+// write writes the record. If that fails, a chunk may be logged twice after a
+// crash.
 func (n *intent) write(c chunkNote) {
 	var b [chunkNoteSize]byte
 	binary.LittleEndian.PutUint64(b[:], c.stream)
@@ -67,7 +67,7 @@ func (n *intent) write(c chunkNote) {
 }
 
 // logged returns how many bytes at the beginning of a chunk a predecessor has
-// logged already. It answers once.
+// logged already. It returns more than 0 once.
 func (n *intent) logged(st *stream, chunk []byte, dir string) int {
 	left := n.left
 	if left.stream == 0 || left.stream != st.key() {
@@ -76,12 +76,12 @@ func (n *intent) logged(st *stream, chunk []byte, dir string) int {
 	n.left = chunkNote{}
 	size := int(left.size)
 	if len(chunk) < size || crc32.Checksum(chunk[:size], n.crc) != left.sum {
-		return 0 // it was taken out as well
+		return 0 // it was removed from the pipe as well
 	}
 	return min(output.KeptAt(dir, st.name, time.Unix(0, left.at)), size)
 }
 
-// key names a stream for good; never 0.
+// key identifies a stream permanently; it is never 0.
 func (st *stream) key() uint64 {
 	if st.hash == 0 {
 		h := fnv.New64a()

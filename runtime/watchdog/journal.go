@@ -21,26 +21,27 @@ const (
 	defaultSegmentSize = 8 << 20
 	defaultSegments    = 4
 
-	// maxPending bounds the records that wait for room on the disk.
+	// maxPending bounds the records that wait for space on the disk.
 	maxPending = 4 << 20
-	// maxUntold is how much room for events is held between two flushes.
+	// maxUntold is the capacity for events that is kept between two flushes.
 	maxUntold = 64
 )
 
 const segmentSuffix = ".jsonl"
 
-// journal is the append-only memory of the watchdog: numbered records in
-// segments, each of which begins with the whole table, so that the ones before
-// it may go. It is used by the loop alone; readers use its files and the ring.
+// journal is the watchdog's append-only record of events: numbered records in
+// segments. Each segment begins with the state of all instances, so that older
+// ones may be removed. Only the loop uses it; readers use its files and the
+// ring.
 //
-// Writes are not synced one by one: a killed process loses nothing that it has
-// written, and a machine that loses power has lost the processes as well; what
-// shall run is then declared again by the agent, whose store is synced.
+// Writes are not synced one by one. A killed process loses nothing that it has
+// written, and a machine that loses power has lost its processes as well: the
+// agent, whose store is synced, then declares again what is to run.
 type journal struct {
 	dir   string
 	log   hclog.Logger
 	ring  *ring
-	table func() []entry // the state as of now, for a new segment
+	table func() []entry // the present state, for a new segment
 
 	segmentSize int64
 	segments    int
@@ -72,17 +73,18 @@ func (j *journal) append(r record) {
 	j.pending = append(append(j.pending, b...), '\n')
 }
 
-// flush writes what was appended, all in one write, and reports whether all of
-// it is in the file. A full disk stops nothing: records wait, within a bound,
-// and the next flush tries again. More says that there is more to come at once.
+// flush writes the appended records with one write, and reports whether all of
+// them are in the file. A full disk stops nothing: records wait, within a
+// bound, and the next flush writes them. More says that more will follow at
+// once.
 func (j *journal) flush(more bool) bool {
 	if len(j.pending) == 0 && !j.lost {
 		j.ring.add(nil, more)
 		return true
 	}
 	err := j.write()
-	// Told is only what is written, so that no number is ever told twice; with
-	// a full disk, it is told nevertheless.
+	// Events are sent after they are written, so that no number is used twice;
+	// if the disk is full, they are sent all the same.
 	j.ring.add(j.untold, more)
 	clear(j.untold)
 	if j.untold = j.untold[:0]; cap(j.untold) > maxUntold {
@@ -112,7 +114,7 @@ func (j *journal) write() error {
 	}
 	n, err := j.file.Write(j.pending)
 	if err != nil {
-		// A torn line would read as damage: take it back.
+		// A torn line would read as damage: remove it.
 		if n > 0 {
 			if terr := j.file.Truncate(j.size); terr != nil {
 				j.lost = true
@@ -128,9 +130,9 @@ func (j *journal) write() error {
 	return nil
 }
 
-// rotate begins a new segment with the whole table and removes the oldest.
-// Pending records go to its end, after the table that they led to; replaying
-// them again changes nothing.
+// rotate begins a new segment with the state of all instances, and removes the
+// oldest segments. Pending records follow that state, although it includes
+// them: to replay them again changes nothing.
 func (j *journal) rotate() error {
 	entries := j.table()
 	from := j.seq + 1
@@ -213,7 +215,7 @@ func (j *journal) prune() {
 	}
 }
 
-// close closes the file; what was not flushed is gone.
+// close closes the file. Records that were not flushed are lost.
 func (j *journal) close() {
 	if j.file != nil {
 		j.file.Close()
@@ -247,7 +249,7 @@ func segmentStart(name string) (uint64, bool) {
 	return n, err == nil
 }
 
-// resume goes on writing at the end of an undamaged segment.
+// resume continues an undamaged segment.
 func (j *journal) resume(name string, size int64) error {
 	f, err := os.OpenFile(filepath.Join(j.dir, name), os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {

@@ -20,8 +20,8 @@ import (
 // eventQueue bounds the batches of kernel events that wait for the loop.
 const eventQueue = 64
 
-// linuxKernel is the kernel that there is. The loop's goroutine alone calls
-// its methods; the poller's goroutine only hands tokens on.
+// linuxKernel implements kernel. Only the loop's goroutine calls its methods;
+// the poller's goroutine only passes tokens on.
 type linuxKernel struct {
 	log          hclog.Logger
 	id           string // of this watchdog's data directory
@@ -37,7 +37,7 @@ type linuxKernel struct {
 	closed    chan struct{} // closed by close
 	nextToken uint64
 	held      map[spec.InstanceID]*held
-	inherited map[spec.InstanceID]int // notify sockets handed on by re-exec
+	inherited map[spec.InstanceID]int // notify sockets passed on by an upgrade
 	groups    groups
 }
 
@@ -84,7 +84,7 @@ func newLinuxKernel(log hclog.Logger, id, runDir, cgroupFile string, p *pump) (*
 	return k, nil
 }
 
-// deliver hands a batch to the loop; if the loop is busy, it waits.
+// deliver passes a batch to the loop, and waits while the loop is busy.
 func (k *linuxKernel) deliver(tokens []uint64) {
 	batch := make([]kernelEvent, len(tokens))
 	for i, t := range tokens {
@@ -96,7 +96,7 @@ func (k *linuxKernel) deliver(tokens []uint64) {
 	}
 }
 
-// close lets go of everything and waits; no process is touched.
+// close closes everything and waits; processes keep running.
 func (k *linuxKernel) close() {
 	close(k.closed)
 	k.fence.close()
@@ -129,7 +129,7 @@ func (k *linuxKernel) SetLogs(id spec.InstanceID, l spec.Logs) { k.pump.setLimit
 func (k *linuxKernel) EndOutput(id spec.InstanceID) { k.pump.flush(id) }
 
 // runName is the stem of an instance's files in the run directory: a hash,
-// since socket paths are short.
+// since socket paths must be short.
 func runName(id spec.InstanceID) string {
 	sum := sha256.Sum256([]byte(id.String()))
 	return hex.EncodeToString(sum[:8])
@@ -183,15 +183,15 @@ func (k *linuxKernel) Hold(l *spec.Launch, lives bool) (uint64, error) {
 }
 
 // The descriptors that the watchdog needs: for itself, and for each instance
-// its pipes, its pidfd, its log and its notify socket, and one more in passing.
+// its pipes, its pidfd, its log, its notify socket, and a temporary one.
 const (
 	ownDescriptors  = 128
 	eachDescriptors = 6
 )
 
-// checkDescriptors refuses an instance that the limit of open files leaves no room for.
-// Who goes up to the limit cannot answer, adopt, upgrade or bring the agent
-// back any more, and finds out when it has to.
+// checkDescriptors refuses an instance for which the limit of open files has no
+// room. A watchdog at that limit could not answer, adopt, upgrade or restart
+// the agent any more.
 func (k *linuxKernel) checkDescriptors(id spec.InstanceID) error {
 	var l unix.Rlimit
 	if id == AgentID || unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
@@ -210,7 +210,7 @@ func (k *linuxKernel) checkDescriptors(id spec.InstanceID) error {
 }
 
 // openFIFO opens a FIFO for reading and writing, so that neither end is ever
-// missing, and makes it if need be.
+// missing. It makes the FIFO if there is none.
 func openFIFO(path string) (int, error) {
 	const flags = unix.O_RDWR | unix.O_NONBLOCK | unix.O_CLOEXEC
 	if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, unix.EEXIST) {
@@ -247,8 +247,8 @@ func (k *linuxKernel) Release(id spec.InstanceID) {
 	}
 }
 
-// removeLock removes the lock of an exclusive instance unless somebody still
-// holds it: then the next copy has to find it locked.
+// removeLock removes the lock of an exclusive instance unless a process still
+// holds it: then the next copy must find it locked.
 func removeLock(path string) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -256,17 +256,17 @@ func removeLock(path string) {
 	}
 	defer unix.Close(fd)
 	if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
-		_ = unix.Unlink(path) // one that stays is taken again
+		_ = unix.Unlink(path) // one that stays is used again
 	}
 }
 
-// signalGroup signals the process group. The kernel does it through the pidfd
-// where it can (6.9 and later); elsewhere the identity is verified first.
+// signalGroup signals the process group: through the pidfd if the kernel can
+// (6.9 and later), else after it has verified the identity.
 func signalGroup(p *process, sig syscall.Signal) error {
 	if p.pid == p.session {
 		err := unix.PidfdSendSignal(p.pidfd, sig, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP)
 		if err == nil || errors.Is(err, unix.ESRCH) {
-			return nil // nobody left is what was wanted
+			return nil // no process is left
 		}
 		if !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("send %s to group %d: %w", unix.SignalName(sig), p.pid, err)
@@ -292,7 +292,7 @@ func (k *linuxKernel) Collect(p *process, last bool) (spec.Exit, bool) {
 	if err == nil && info.Signo == 0 {
 		return spec.Exit{}, false // it lives
 	}
-	// The rest of the group goes now: the zombie still pins the group's number.
+	// Kill the rest of the group while the zombie still pins the group's number.
 	if kerr := k.Signal(p, unix.SIGKILL); kerr != nil {
 		k.log.Warn("cannot kill the rest of a process group", "pid", p.pid, "error", kerr)
 	}
@@ -304,7 +304,7 @@ func (k *linuxKernel) Collect(p *process, last bool) (spec.Exit, bool) {
 			return k.concluded(p, exitOf(ws)), true
 		}
 	}
-	// Not a child: it was adopted, and is its new parent's to reap.
+	// Not a child: it was adopted, and its new parent reaps it.
 	ws, known, later := k.exitOfStranger(p)
 	if !known && later && !last {
 		return spec.Exit{}, false
@@ -316,8 +316,8 @@ func (k *linuxKernel) Collect(p *process, last bool) (spec.Exit, bool) {
 }
 
 // exitOfStranger reads how a dead process ended that is not a child: from the
-// zombie as long as there is one, and from the pidfd once it was reaped (Linux
-// 6.15 and later). If neither is possible yet, it says that later it may be.
+// zombie while there is one, and from the pidfd after it was reaped (Linux 6.15
+// and later). Later says that it may become readable.
 func (k *linuxKernel) exitOfStranger(p *process) (ws unix.WaitStatus, known, later bool) {
 	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
 	err := unix.IoctlPidfdInfo(p.pidfd, &info)
@@ -325,7 +325,7 @@ func (k *linuxKernel) exitOfStranger(p *process) (ws unix.WaitStatus, known, lat
 		return unix.WaitStatus(info.Exit_code), true, false
 	}
 	if st, serr := readStat(p.pid); serr == nil && st.state == 'Z' && st.startTicks == p.startTicks {
-		// To those who may not look, the kernel shows 0.
+		// Without permission, the kernel shows 0.
 		if st.exitCode != 0 || mayInspect(p.pid) {
 			return unix.WaitStatus(st.exitCode), true, false
 		}
@@ -365,8 +365,8 @@ func signalName(sig syscall.Signal) spec.Signal {
 // maxOrphans bounds how many orphans are reaped in one turn.
 const maxOrphans = 256
 
-// Orphans reaps processes that were left to this one because their parents
-// ended. A known child's status is left to Collect.
+// Orphans reaps children that this process got because their parents ended. It
+// leaves the status of a known child to Collect.
 func (k *linuxKernel) Orphans(known func(pid int) (uint64, bool)) []uint64 {
 	for range maxOrphans {
 		var info unix.Siginfo
@@ -376,7 +376,7 @@ func (k *linuxKernel) Orphans(known func(pid int) (uint64, bool)) []uint64 {
 		}
 		pid := childOf(&info)
 		if token, ok := known(pid); ok {
-			return []uint64{token} // it stands before the others until collected
+			return []uint64{token} // the kernel reports it first until it is collected
 		}
 		var ws unix.WaitStatus
 		if _, err := unix.Wait4(pid, &ws, unix.WNOHANG, nil); err != nil {
@@ -387,8 +387,8 @@ func (k *linuxKernel) Orphans(known func(pid int) (uint64, bool)) []uint64 {
 	return nil
 }
 
-// childOf reads si_pid: the first field after the three that all signals have,
-// aligned to a pointer.
+// childOf reads si_pid: the first field after the three common ones, aligned to
+// a pointer.
 func childOf(info *unix.Siginfo) int {
 	const header = 3 * unsafe.Sizeof(int32(0))
 	const align = unsafe.Sizeof(uintptr(0))

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listen opens the API's socket, or takes over the one that was handed on. The
-// lock is held, so that a socket that lies there belongs to nobody.
+// listen opens the API's socket, or uses the one that was passed on. The lock
+// is held, so that an existing socket is unused.
 func (w *watchdog) listen(handed *handed) (*net.UnixListener, error) {
 	if handed != nil {
 		f := os.NewFile(uintptr(handed.Listener), socketName)
@@ -39,14 +39,14 @@ func (w *watchdog) listen(handed *handed) (*net.UnixListener, error) {
 	return ln, nil
 }
 
-// peerListener lets in only the watchdog's own user and root, whatever the
-// socket's mode has become.
+// peerListener accepts only the watchdog's own user and root, whatever the
+// socket's mode is.
 type peerListener struct {
 	*net.UnixListener
 	log hclog.Logger
 }
 
-// Accept returns the next connection of somebody who may connect.
+// Accept returns the next connection of a user who may connect.
 func (l *peerListener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.UnixListener.AcceptUnix()

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// mirrorQueue bounds what waits to be shown: a terminal that is stopped must
-// not stop the output of anything.
+// mirrorQueue bounds the output that waits to be shown: a suspended terminal
+// must not stop any instance's output.
 const mirrorQueue = 64
 
-// mirrorGrace is how long the end waits for what is not shown yet.
+// mirrorGrace is how long close waits for output that is not shown yet.
 const mirrorGrace = time.Second
 
 // mirror shows the agent's output, besides keeping it.
@@ -29,7 +29,7 @@ func newMirror(w io.Writer) *mirror {
 	return m
 }
 
-// write shows a chunk; if too much waits already, it is only kept, not shown.
+// write shows a chunk, unless too much waits already.
 func (m *mirror) write(b []byte) {
 	select {
 	case m.chunks <- append([]byte(nil), b...):
@@ -37,8 +37,8 @@ func (m *mirror) write(b []byte) {
 	}
 }
 
-// close shows what waits, and ends; a terminal that takes nothing is waited
-// for only a moment.
+// close shows what waits, and ends; it does not wait long for a terminal that
+// accepts nothing.
 func (m *mirror) close() {
 	close(m.chunks)
 	select {

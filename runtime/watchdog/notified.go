@@ -11,7 +11,7 @@ import (
 func (lc *lifecycle) readNotifications(in *instance, now time.Time) {
 	for _, n := range lc.kern.Messages(in.view.ID) {
 		if in.proc == nil || in.Hook != "" {
-			continue // a late word of a program that has ended
+			continue // a late message of a program that has ended
 		}
 		lc.applyNotification(in, n, now)
 	}
@@ -37,7 +37,7 @@ func (lc *lifecycle) applyNotification(in *instance, n notification, now time.Ti
 		lc.timers.set(in, timerWatchdog, now.Add(in.heartbeat()))
 	}
 	if n.stopping && in.Phase == running {
-		lc.timers.clear(in, timerWatchdog) // it ends by itself: no more duty
+		lc.timers.clear(in, timerWatchdog) // it is ending: no WATCHDOG=1 is due
 	}
 	if n.extend > 0 {
 		lc.timers.extend(in, now.Add(n.extend))
@@ -57,7 +57,7 @@ func (lc *lifecycle) changeMain(in *instance, pid int) {
 	lc.planSweep(time.Now())
 }
 
-// reportLost tells of lost output, and not again for a while.
+// reportLost records that output was lost, and not again for a while.
 func (lc *lifecycle) reportLost(in *instance, now time.Time) {
 	if in.lost == 0 {
 		return

@@ -13,9 +13,9 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// The bounds of what a process may tell.
+// The bounds of what a process may send.
 const (
-	maxMessages   = 16 // read at once, so that a chatty one holds up nobody
+	maxMessages   = 16 // read at once, so that one process does not hold up the loop
 	maxMessage    = 4096
 	maxStatus     = 512
 	maxSocketPath = 107
@@ -46,8 +46,8 @@ func listenNotify(path string) (int, error) {
 	return fd, nil
 }
 
-// Messages reads what came on an instance's notify socket, and lets it fire
-// again if there is more.
+// Messages reads the messages on an instance's notify socket, and arms the
+// socket again.
 func (k *linuxKernel) Messages(id spec.InstanceID) []notification {
 	h := k.held[id]
 	if h == nil || h.notify < 0 {
@@ -79,7 +79,8 @@ func (k *linuxKernel) Messages(id spec.InstanceID) []notification {
 	return out
 }
 
-// senderOf reads the sender's user, and closes descriptors that came along.
+// senderOf reads the sender's user, and closes descriptors that were sent
+// along.
 func senderOf(oob []byte) (uid uint32, ok bool) {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
@@ -99,8 +100,8 @@ func senderOf(oob []byte) (uid uint32, ok bool) {
 	return uid, ok
 }
 
-// parseNotification reads a message: lines of NAME=value; unknown ones are
-// ignored, as sd_notify(3) asks.
+// parseNotification parses a message: lines of NAME=value; it ignores unknown
+// names, as sd_notify(3) asks.
 func parseNotification(text string) (n notification) {
 	for l := range strings.SplitSeq(text, "\n") {
 		name, value, _ := strings.Cut(l, "=")

@@ -13,8 +13,8 @@ import (
 const pollBatch = 256
 
 // poller is one epoll that holds any number of descriptors and is itself one
-// descriptor in the runtime's netpoller: one goroutine waits for all of them,
-// and no thread.
+// descriptor in the runtime's netpoller: one goroutine, and no thread, waits
+// for all of them.
 type poller struct {
 	fd   int
 	file *os.File
@@ -27,7 +27,7 @@ func newPoller(name string) (*poller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create epoll: %w", err)
 	}
-	// Only what does not block is taken into the netpoller.
+	// The netpoller accepts only a non-blocking descriptor.
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("create epoll: %w", err)
@@ -50,8 +50,8 @@ func (p *poller) rearm(fd int, events uint32, token uint64) error {
 	return unix.EpollCtl(p.fd, unix.EPOLL_CTL_MOD, fd, &ev)
 }
 
-// run hands every batch of tokens to handle, on one goroutine, until close.
-// The slice belongs to handle until it returns.
+// run passes every batch of tokens to handle, on one goroutine, until close.
+// handle may use the slice until it returns.
 func (p *poller) run(handle func(tokens []uint64)) {
 	conn, err := p.file.SyscallConn()
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// defaultPath is where commands are looked for if the environment has no PATH.
+// defaultPath is the search path if the environment has no PATH.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // prepared is a launch that was checked against this machine.
@@ -24,7 +24,7 @@ type prepared struct {
 }
 
 // prepare checks, right before a start, that the user, the directory and the
-// command are there. Its errors are what an operator reads.
+// command exist. Operators read its errors.
 func prepare(l *spec.Launch, argv []string) (prepared, error) {
 	p := prepared{dir: l.Dir}
 	if p.dir == "" {
@@ -48,8 +48,8 @@ func prepare(l *spec.Launch, argv []string) (prepared, error) {
 	return p, err
 }
 
-// findCommand returns the path of a command: one with a slash is relative to
-// the directory, another one is looked for in the environment's PATH.
+// findCommand returns the path of a command. One with a slash is relative to
+// the directory; any other is searched in the environment's PATH.
 func findCommand(name, dir string, env []string) (string, error) {
 	if strings.Contains(name, "/") {
 		path := name
@@ -105,7 +105,7 @@ func executable(path string) error {
 	return nil
 }
 
-// missingError says that a command's file is not there.
+// missingError says that a command's file does not exist.
 type missingError struct{ path string }
 
 func (e *missingError) Error() string {
@@ -114,8 +114,8 @@ func (e *missingError) Error() string {
 
 func (e *missingError) Unwrap() error { return os.ErrNotExist }
 
-// credential turns "name", "name:group" or numbers into what to become; nil if
-// this process is that already and could not become anything else.
+// credential parses "name", "name:group" or numbers; nil if this process runs
+// as that already and could not change to another user.
 func credential(text string) (*syscall.Credential, error) {
 	name, group, hasGroup := strings.Cut(text, ":")
 	u, err := user.Lookup(name)
@@ -190,7 +190,7 @@ func parseID(s string) (uint32, error) {
 	return uint32(n), err
 }
 
-// explain says in words why the kernel refused to execute what prepare let pass.
+// explain describes why the kernel refused to execute what prepare accepted.
 func explain(err error, p prepared, l *spec.Launch) error {
 	as := ""
 	if l.User != "" {

@@ -14,14 +14,14 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// procStat is what /proc/<pid>/stat says of a process.
+// procStat is the part of /proc/<pid>/stat that the watchdog uses.
 type procStat struct {
 	state      byte
 	parent     int
 	group      int
 	session    int
 	startTicks uint64
-	exitCode   int // as wait(2) tells it; 0 unless it is a zombie that one may inspect
+	exitCode   int // as wait(2) returns it; 0 unless it is a zombie that this process may inspect
 }
 
 // readStat reads /proc/<pid>/stat.
@@ -33,8 +33,8 @@ func readStat(pid int) (procStat, error) {
 	return parseStat(b)
 }
 
-// bootTicks is the present moment as /proc/<pid>/stat tells when a process was
-// born: in hundredths of a second since boot. It is 0 if that cannot be told.
+// bootTicks is the present time in the unit of a start time in
+// /proc/<pid>/stat: hundredths of a second since boot; 0 if it cannot be read.
 func bootTicks() uint64 {
 	const perSecond = 100 // USER_HZ, on all that Go runs on
 	var t unix.Timespec
@@ -44,8 +44,8 @@ func bootTicks() uint64 {
 	return uint64(t.Nano()) / uint64(time.Second/perSecond)
 }
 
-// parseStat takes the file apart. The name in it, in parentheses, may hold
-// anything, so fields are counted from the last parenthesis.
+// parseStat parses the file. The name in it, in parentheses, may contain
+// anything, so it counts fields from the last parenthesis.
 func parseStat(b []byte) (procStat, error) {
 	end := bytes.LastIndexByte(b, ')')
 	if end < 0 {
@@ -70,8 +70,8 @@ func parseStat(b []byte) (procStat, error) {
 	return s, nil
 }
 
-// mayInspect reports whether the kernel shows this process all of another's
-// status: to its own user it does, whatever the process has become.
+// mayInspect reports whether the kernel shows this process the full status of
+// another: it does to the same user.
 func mayInspect(pid int) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
@@ -93,9 +93,9 @@ func mayInspect(pid int) bool {
 	return false
 }
 
-// readMarks reads the marks from a process's environment. Programs may have
-// overwritten it (those that set their title do), and a zombie has none: then
-// nothing is found.
+// readMarks reads the marks in a process's environment. It finds none if the
+// program has overwritten its environment, as those that set their title do, or
+// is a zombie.
 func readMarks(pid int) (m map[string]string) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
 	if err != nil {
@@ -155,7 +155,7 @@ func otherProcesses() ([]int, error) {
 	return pids, nil
 }
 
-// Scan looks at every process for this watchdog's marks and pipes.
+// Scan searches all processes for this watchdog's marks and pipes.
 func (k *linuxKernel) Scan(ids []spec.InstanceID) []foundProcess {
 	pids, err := otherProcesses()
 	if err != nil {
@@ -176,7 +176,7 @@ func (k *linuxKernel) Scan(ids []spec.InstanceID) []foundProcess {
 	return found
 }
 
-// examine reports whether a process is one of this watchdog's.
+// examine reports whether a process belongs to this watchdog.
 func (k *linuxKernel) examine(pid int, pipes map[string]spec.InstanceID) (foundProcess, bool) {
 	s := foundProcess{pid: pid}
 	m := readMarks(pid)
@@ -203,7 +203,8 @@ func (k *linuxKernel) examine(pid int, pipes map[string]spec.InstanceID) (foundP
 	return s, true
 }
 
-// pipeOwner tells whose pipes a process has as its stdout or stderr.
+// pipeOwner returns the instance whose pipe a process has as its stdout or
+// stderr.
 func pipeOwner(pid int, pipes map[string]spec.InstanceID) (spec.InstanceID, bool) {
 	for _, fd := range [...]string{"1", "2"} {
 		target, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "fd", fd))

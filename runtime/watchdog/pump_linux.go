@@ -15,26 +15,26 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// chunkSize is how much output is taken at once: what a pipe holds.
+// chunkSize is how much output is moved at once: the capacity of a pipe.
 const chunkSize = 64 << 10
 
 // pump moves output from the pipes to the files, on a goroutine of its own, so
-// that a slow disk delays no supervision. A chunk is copied out of the pipe,
-// written, and only then taken out, so that no output is lost when the
-// watchdog is killed in between; see intent.
+// that a slow disk does not delay the loop. It copies a chunk out of the pipe,
+// writes it, and only then removes it from the pipe, so that no output is lost
+// if the watchdog is killed in between; see intent.
 type pump struct {
 	logDir  string
 	poll    *poller
-	wake    int     // eventfd: sources want something
+	wake    int     // eventfd: there are requests
 	scratch [2]int  // the pipe that chunks are copied to
-	null    int     // where chunks are taken out to
+	null    int     // where chunks are discarded
 	buf     []byte  // the pump's goroutine alone
-	intent  *intent // what is logged and not taken out yet
-	mirror  *mirror // shows the agent's output; nil if nobody looks
+	intent  *intent // the chunk that is being moved
+	mirror  *mirror // shows the agent's output; may be nil
 	dropped loop.Signal
 	closing sync.Once
 
-	mu        sync.Mutex // guards what is below, and the wants of sources
+	mu        sync.Mutex // guards all below, and the requests in sources
 	sources   map[spec.InstanceID]*source
 	streams   map[uint64]*stream
 	requested map[*source]struct{}
@@ -47,7 +47,7 @@ type source struct {
 	id      spec.InstanceID
 	writer  *output.Writer
 	streams [2]*stream
-	// What the pump's goroutine shall do; guarded by pump.mu.
+	// Requests to the pump's goroutine; guarded by pump.mu.
 	limits        *spec.Logs
 	flush, remove bool
 	done          chan struct{} // closed once removed
@@ -63,7 +63,8 @@ type stream struct {
 
 const wakeToken = 0
 
-// newPump opens the pump; call run to start it. Its note is kept in runDir.
+// newPump opens the pump; call run to start it. The record of the present chunk
+// is in runDir.
 func newPump(logDir, runDir string, mirrorTo io.Writer) (*pump, error) {
 	p := &pump{logDir: logDir, wake: -1, scratch: [2]int{-1, -1}, null: -1,
 		buf: make([]byte, chunkSize), dropped: loop.NewSignal(),
@@ -98,8 +99,8 @@ func newPump(logDir, runDir string, mirrorTo io.Writer) (*pump, error) {
 // run starts the pump's goroutine; close ends it.
 func (p *pump) run() { p.poll.run(p.turn) }
 
-// close ends the pump and waits. What is in the pipes stays there for a
-// successor. It may be called again: an upgrade that failed has closed it.
+// close ends the pump and waits. Output in the pipes stays there for a
+// successor. It may be called again, as after an upgrade that failed.
 func (p *pump) close() { p.closing.Do(p.release) }
 
 func (p *pump) release() {
@@ -120,7 +121,7 @@ func (p *pump) release() {
 	}
 }
 
-// add takes over two pipes and reads them from now on.
+// add adds an instance with two pipes, which are read from now on.
 func (p *pump) add(id spec.InstanceID, out, err int, limits spec.Logs) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -141,7 +142,7 @@ func (p *pump) add(id spec.InstanceID, out, err int, limits spec.Logs) error {
 	return nil
 }
 
-// want notes what a source wants and wakes the pump.
+// request sets a request for a source and wakes the pump.
 func (p *pump) request(id spec.InstanceID, note func(*source)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -152,7 +153,7 @@ func (p *pump) request(id spec.InstanceID, note func(*source)) {
 	note(s)
 	p.requested[s] = struct{}{}
 	one := [8]byte{1}
-	unix.Write(p.wake, one[:]) // full means that it is awake already
+	unix.Write(p.wake, one[:]) // if it is full, the pump is awake already
 }
 
 func (p *pump) setLimits(id spec.InstanceID, l spec.Logs) {
@@ -194,7 +195,7 @@ func (p *pump) turn(tokens []uint64) {
 	}
 }
 
-// serveRequests does what was requested for sources.
+// serveRequests handles the requests for sources.
 func (p *pump) serveRequests() {
 	p.mu.Lock()
 	requested := p.requested
@@ -205,7 +206,7 @@ func (p *pump) serveRequests() {
 		limits, flush, remove := s.limits, s.flush, s.remove
 		s.limits, s.flush = nil, false
 		if remove {
-			delete(p.requested, s) // wanted again since, but this was its last turn
+			delete(p.requested, s) // requested again since, but it is removed now
 		}
 		p.mu.Unlock()
 		if limits != nil {
@@ -221,8 +222,8 @@ func (p *pump) serveRequests() {
 	}
 }
 
-// drainBound is how much is drained at most of a pipe at an exit: more comes
-// only from processes that have left the group, and is read in turn.
+// drainBound is how many chunks are drained of a pipe at an exit: more comes
+// only from processes that have left the group, and is read as usual.
 const drainBound = 16
 
 func (p *pump) drain(s *source) {

@@ -7,17 +7,17 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// record is one line of the journal. Launches may hold secrets, so records
-// stay in files of mode 0600, and only their events are told.
+// record is one line of the journal. Launches may contain secrets, so the files
+// have mode 0600, and only the events are sent to clients.
 type record struct {
 	Event  spec.Event   `json:"event"`
 	Launch *spec.Launch `json:"launch,omitempty"`
 	Keep   *keep        `json:"keep,omitempty"`
-	// Removed says that the event's instance is forgotten.
+	// Removed says that the event's instance is removed.
 	Removed bool `json:"removed,omitempty"`
 }
 
-// keep is what only the watchdog needs to know of an instance to go on with it.
+// keep is what only a successor of the watchdog needs to know of an instance.
 type keep struct {
 	Phase phase `json:"phase"`
 	// Nonce is of the process that lives or is forked next.
@@ -47,7 +47,8 @@ type entry struct {
 	Keep     keep          `json:"keep"`
 }
 
-// segmentHead is the first line of a segment; Entries entry lines follow it.
+// segmentHead is the first line of a segment; as many entry lines follow as
+// Entries says.
 type segmentHead struct {
 	// From is the number of the first event in the segment.
 	From    uint64 `json:"from"`

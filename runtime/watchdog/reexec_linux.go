@@ -16,24 +16,24 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// envReexec carries the descriptors over an upgrade.
+// envReexec carries the numbers of the descriptors through an upgrade.
 const envReexec = "MESHRUN_REEXEC"
 
-// handed is what a watchdog hands to the program that replaces it: it stays
-// the same process, so its children stay its children.
+// handed is what a watchdog passes to the program that replaces it in the same
+// process, whose children stay its children.
 type handed struct {
 	PID      int `json:"pid"`
 	Lock     int `json:"lock"`
 	Listener int `json:"listener"`
-	// Map is a file in memory with Sockets: there is one for each instance that
-	// notifies, and the kernel takes no variable of more than 128 KiB.
+	// Map is a file in memory with Sockets: there is one for each instance with a
+	// notify socket, and a variable may have at most 128 KiB.
 	Map int `json:"map,omitempty"`
-	// Sockets stand in the variable itself if an older program handed them on.
+	// Sockets are in the variable itself if an older program passed them on.
 	Sockets map[spec.InstanceID]int `json:"sockets,omitempty"`
 }
 
-// takeHanded returns what a predecessor in this process handed on; nil if this
-// is a start like any other.
+// takeHanded returns what the previous program of this process passed on; nil
+// at an ordinary start.
 func takeHanded() (*handed, error) {
 	text := os.Getenv(envReexec)
 	os.Unsetenv(envReexec)
@@ -53,14 +53,14 @@ func takeHanded() (*handed, error) {
 	return &h, nil
 }
 
-// readMap takes the sockets out of their file, and closes that.
+// readMap reads the sockets from their file, and closes it.
 func (h *handed) readMap() error {
 	if h.Map == 0 {
 		return nil
 	}
 	f := os.NewFile(uintptr(h.Map), "handed")
 	defer f.Close()
-	// The descriptor is the predecessor's, and stands where it stopped writing.
+	// The descriptor's offset is where the predecessor stopped writing.
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return fmt.Errorf("read handed sockets: %w", err)
 	}
@@ -70,9 +70,9 @@ func (h *handed) readMap() error {
 	return nil
 }
 
-// reexec replaces the program by what is installed now. Until the loop has
-// ended it can fail and everything goes on. If it fails later, only the end is
-// left: the agent, or systemd, starts a successor that adopts what runs.
+// reexec replaces the program by the installed one. Until the loop has ended it
+// can fail without effect. If it fails later, the watchdog ends, and the agent
+// or systemd starts a successor that adopts the running instances.
 func (w *watchdog) reexec() error {
 	path, err := os.Executable()
 	if err != nil {
@@ -99,7 +99,7 @@ func (w *watchdog) reexec() error {
 	}
 	<-w.super.done
 	w.log.Info("upgrading to the installed program", "path", path)
-	// Nothing may be in anybody's hands: answers are given, output is written.
+	// Nothing may be in progress: answer all requests, write all output.
 	w.ln.SetUnlinkOnClose(false)
 	w.answers.drain(w.http)
 	h := handed{PID: os.Getpid(), Lock: int(w.lock.Fd()), Listener: int(ln.Fd()), Map: fd, Sockets: w.kern.sockets()}
@@ -119,7 +119,8 @@ func (w *watchdog) reexec() error {
 	return fmt.Errorf("upgrade: %w: the next watchdog adopts the running instances", err)
 }
 
-// environ lets the descriptors through, and says which they are.
+// environ makes the descriptors inheritable, and returns the environment that
+// names them.
 func (h *handed) environ() ([]string, error) {
 	fds := []int{h.Lock, h.Listener, h.Map}
 	for _, fd := range h.Sockets {
@@ -139,8 +140,8 @@ func (h *handed) environ() ([]string, error) {
 	return append(os.Environ(), envReexec+"="+string(b)), nil
 }
 
-// sockets returns the notify sockets: what is said while the program is
-// replaced must not be lost.
+// sockets returns the notify sockets, so that no message is lost during an
+// upgrade.
 func (k *linuxKernel) sockets() map[spec.InstanceID]int {
 	out := map[spec.InstanceID]int{}
 	for id, h := range k.held {
@@ -151,7 +152,7 @@ func (k *linuxKernel) sockets() map[spec.InstanceID]int {
 	return out
 }
 
-// closeHanded closes handed sockets that nobody took.
+// closeHanded closes passed-on sockets that no instance uses.
 func (k *linuxKernel) closeHanded() {
 	for id, fd := range k.inherited {
 		unix.Close(fd)

@@ -15,23 +15,23 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// replayed is what a journal says.
+// replayed is the state that a journal leads to.
 type replayed struct {
 	entries map[spec.InstanceID]*entry
 	seq     uint64 // of the last record; damaged lines at the end are counted
-	// damage says in words what could not be read; empty if all was well.
+	// damage describes what could not be read.
 	damage []string
 	// newest is the last segment, and its size up to the last whole line; it
 	// can be appended to if nothing is damaged.
 	newest  string
 	size    int64
-	removed map[spec.InstanceID]bool // by records: an incomplete table does not bring them back
+	removed map[spec.InstanceID]bool // by records: an incomplete table does not restore them
 	// fresh is set if there was no journal at all.
 	fresh bool
 }
 
-// replay reads a journal and returns the state that it leads to. What can't be
-// read is skipped and named: a broken line costs that line, not the table.
+// replay reads a journal and returns the state that it leads to. What cannot be
+// read is skipped and described: a damaged line loses that line, not the table.
 func replay(dir string) (*replayed, error) {
 	names, err := segmentNames(dir)
 	if err != nil {
@@ -42,7 +42,7 @@ func replay(dir string) (*replayed, error) {
 		r.fresh = true
 		return r, nil
 	}
-	// Each segment begins with the table, so that the newest says it all.
+	// Each segment begins with the table, so that the newest is enough.
 	r, err := replayFiles(dir, names[len(names)-1:])
 	if err != nil || len(r.damage) == 0 || len(names) == 1 {
 		return r, err
@@ -95,11 +95,11 @@ func (r *replayed) read(name string, text io.Reader) error {
 			}
 			break
 		}
-		l, words := parseLine(b)
+		l, problem := parseLine(b)
 		switch {
-		case words != "":
+		case problem != "":
 			tail++
-			r.damage = append(r.damage, fmt.Sprintf("%s line %d %s", name, n, words))
+			r.damage = append(r.damage, fmt.Sprintf("%s line %d %s", name, n, problem))
 		case l.Head != nil:
 			head = l.Head
 			r.begin(head, name)
@@ -119,7 +119,7 @@ func (r *replayed) read(name string, text io.Reader) error {
 	return nil
 }
 
-// begin takes over where a segment goes on.
+// begin handles the first line of a segment.
 func (r *replayed) begin(head *segmentHead, name string) {
 	if r.seq != 0 && head.From > r.seq+1 {
 		r.damage = append(r.damage, fmt.Sprintf("%s lacks events %d to %d before it", name, r.seq+1, head.From-1))
@@ -130,7 +130,7 @@ func (r *replayed) begin(head *segmentHead, name string) {
 	}
 }
 
-// finish judges the table at a segment's beginning.
+// finish checks that the table at the beginning of a segment was complete.
 func (r *replayed) finish(name string, head *segmentHead, heads map[spec.InstanceID]*entry, count int) {
 	switch {
 	case head == nil:
@@ -182,8 +182,8 @@ func (r *replayed) record(rec *record, name string) {
 	}
 }
 
-// parseLine reads one line; words say what is wrong with it.
-func parseLine(b []byte) (l line, words string) {
+// parseLine parses one line; problem says what is wrong with it.
+func parseLine(b []byte) (l line, problem string) {
 	text, whole := bytes.CutSuffix(b, []byte("\n"))
 	if err := json.Unmarshal(text, &l); err != nil {
 		if !whole {
@@ -207,8 +207,8 @@ func parseLine(b []byte) (l line, words string) {
 	return l, "is not a journal record"
 }
 
-// keepBroken copies damaged segments aside, so that nothing is lost to whoever
-// wants to look, and returns the directory of the copies.
+// keepBroken copies damaged segments to a directory of their own for
+// examination, and returns its path.
 func keepBroken(dir string, damage []string, now time.Time) (string, error) {
 	aside := filepath.Join(dir, "broken-"+now.UTC().Format("20060102T150405.000"))
 	if err := os.MkdirAll(aside, 0o700); err != nil {

@@ -8,9 +8,9 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// The shortest waits, whatever a policy says, where a delay of 0 would spin
-// without an end: before another try to take the lock that a copy still holds,
-// and between the restarts after the attempts were used up.
+// The shortest delays, whatever a policy says, where a delay of 0 would loop
+// without end: before the next attempt to take a lock that another copy holds,
+// and between restarts after the attempts are exhausted.
 const (
 	minLockDelay  = 50 * time.Millisecond
 	minRetryDelay = 100 * time.Millisecond
@@ -23,31 +23,32 @@ type history struct {
 	// Streak counts the restarts since the instance was last stable: the
 	// exponent of the backoff.
 	Streak int `json:"streak,omitempty"`
-	// Exhausted is set once the attempts were used up, until it is stable.
+	// Exhausted is set once the attempts are exhausted, until it is stable.
 	Exhausted bool `json:"exhausted,omitempty"`
 }
 
-// ending is how a generation ended, in the policy's eyes.
+// ending is how a generation ended, as far as the policy cares.
 type ending struct {
-	// success: it is known to have exited with 0, and not because it was killed.
+	// success: it exited with 0, as far as is known, and not because meshrun
+	// killed it.
 	success bool
-	// locked: it was not started, since another copy holds its lock. That is
-	// no fault of its own, so it uses up no attempts.
+	// locked: it was not started, since another copy holds its lock. That counts
+	// as no attempt.
 	locked bool
 }
 
-// decision is what the restart policy says.
+// decision is what the restart policy decides.
 type decision struct {
 	event event     // evRetry, evDone or evGiveUp
 	at    time.Time // of the next start, for evRetry
-	// exhausted is set when the attempts were used up just now: worth an alert.
+	// exhausted is set if the attempts have just been exhausted, for an alert.
 	exhausted bool
 	reason    string
 	history   history
 }
 
-// decide says whether an instance that has ended at now is started again, and
-// when. The seed makes the jitter: the same one gives the same answer.
+// decide says whether and when an instance that ended at now is restarted. The
+// seed determines the jitter: the same seed gives the same answer.
 func decide(p spec.Restart, h history, end ending, now time.Time, seed uint64) decision {
 	if end.locked {
 		wait := max(delay(p, h.Streak, seed), minLockDelay)
@@ -85,8 +86,8 @@ func usedUp(p spec.Restart) string {
 	return fmt.Sprintf("%d restarts within %s are used up", p.Attempts, p.Window)
 }
 
-// recent returns the tries that are still within the window; without a window
-// all of them are. Times in the future (the clock was set back) count.
+// recent returns the tries within the window; all of them if there is no
+// window. Times in the future (the clock was set back) count.
 func recent(tries []time.Time, window time.Duration, now time.Time) []time.Time {
 	if window <= 0 {
 		return tries
@@ -110,8 +111,8 @@ func delay(p spec.Restart, n int, seed uint64) time.Duration {
 	return jitter(d, seed)
 }
 
-// jitter moves a wait by at most a tenth, up or down, so that what failed
-// together does not come back together. Zero stays zero.
+// jitter changes a wait by up to a tenth, so that instances that failed
+// together do not restart together. Zero stays zero.
 func jitter(d time.Duration, seed uint64) time.Duration {
 	const steps = 2001
 	tenth := int64(d) / 10
@@ -126,8 +127,8 @@ func seedOf(id spec.InstanceID, generation uint64) uint64 {
 	return h.Sum64()
 }
 
-// stable is the history of an instance that stayed up for long enough: its
-// backoff starts afresh, while its restarts keep counting in their window.
+// stable is the history of an instance that ran for its stable time: its
+// backoff begins anew, while its restarts still count in their window.
 func (h history) stable() history {
 	h.Streak, h.Exhausted = 0, false
 	return h

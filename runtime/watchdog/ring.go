@@ -7,32 +7,32 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// ringSize is how many of the last events are kept in memory, for those who
-// follow, and for all while the disk is full.
+// ringSize is how many events are kept in memory, for clients that wait for
+// more, and for all clients while the disk is full.
 const ringSize = 512
 
-// burstPause is how often those who follow are woken while there is more to
-// come at once: what they do with a thousand starts takes the processors from
-// those that are still to be forked.
+// burstPause is how often waiting clients are woken during a burst: what they
+// do with a thousand starts takes processor time from the processes that are
+// still to be forked.
 const burstPause = 250 * time.Millisecond
 
-// ring holds the last events and wakes those who wait for more. Adding never
-// blocks: who reads too slowly reads from the journal's files.
+// ring keeps the last events and wakes those who wait for more. Adding never
+// blocks: a slow reader reads from the journal's files.
 type ring struct {
 	mu     sync.Mutex // guards all below
 	events []spec.Event
 	start  int // index of the oldest once the ring is full
 	last   uint64
 	more   chan struct{} // closed when there is an event since it was made
-	untold int           // how many were added since it was closed
-	told   time.Time     // when it was closed last
+	added  int           // number of events since more was closed
+	woken  time.Time     // when more was closed last
 }
 
-// newRing returns a ring that goes on after event last.
+// newRing returns a ring whose next event follows number last.
 func newRing(last uint64) *ring { return &ring{last: last, more: make(chan struct{})} }
 
-// add keeps events and forgets the oldest beyond the bound. Those who wait are
-// woken, but where there are more to come at once, only now and then.
+// add adds events and drops the oldest beyond the bound. It wakes those who
+// wait, but only now and then if more events will follow at once.
 func (r *ring) add(events []spec.Event, more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -45,17 +45,17 @@ func (r *ring) add(events []spec.Event, more bool) {
 		}
 		r.last = e.Seq
 	}
-	r.untold += len(events)
-	if r.untold == 0 || (more && r.untold < ringSize/2 && time.Since(r.told) < burstPause) {
+	r.added += len(events)
+	if r.added == 0 || (more && r.added < ringSize/2 && time.Since(r.woken) < burstPause) {
 		return
 	}
 	close(r.more)
 	r.more = make(chan struct{})
-	r.untold, r.told = 0, time.Now()
+	r.added, r.woken = 0, time.Now()
 }
 
-// after returns up to limit events that follow seq, and whether the ring goes
-// back that far. The channel is closed when there is more than that.
+// after returns up to limit events after seq, and whether the ring goes back
+// that far. The channel is closed when there are later events.
 func (r *ring) after(seq uint64, limit int) (events []spec.Event, ok bool, more <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -73,8 +73,8 @@ func (r *ring) after(seq uint64, limit int) (events []spec.Event, ok bool, more 
 	return events, true, r.more
 }
 
-// bounds returns the number of the oldest event in the ring, or of the next
-// one if it is empty, and of the last event.
+// bounds returns the number of the oldest event in the ring, or of the next one
+// if it is empty, and the number of the last event.
 func (r *ring) bounds() (first, last uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -13,10 +13,10 @@ import (
 )
 
 // openRunDir makes the directory of the pipes, sockets and locks, and returns
-// its real path. What is in it has no meaning after a reboot, and making a
-// thousand inodes on a disk can take longer than starting a thousand processes:
-// so root keeps it in memory, and DATA/watchdog/run is a link to it. Others'
-// directories in memory are removed when they log out; theirs is on the disk.
+// its real path. Its content is meaningless after a reboot, and to make a
+// thousand inodes on a disk can take longer than to start a thousand processes:
+// so for root it is in memory, and DATA/watchdog/run is a link to it. Other
+// users' directories in memory are removed when they log out; theirs is on disk.
 func openRunDir(dir string, fresh func() string) (string, error) {
 	path := filepath.Join(dir, "run")
 	if target, err := os.Readlink(path); err == nil {
@@ -42,8 +42,8 @@ func openRunDir(dir string, fresh func() string) (string, error) {
 	if err := os.MkdirAll(path, 0o711); err != nil {
 		return "", fmt.Errorf("make run directory: %w", err)
 	}
-	// Processes of other users reach their notify sockets through these; what
-	// is in them has modes of its own.
+	// Processes of other users reach their notify sockets through these; the
+	// files in them have modes of their own.
 	for _, d := range [...]string{filepath.Dir(dir), dir, path} {
 		if err := allowTraversal(d); err != nil {
 			return "", fmt.Errorf("make run directory: %w", err)
@@ -52,8 +52,8 @@ func openRunDir(dir string, fresh func() string) (string, error) {
 	return path, nil
 }
 
-// recreate lets go of an instance's pipes if somebody has removed their files, and
-// makes the run directory again, so that the next start has what it needs.
+// recreate closes an instance's pipes if their files were removed, and makes
+// the run directory again, so that the next start finds what it needs.
 func (k *linuxKernel) recreate(id spec.InstanceID) {
 	path := k.runDir
 	if k.held[id] != nil {
@@ -69,8 +69,8 @@ func (k *linuxKernel) recreate(id spec.InstanceID) {
 	}
 }
 
-// ownDir makes a directory, or makes sure that the one there is really one,
-// that it is this user's, and that nobody else writes in it.
+// ownDir makes a directory, or checks that an existing one is a directory of
+// this user in which nobody else may write.
 func ownDir(path string) error {
 	if err := os.Mkdir(path, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
@@ -91,7 +91,7 @@ func inMemory(path string) bool {
 	return unix.Statfs(path, &st) == nil && st.Type == unix.TMPFS_MAGIC
 }
 
-// allowTraversal lets others pass a directory without listing it.
+// allowTraversal lets other users pass a directory without listing it.
 func allowTraversal(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {

@@ -9,12 +9,12 @@ import (
 )
 
 const (
-	// agentGrace is how long the agent is waited for before systemd hears that
-	// the service is ready: less than the 90 s that a start may take. Without
-	// its agent the watchdog keeps alive what runs all the same.
+	// agentGrace is how long to wait for the agent before the service is reported
+	// as ready: less than the 90 s that systemd allows for a start. Without its
+	// agent the watchdog keeps running instances alive all the same.
 	agentGrace = time.Minute
-	// stopBeat and stopExtension ask for more time while processes are being
-	// stopped, which takes as long as their stop rules allow.
+	// stopBeat and stopExtension ask for more time while processes are stopping,
+	// which takes as long as their stop timeouts allow.
 	stopBeat      = 10 * time.Second
 	stopExtension = time.Minute
 )
@@ -26,34 +26,34 @@ const (
 	statusStops   = "Stopping all processes"
 )
 
-// sdNotifier tells the watchdog's own parent, systemd, how it is.
+// sdNotifier reports the watchdog's state to its own parent, systemd.
 type sdNotifier struct {
 	log     hclog.Logger
-	tell    func(state string) error
+	notify  func(state string) error
 	timeout time.Duration // see Notifier
-	deaf    bool          // there is no systemd
+	absent  bool          // there is no systemd
 }
 
-// newSDNotifier reads the environment. One that was made for an instance of
+// newSDNotifier reads the environment. A notify socket of an instance of
 // meshrun (the agent that started this watchdog) is not for the watchdog.
 func newSDNotifier(getenv func(string) string, log hclog.Logger) *sdNotifier {
 	to := NewNotifier(getenv)
-	return &sdNotifier{log: log.Named("systemd"), tell: to.Send, timeout: to.Timeout,
-		deaf: to.socket == "" || getenv(envInstance) != ""}
+	return &sdNotifier{log: log.Named("systemd"), notify: to.Send, timeout: to.Timeout,
+		absent: to.socket == "" || getenv(envInstance) != ""}
 }
 
-// send tells one thing, such as "READY=1".
+// send sends a state such as "READY=1".
 func (n *sdNotifier) send(state string) {
-	if err := n.tell(state); err != nil {
+	if err := n.notify(state); err != nil {
 		n.log.Warn("cannot notify systemd", "state", state, "error", err)
 	}
 }
 
-// report says READY=1 once the agent is up, and from then on that all is well
-// as long as the loop answers: an agent that is down is the watchdog's to bring
-// back, and no reason to replace the watchdog. It ends with the loop.
+// report sends READY=1 once the agent is up, and from then on WATCHDOG=1 as
+// long as the loop answers. An agent that is down is no reason to replace the
+// watchdog, which restarts it. report ends with the loop.
 func (n *sdNotifier) report(loop *supervisor, r *ring) {
-	if n.deaf {
+	if n.absent {
 		return
 	}
 	shown := n.awaitAgent(loop, r)
@@ -82,8 +82,8 @@ func (n *sdNotifier) report(loop *supervisor, r *ring) {
 	}
 }
 
-// awaitAgent waits until the agent is up, or has had its time, and returns how
-// things are then: nothing if the loop has ended.
+// awaitAgent waits until the agent is up, or agentGrace is over, and returns
+// the status then; empty if the loop has ended.
 func (n *sdNotifier) awaitAgent(loop *supervisor, r *ring) string {
 	late := time.NewTimer(agentGrace)
 	defer late.Stop()
@@ -102,10 +102,10 @@ func (n *sdNotifier) awaitAgent(loop *supervisor, r *ring) string {
 	}
 }
 
-// stopping tells that processes are being stopped, and asks for more time as
-// long as the loop sees to it. It ends with the loop.
+// stopping reports that processes are stopping, and asks for more time as long
+// as the loop answers. It ends with the loop.
 func (n *sdNotifier) stopping(loop *supervisor) {
-	if n.deaf {
+	if n.absent {
 		return
 	}
 	n.send("STOPPING=1\nSTATUS=" + statusStops)
@@ -124,7 +124,7 @@ func (n *sdNotifier) stopping(loop *supervisor) {
 	}
 }
 
-// status asks the loop how things are; the error says that it does not answer.
+// status asks the loop for the status; the error says that it does not answer.
 func (n *sdNotifier) status(loop *supervisor) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

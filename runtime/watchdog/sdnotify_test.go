@@ -38,7 +38,7 @@ func (f *fakeSystemd) take() []string {
 // every 30 seconds.
 func (w *world) underSystemd() (*sdNotifier, *fakeSystemd) {
 	f := &fakeSystemd{}
-	n := &sdNotifier{log: hclog.NewNullLogger(), tell: f.hear, timeout: 30 * time.Second}
+	n := &sdNotifier{log: hclog.NewNullLogger(), notify: f.hear, timeout: 30 * time.Second}
 	go n.report(w.supervisor, w.journal.ring)
 	return n, f
 }

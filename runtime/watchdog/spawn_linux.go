@@ -15,19 +15,19 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// lockFD is the descriptor that an exclusive process inherits locked.
+// lockFD is the descriptor of the lock that an exclusive process inherits.
 const lockFD = 3
 
-// handOver is how many forks are told of together while more are to be done:
-// each time wakes a thread, on a processor that a fresh process could have.
-// The last ones of a batch are told of at once, so that little is left to do
-// when they are forked.
+// handOver is how many results are passed on together while more forks follow:
+// each time wakes a thread, on a processor that a new process could use. The
+// last ones of a batch are passed on at once, so that little is left to do when
+// they are forked.
 const (
 	handOver = 32
 	lastOnes = 4
 )
 
-// forked is what came of one fork.
+// forked is the result of one fork.
 type forked struct {
 	i, pid int
 	// ticks is when the process was born, in clock ticks since boot; 0 if that
@@ -38,8 +38,8 @@ type forked struct {
 	err    error
 }
 
-// Start checks launches, forks them on the spawner's thread, and meanwhile
-// sees to those that are forked.
+// Start prepares the launches, forks them on the spawner's thread, and
+// meanwhile handles those that are forked.
 func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
 	results := make(chan []forked, len(starts)/handOver+lastOnes+1) // the spawner never waits
 	var batch []forked                                              // the spawner's thread alone
@@ -80,8 +80,8 @@ func (k *linuxKernel) Start(starts []start, done func(int, *process, error)) {
 	}
 }
 
-// forkJob is all that a fork needs, so that the spawner's thread has little else
-// to do.
+// forkJob is all that a fork needs, so that the spawner's thread has little
+// else to do.
 type forkJob struct {
 	prepared
 	launch  *spec.Launch
@@ -108,8 +108,8 @@ func (k *linuxKernel) prepareFork(st start) (forkJob, error) {
 		notify: k.held[l.ID].notify >= 0, group: k.groups.prepared[l.ID]}, nil
 }
 
-// resetOOMScore gives up for an instance what the watchdog is oomProtected: that memory is
-// short is the instances' matter, not meshrun's.
+// resetOOMScore takes from an instance the protection that the watchdog has: if
+// memory is short, the kernel is to kill instances, not meshrun.
 func (k *linuxKernel) resetOOMScore(id spec.InstanceID, pid int) {
 	if !k.oomProtected || id == AgentID {
 		return
@@ -119,8 +119,8 @@ func (k *linuxKernel) resetOOMScore(id spec.InstanceID, pid int) {
 	}
 }
 
-// fork opens what the process inherits, and forks. It runs on the spawner's
-// thread. It tells when the process was born if it can without asking.
+// fork opens what the process inherits, and forks, on the spawner's thread. It
+// sets when the process was born if that costs no further call.
 func (k *linuxKernel) fork(o forkJob, f *forked) error {
 	if !k.fence.allows(o.launch.Lease, o.cleanup) {
 		return errFenced
@@ -159,8 +159,8 @@ func isOOMProtected() bool {
 	return err == nil && len(b) > 0 && b[0] == '-'
 }
 
-// watchChild learns who a fresh child is. Should that fail, the child is
-// ended: nothing runs that is not watched.
+// watchChild opens and watches a new child. If that fails, it kills the child:
+// no process runs unwatched.
 func (k *linuxKernel) watchChild(f forked) (*process, error) {
 	pid := f.pid
 	proc := &process{pid: pid, bootID: k.bootID, session: pid, startTicks: f.ticks}
@@ -192,8 +192,8 @@ func (k *linuxKernel) watchChild(f forked) (*process, error) {
 }
 
 // files opens what a process inherits: /dev/null, its own blocking ends of the
-// pipes, and the lock of an exclusive one. All but the first are the caller's
-// to close, also if there is an error.
+// pipes, and the lock of an exclusive one. The caller closes all but the first,
+// even after an error.
 func (o *forkJob) files(null int) ([]uintptr, error) {
 	files := []uintptr{uintptr(null)}
 	for _, suffix := range [...]string{".out", ".err"} {
@@ -231,8 +231,8 @@ func (o *forkJob) files(null int) ([]uintptr, error) {
 	return files, nil
 }
 
-// environment is the launch's own and what the watchdog adds; of a variable
-// that is there twice, the watchdog's counts.
+// environment is that of the launch and the watchdog's variables, which replace
+// those of the same name.
 func (k *linuxKernel) environment(st start) []string {
 	l, m := st.launch, st.marks
 	add := []string{

@@ -9,20 +9,20 @@ import (
 	"github.com/synergymesh/meshrun/runtime/watchdog/cgroup"
 )
 
-// spawner is a thread that forks. It has a table of file descriptors of its
-// own, with the few that were open when it began: fork copies its thread's
+// spawner is a thread that forks. It has a descriptor table of its own, with
+// the few descriptors that were open when it began: fork copies its thread's
 // table and exec closes what is in it, so that with three descriptors for each
-// of a thousand instances in the table, a start would take more than twice as
-// long (close_range(2) and unshare(2) tell of the same).
+// of a thousand instances, a start would take more than twice as long (see
+// close_range(2) and unshare(2)).
 //
-// What is opened on the thread is nobody else's, and what others have opened
-// since it began is not there. The runtime's own descriptors, which it may use
-// on any thread, are: they were open before.
+// What is opened on the thread is private to it, and what others have opened
+// since it began is missing there. The runtime's own descriptors, which it may
+// use on any thread, were open before.
 type spawner struct {
 	work chan func()
 	done chan struct{}
-	null int // /dev/null, open on the thread only: what its children read
-	// stuck is a group that the thread could not leave yet; the thread's alone.
+	null int // /dev/null, open on the thread only: the children's stdin
+	// stuck is a cgroup that the thread could not leave yet; only the thread uses it.
 	stuck *cgroup.Group
 }
 
@@ -54,7 +54,7 @@ func newSpawner() (*spawner, error) {
 	return s, nil
 }
 
-// post has f run on the thread, after what was posted before. F must use raw
+// post makes the thread run f, after what was posted before. f must use raw
 // descriptors only, and close what it opens.
 func (s *spawner) post(f func()) { s.work <- f }
 

@@ -18,19 +18,19 @@ import (
 )
 
 const (
-	// streamBatch is how many events are written to a eventStream at once.
+	// streamBatch is how many events are written to a client at once.
 	streamBatch = 256
-	// streamPause lies between two writes while events keep coming: what comes
-	// alone is told at once, and a thousand starts do not wake a reader a
+	// streamPause is the time between two writes while events keep coming: a
+	// single event is sent at once, and a thousand starts do not wake a client a
 	// thousand times.
 	streamPause = 20 * time.Millisecond
-	// streamStall is how long a eventStream may take nothing before it is cut off.
+	// streamStall is how long a client may accept nothing before its connection is closed.
 	streamStall = 30 * time.Second
 )
 
-// events answers GET /v1/events?after=N[&follow=1]: one event a line. Where
-// events after N are no longer kept, or N was never given out, the first line
-// is an event of type watchdog.gap, after which the table must be read again.
+// events handles GET /v1/events?after=N[&follow=1]: one event a line. If the
+// events after N are no longer kept, or N was never used, the first line is an
+// event of type watchdog.gap, after which the client must read the table again.
 func (s *server) events(w http.ResponseWriter, r *http.Request) {
 	after := uint64(0)
 	if text := r.URL.Query().Get("after"); text != "" {
@@ -49,8 +49,8 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// eventStream writes events to one reader: from the ring where that goes back far
-// enough, else from the files. It never holds up the loop.
+// eventStream writes events to one client: from the ring if that goes back far
+// enough, else from the journal's files. It never holds up the loop.
 type eventStream struct {
 	ctx     context.Context
 	w       io.Writer
@@ -125,8 +125,8 @@ func (f *eventStream) write(events []spec.Event) error {
 	return f.control.Flush()
 }
 
-// fromFiles sends what the files hold after f.after. Whatever is missing there
-// is told as a gap, so that it always gets on.
+// fromFiles sends the events after f.after that the files have. It reports
+// missing ones as a gap, so that it always makes progress.
 func (f *eventStream) fromFiles() error {
 	first, last := f.ring.bounds()
 	if f.after > last {
@@ -158,7 +158,7 @@ func (f *eventStream) fromFiles() error {
 func (f *eventStream) file(path string) error {
 	file, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil // pruned in this moment
+		return nil // just removed
 	}
 	if err != nil {
 		return fmt.Errorf("open journal: %w", err)
@@ -200,7 +200,7 @@ func (f *eventStream) missing(to uint64) string {
 	return fmt.Sprintf("events %d to %d are no longer kept: read the table", f.after+1, to)
 }
 
-// gap tells that events up to seq cannot be told.
+// gap reports that events up to seq are not available.
 func (f *eventStream) gap(seq uint64, message string) error {
 	return f.write([]spec.Event{{Seq: seq, Time: time.Now().UTC(), Type: spec.EventJournalGap,
 		Severity: spec.Warning, Who: "watchdog", Message: message}})

@@ -2,28 +2,28 @@ package watchdog
 
 import "github.com/synergymesh/meshrun/spec"
 
-// phase is where an instance is in its life, as the table sees it. It is finer
-// than spec.Phase: there are three reasons to be stopping.
+// phase is the state of an instance in the table. It is finer than spec.Phase:
+// there are several reasons to be stopping.
 type phase uint8
 
 // The phases. In hooking, starting, running, stopping, replacing, killing,
 // ceding and cleaning a generation is under way: one of its processes is alive,
 // or in the queue to be forked. In the others there is none.
 const (
-	pending   phase = iota // waits for its turn to be forked
+	pending   phase = iota // in the queue of forks
 	starting               // forked, has not said READY=1 yet
 	running                // up
-	stopping               // asked to end, and forgotten once it has
-	replacing              // asked to end, and started afresh once it has
-	killing                // did not do its duty, or expired; its restart policy follows
-	ceding                 // its lease ends; fenced once it has ended
+	stopping               // asked to end; removed once it has
+	replacing              // asked to end; started again once it has
+	killing                // unresponsive or expired, and asked to end; the restart policy decides what follows
+	ceding                 // its lease expires, and it was asked to end; fenced once it has
 	backoff                // down until its next start is due
-	completed              // ended as its policy wants
-	failed                 // given up
-	fenced                 // down until its lease is renewed
-	gone                   // forgotten
-	hooking                // its before_start hook runs, or has just ended well
-	cleaning               // ended by itself; its after_stop hook runs
+	completed              // ended with success, and the policy does not restart it
+	failed                 // ended, and the policy has given up
+	fenced                 // waits until its lease is renewed
+	gone                   // removed
+	hooking                // its before_start hook runs, or has just succeeded
+	cleaning               // ended on its own; its after_stop hook runs
 	numPhases
 )
 
@@ -32,26 +32,26 @@ type event uint8
 
 // The events.
 const (
-	evReplace      event = iota // declared anew, with another hash or epoch
-	evRemove                    // not wanted any more
-	evForked                    // the fork worked; READY=1 has to come
-	evUp                        // the fork worked, and that is all it takes
-	evReady                     // READY=1 came
-	evReadyTimeout              // READY=1 did not come in time
-	evUnresponsive              // WATCHDOG=1 did not come in time
-	evExpire                    // this generation shall end, and its policy follows
-	evRetry                     // ended, or not startable; policy: again
-	evDone                      // ended; policy: that was all
-	evGiveUp                    // ended, or not startable; policy: no more
-	evStopTimeout               // did not end in time after being asked to
+	evReplace      event = iota // declared with another hash, epoch or lease
+	evRemove                    // removed by a declaration
+	evForked                    // forked; READY=1 must follow
+	evUp                        // forked, and ready by that
+	evReady                     // sent READY=1
+	evReadyTimeout              // did not send READY=1 in time
+	evUnresponsive              // did not send WATCHDOG=1 in time
+	evExpire                    // this generation is to end; the restart policy decides what follows
+	evRetry                     // ended or could not start; policy: restart
+	evDone                      // ended; policy: done
+	evGiveUp                    // ended or could not start; policy: give up
+	evStopTimeout               // did not end in time after it was asked to
 	evDue                       // the wait before the next start is over
-	evStable                    // has been up for long enough
-	evCede                      // its lease was not renewed, and ends soon
-	evFence                     // its lease is over, or must not be started under
-	evGrant                     // its lease is renewed: it may be started
+	evStable                    // has run for its stable time
+	evCede                      // its lease was not renewed, and expires soon
+	evFence                     // its lease has expired, or allows no start
+	evGrant                     // its lease is renewed, and allows its start
 	evHooking                   // its before_start hook was forked
-	evHooked                    // its before_start hook has ended well
-	evClean                     // what ran has ended, and its after_stop hook comes
+	evHooked                    // its before_start hook has succeeded
+	evClean                     // its process has ended; after_stop is next
 	numEvents
 )
 
@@ -60,15 +60,15 @@ type action uint8
 
 // The actions, in the order in which a cell's are done.
 const (
-	actQueue   action = iota // put into the queue of starts
+	actQueue   action = iota // put into the queue of forks
 	actAsk                   // the stop signal to the group; SIGKILL at the timeout
 	actKill                  // SIGKILL to the group
 	actWait                  // set the timer of the next start
-	actRecover               // note that a restart proved stable
-	actRemove                // drop the instance and what it holds
+	actRecover               // record that a restart proved stable
+	actRemove                // delete the instance and close what it holds
 )
 
-// cell is one place of the table: where an event leads, and what is done.
+// cell is one entry of the table: the next phase, and the actions.
 type cell struct {
 	next phase
 	acts []action
@@ -76,8 +76,8 @@ type cell struct {
 
 func to(next phase, acts ...action) cell { return cell{next: next, acts: acts} }
 
-// table says, for every phase and every event, what follows. A late or
-// meaningless event leads to where one is, and does nothing.
+// table says what follows for every phase and every event. A late or
+// meaningless event changes nothing.
 //
 //	declare                                         policy: again
 //	   │          ┌───────────────────────────────────────────────────────┐
@@ -98,13 +98,13 @@ func to(next phase, acts ...action) cell { return cell{next: next, acts: acts} }
 //	   │               gone ◀──remove── (pending, backoff, completed, failed)
 //	   └──other hash or epoch, or due── (backoff, completed, failed)
 //
-// And of those that live under a lease (lease.go):
+// Instances under a lease (lease.go):
 //
 //	starting, running ──lease ends soon, or is over──▶ ceding ──ended──▶ fenced
 //	pending ──its turn, and the lease does not hold────────────────────────▲ │
 //	   ▲──────────────────────lease renewed, or another hash, epoch or lease─┘
 //
-// And of those with hooks (hook.go):
+// Instances with hooks (hook.go):
 //
 //	pending ──fork of before_start──▶ hooking ──ended well, fork──▶ starting, running
 //	                                     │ failed                           │ ended
@@ -113,11 +113,11 @@ func to(next phase, acts ...action) cell { return cell{next: next, acts: acts} }
 //
 // stopping, replacing, killing and ceding last until after_stop has ended.
 //
-// Laws, each one tested: every place is filled; a start is queued only where
-// no process is alive or by the event that says it has ended; nothing leads
-// out of gone; what is removed never starts again by itself; whose lease is over
-// is killed in every phase in which it lives, and starts by no event but a grant
-// or another declaration.
+// Laws, each of them tested: every entry is filled; a start is queued only if no
+// process is alive, or by the event of its end; no event leads out of gone; a
+// removed instance never starts again on its own; an instance whose lease has
+// expired is killed in every phase in which a process is alive, and starts only
+// by a grant or another declaration.
 var table = [numPhases][numEvents]cell{
 	pending: row(pending, moves{
 		evReplace: to(pending), // it is in the queue already
@@ -239,10 +239,10 @@ var table = [numPhases][numEvents]cell{
 	gone: row(gone, nil),
 }
 
-// moves are the places of a row where an event matters.
+// moves are the entries of a row that change something.
 type moves map[event]cell
 
-// row fills a phase's row: what is not named stays and does nothing.
+// row fills the row of a phase: other events change nothing.
 func row(self phase, named moves) [numEvents]cell {
 	var r [numEvents]cell
 	for e := range numEvents {
@@ -254,14 +254,14 @@ func row(self phase, named moves) [numEvents]cell {
 	return r
 }
 
-// Next says where an event leads an instance, and what is to be done. It is
-// total and pure; the actions must not be changed.
+// Next returns the phase that an event leads an instance to, and the actions to
+// do. It is total and pure; callers must not change the actions.
 func Next(p phase, e event) (phase, []action) {
 	c := table[p][e]
 	return c.next, c.acts
 }
 
-// alive reports whether a generation is under way in the phase.
+// alive reports whether a generation is in progress in the phase.
 func (p phase) alive() bool {
 	switch p {
 	case hooking, starting, running, stopping, replacing, killing, ceding, cleaning:
@@ -270,11 +270,11 @@ func (p phase) alive() bool {
 	return false
 }
 
-// judged reports whether an end in the phase is the restart policy's matter: of
-// one that was asked for it is not.
+// judged reports whether the restart policy decides what follows an end in the
+// phase; it does not if the end was requested.
 func (p phase) judged() bool { return p != stopping && p != replacing && p != ceding }
 
-// public returns the phase as it is told.
+// public returns the phase that clients see.
 func (p phase) public() spec.Phase {
 	switch p {
 	case hooking, starting:
@@ -297,7 +297,7 @@ func (p phase) public() spec.Phase {
 var phaseNames = [numPhases]string{"pending", "starting", "running", "stopping", "replacing", "killing",
 	"ceding", "backoff", "completed", "failed", "fenced", "gone", "hooking", "cleaning"}
 
-// String returns the phase's name: the form in which the journal keeps it.
+// String returns the phase's name, as the journal has it.
 func (p phase) String() string { return phaseNames[p] }
 
 // MarshalText writes the phase's name.

@@ -14,11 +14,11 @@ const (
 	timerStart    timerKind = iota // the next start is due
 	timerReady                     // READY=1 is overdue
 	timerStop                      // the stop is overdue
-	timerStable                    // up for long enough
+	timerStable                    // has run for its stable time
 	timerWatchdog                  // WATCHDOG=1 is overdue
-	timerExit                      // the exit code won't become readable
-	timerLost                      // dropped output may be told again
-	timerLock                      // the lock of the process before may be free
+	timerExit                      // give up waiting for the exit code
+	timerLost                      // lost output may be reported again
+	timerLock                      // try again to take the lock
 	numTimers
 )
 
@@ -80,7 +80,7 @@ func (h *timerHeap) clear(in *instance, kinds ...timerKind) {
 	}
 }
 
-// due takes the first timer if its time has come.
+// due removes and returns the first timer if its time has come.
 func (h *timerHeap) due(now time.Time) *timer {
 	if len(*h) == 0 || (*h)[0].at.After(now) {
 		return nil
