@@ -333,7 +333,7 @@ func (k *linuxKernel) exitOfStranger(p *process) (ws unix.WaitStatus, known, lat
 	return 0, false, err == nil
 }
 
-// Kill ends one process, and lets go of it.
+// Kill kills one process, and closes it.
 func (k *linuxKernel) Kill(p *process) error {
 	defer k.drop(p)
 	if err := unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {

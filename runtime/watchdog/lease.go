@@ -92,7 +92,7 @@ func checkSession(session string) error {
 	return nil
 }
 
-// leases is what the loop made of the leases when it last looked at them.
+// leases is what the leases meant when the loop last checked them.
 type leases struct {
 	fence    *fence
 	verdicts map[string]verdict // of the leases in use

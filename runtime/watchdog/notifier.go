@@ -15,7 +15,7 @@ const notifyTimeout = time.Second
 //
 // go-systemd's daemon package (36 KiB) would save 20 lines of it, but its
 // SdNotify has no deadline: a supervisor that is stopped, as by SIGSTOP, would
-// block who notifies it for good, and with it the end of the process.
+// block its sender for good, and with it the end of the process.
 type Notifier struct {
 	socket string
 	// Timeout is the interval within which the supervisor expects WATCHDOG=1;

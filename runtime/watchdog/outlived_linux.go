@@ -45,8 +45,8 @@ func KillOutlived(dataDir string, in *spec.Instance) (killed bool, err error) {
 	if st.group == st.session {
 		p.session = st.group // a main process may be in the group of what started it
 	}
-	// A dead one that nobody reaps still pins the number of its group, of which
-	// somebody may live.
+	// A dead process that is not reaped still pins the number of its group, of
+	// which other processes may live.
 	if err := errors.Join(signalGroup(p, unix.SIGKILL), killCgroup(dataDir, in)); err != nil {
 		return false, fmt.Errorf("kill a process that has outlived its lease: %w", err)
 	}

@@ -89,7 +89,7 @@ func findCommand(name, dir string, env []string) (string, error) {
 	return "", fmt.Errorf("program %q not found in PATH (%s): install it, or write its full path", name, count)
 }
 
-// executable checks that a file can be executed by somebody.
+// executable checks that a file exists and has an execute bit.
 func executable(path string) error {
 	info, err := os.Stat(path)
 	switch {

@@ -101,7 +101,7 @@ func to(next phase, acts ...action) cell { return cell{next: next, acts: acts} }
 // Instances under a lease (lease.go):
 //
 //	starting, running ──lease ends soon, or is over──▶ ceding ──ended──▶ fenced
-//	pending ──its turn, and the lease does not hold────────────────────────▲ │
+//	pending ──next in the queue, and its lease is not valid────────────────▲ │
 //	   ▲──────────────────────lease renewed, or another hash, epoch or lease─┘
 //
 // Instances with hooks (hook.go):

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// write writes one of the kernel's files; it never makes one.
+// write writes to an existing file of the kernel.
 func write(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
@@ -80,7 +80,7 @@ func readNumber(path string) (uint64, bool) {
 	return n, err == nil
 }
 
-// moveTo moves a whole process into a cgroup. One that has ended is nobody's.
+// moveTo moves a process into a cgroup. One that has ended is ignored.
 func moveTo(dir string, pid int) error {
 	err := write(filepath.Join(dir, "cgroup.procs"), strconv.Itoa(pid))
 	if err != nil && !errors.Is(err, unix.ESRCH) {

@@ -67,8 +67,8 @@ func (g *Group) Enter() error {
 	return nil
 }
 
-// Leave brings the calling thread back to where its process lives. Until it has
-// succeeded the thread must fork for nobody else.
+// Leave moves the calling thread back to the groups of its process. Until it
+// succeeds, the thread must fork for no other instance.
 func (g *Group) Leave() error {
 	var errs []error
 	for i := range g.hierarchies {
@@ -81,8 +81,8 @@ func (g *Group) Leave() error {
 	return errors.Join(append(errs, g.widen(0))...)
 }
 
-// widen lets more processes into a group of version 1: the thread that forks
-// counts as one as long as it is there.
+// widen raises the limit of processes in version 1 while the forking thread,
+// which counts, is in the group.
 func (g *Group) widen(by int) error {
 	dir, v2, ok := g.with("pids")
 	if !ok || v2 || g.pids == 0 {
@@ -91,8 +91,7 @@ func (g *Group) widen(by int) error {
 	return setPIDs(dir, g.pids+by)
 }
 
-// Add moves a whole process into the group. What it forked before stays where
-// it is.
+// Add moves a process, not its children, into the group.
 func (g *Group) Add(pid int) error {
 	for i := range g.hierarchies {
 		if err := moveTo(g.dir(&g.hierarchies[i]), pid); err != nil {
@@ -102,11 +101,11 @@ func (g *Group) Add(pid int) error {
 	return nil
 }
 
-// PIDs returns who is in the group, in any hierarchy.
+// PIDs returns the processes in the group, in any hierarchy.
 func (g *Group) PIDs() []int {
 	var pids []int
 	for i := range g.hierarchies {
-		// A hierarchy from which it is gone holds nobody.
+		// In a hierarchy where the group is missing it has no process.
 		if in, err := readPIDs(g.dir(&g.hierarchies[i])); err == nil {
 			pids = append(pids, in...)
 		}
@@ -115,12 +114,12 @@ func (g *Group) PIDs() []int {
 	return slices.Compact(pids)
 }
 
-// killRounds is how often version 1 is looked through for what was forked while
-// others were killed.
+// killRounds is how often to look in version 1 for processes that were forked
+// while others were killed.
 const killRounds = 8
 
-// Kill sends SIGKILL to all that is in the group. It may be called by any
-// goroutine, and does not wait for anybody to end.
+// Kill sends SIGKILL to all processes in the group. Any goroutine may call it.
+// It does not wait for their end.
 func (g *Group) Kill() error {
 	if dir := g.Unified(); dir != "" {
 		switch err := write(filepath.Join(dir, "cgroup.kill"), "1"); {
@@ -129,7 +128,7 @@ func (g *Group) Kill() error {
 			return fmt.Errorf("kill cgroup %s: %w", dir, err)
 		}
 	}
-	// Whatever is left, or was moved into some hierarchies only.
+	// Those that are left, or are in some hierarchies only.
 	told := map[int]bool{}
 	for range killRounds {
 		fresh := false
@@ -149,8 +148,8 @@ func (g *Group) Kill() error {
 	return nil
 }
 
-// killOne kills a process if it is still in the group once nobody else can
-// have its number.
+// killOne kills a process if it is still in the group once its PID cannot be
+// reused.
 func (g *Group) killOne(pid int) error {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
@@ -170,7 +169,7 @@ func (g *Group) killOne(pid int) error {
 }
 
 // OOMKills returns how many of the group's processes the kernel has killed for
-// want of memory.
+// lack of memory.
 func (g *Group) OOMKills() uint64 {
 	dir, v2, ok := g.with("memory")
 	if !ok {
@@ -184,8 +183,8 @@ func (g *Group) OOMKills() uint64 {
 	return n
 }
 
-// Remove removes the group, with what its processes made in it; an error that
-// wraps EBUSY if somebody is in it.
+// Remove removes the group, and the groups that its processes made in it; the
+// error wraps EBUSY if a process is in it.
 func (g *Group) Remove() error {
 	var errs []error
 	for i := range g.hierarchies {

@@ -22,10 +22,10 @@ const (
 // errInUse: a limit is below what is used, and to set it would kill.
 var errInUse = errors.New("more is in use: the limit holds from the next start on")
 
-// Limit makes limits hold for the group; nil for none. It is tried for each,
-// whatever becomes of the others; ErrUnavailable is wrapped for those that
-// nobody can have here. No process ends by it: a limit of memory that is below
-// what is used stays what it was.
+// Limit sets the limits of the group; nil for none. It sets each that it can,
+// whatever the error says; that wraps ErrUnavailable for a limit that no
+// instance on this machine can have. No process ends by it: a memory limit
+// below what is used is not applied.
 func (g *Group) Limit(r *spec.Resources) error {
 	if r == nil {
 		r = &spec.Resources{}
@@ -55,7 +55,7 @@ func (g *Group) Limit(r *spec.Resources) error {
 	return errors.Join(errs...)
 }
 
-// lacks says why there is no limit of one kind.
+// lacks says why a kind of limit is missing.
 func (t *Tree) lacks(controller string) error {
 	why := t.missing[controller]
 	if why == nil {
@@ -68,7 +68,7 @@ func setPIDs(dir string, n int) error {
 	return write(filepath.Join(dir, "pids.max"), orMax(int64(n)))
 }
 
-// orMax writes a limit of version 2, where 0 is none.
+// orMax formats a limit of version 2, where 0 is none.
 func orMax(n int64) string {
 	if n <= 0 {
 		return "max"
@@ -76,8 +76,8 @@ func orMax(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// setCPU sets a quota, and a weight against others when processors are short:
-// one core is the usual weight.
+// setCPU sets a quota, and a weight for when processors are short: one core is
+// the usual weight.
 func setCPU(dir string, v2 bool, cores float64) error {
 	quota := int64(math.Max(cores*period, minQuota))
 	weight := clamp(cores*100, 1, 10_000)

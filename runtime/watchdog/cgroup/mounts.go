@@ -14,14 +14,14 @@ type mount struct {
 	point string // of the file system
 	own   string // directory of this process's cgroup, at or below point
 	v2    bool
-	// controllers are those of ours that a v1 hierarchy has; v2 tells in a file.
+	// controllers are those of a v1 hierarchy that meshrun uses; v2 has a file.
 	controllers []string
 	readOnly    bool
 }
 
-// findMounts reads /proc/self/mountinfo and /proc/self/cgroup. Hierarchies of
-// version 1 come first, each once, and only those with controllers of ours. What
-// this process does not see itself in is left out.
+// findMounts parses /proc/self/mountinfo and /proc/self/cgroup. Hierarchies of
+// version 1 come first, each once, and only those with controllers that meshrun
+// uses. It leaves out hierarchies in which this process does not see itself.
 func findMounts(mountinfo, self string) []mount {
 	paths := ownPaths(self)
 	var v1, v2 []mount
@@ -86,7 +86,7 @@ func ownPaths(text string) map[string]string {
 	return paths
 }
 
-// below returns a path as seen from a mount whose root is a directory of the
+// below returns a path relative to a mount whose root is a directory of the
 // hierarchy; false if it is not in there.
 func below(path, root string) (string, bool) {
 	if path == "" || strings.HasPrefix(path, "/..") {

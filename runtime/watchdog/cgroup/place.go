@@ -22,10 +22,10 @@ type hierarchy struct {
 	home string
 }
 
-// mainGroup is where version 2 has what may not stay where groups are.
+// mainGroup is, in version 2, for processes that may not be where groups are.
 const mainGroup = "meshrun-main"
 
-// advice is how an operator gets what is missing.
+// advice says how to get the missing controllers.
 const advice = "run meshrun as root, or in a systemd unit with Delegate=yes"
 
 // place finds where groups can be made, and makes the directories.
@@ -35,7 +35,7 @@ const advice = "run meshrun as root, or in a systemd unit with Delegate=yes"
 // In version 2 a cgroup with processes of its own cannot have limited ones below
 // it. So it is the nearest cgroup above the watchdog's own that was delegated:
 // by systemd, or by being the root of a container. If there is none, it is the
-// machine's root for who may write there, as other container managers do it.
+// machine's root if this process may write there, as for other container managers.
 // A delegated cgroup in which the watchdog itself lives is the last choice, and
 // only then does what is in it move to a child: a service manager could not
 // start its service there again while limited instances live.
@@ -71,8 +71,8 @@ func (t *Tree) place(mounts []mount) ([]hierarchy, error) {
 	return found, nil
 }
 
-// first tells the first of several errors, which mostly are alike: one of each
-// hierarchy.
+// first returns the first of several errors, which are usually alike: one for
+// each hierarchy.
 func first(why []error) error {
 	switch len(why) {
 	case 0:
@@ -133,7 +133,7 @@ func (t *Tree) base(m mount) (string, error) {
 	return dir, err
 }
 
-// mayMove refuses a cgroup that processes may not be moved within.
+// mayMove reports whether processes may be moved within a cgroup.
 func mayMove(dir string) error {
 	path := filepath.Join(dir, "cgroup.procs")
 	if err := unix.Access(path, unix.W_OK); err != nil {
@@ -142,7 +142,7 @@ func mayMove(dir string) error {
 	return nil
 }
 
-// isDelegated reports whether systemd gave a cgroup away.
+// isDelegated reports whether systemd has delegated a cgroup.
 func isDelegated(dir string) bool {
 	var b [8]byte
 	for _, name := range [...]string{"trusted.delegate", "user.delegate"} {
@@ -153,8 +153,8 @@ func isDelegated(dir string) bool {
 	return false
 }
 
-// enable lets the children of a cgroup have controllers. Processes that stand in
-// the way move to a child of their own.
+// enable makes controllers available to the children of a cgroup. Processes in
+// the cgroup, which would prevent that, move to a child.
 func (t *Tree) enable(dir string, names []string) error {
 	path := filepath.Join(dir, "cgroup.subtree_control")
 	has, err := readWords(path)
@@ -171,7 +171,7 @@ func (t *Tree) enable(dir string, names []string) error {
 		return nil
 	}
 	text := strings.Join(want, " ")
-	// Between two looks somebody may have forked.
+	// A process may have forked in between.
 	for range 10 {
 		if err = write(path, text); !errors.Is(err, unix.EBUSY) {
 			return err
@@ -209,10 +209,10 @@ func (t *Tree) makeDir(dir string) error {
 	return nil
 }
 
-// abandon removes directories that nothing is in.
+// abandon removes empty directories.
 func (t *Tree) abandon(hs []hierarchy) {
 	for _, h := range hs {
-		_ = t.rmdir(h.Dir) // who has groups in there needs it
+		_ = t.rmdir(h.Dir) // fails if there are groups in it
 	}
 }
 

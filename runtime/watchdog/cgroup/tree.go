@@ -16,19 +16,19 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// ErrUnavailable: limits cannot be set here at all, or not all kinds of them.
-// What it says is true of every instance, and ends with what to do.
+// ErrUnavailable: limits, or some kinds of them, cannot be set on this machine.
+// The error applies to every instance, and ends with what to do.
 var ErrUnavailable = errors.New("cgroups cannot be used here")
 
-// Tree is where the groups of one watchdog are. Its methods are for one
-// goroutine; those of its groups say for whom they are.
+// Tree is where the groups of one watchdog are. Only one goroutine may use it;
+// the methods of Group say who may call them.
 type Tree struct {
 	name string // of its directory in each hierarchy
-	file string // remembers where that is
+	file string // records where that is
 
 	hierarchies []hierarchy
 	opened      bool
-	missing     map[string]error // why controllers are not here
+	missing     map[string]error // why controllers are missing
 
 	// What a test may replace.
 	proc         string
@@ -37,8 +37,8 @@ type Tree struct {
 	writable     func(dir string) error
 }
 
-// NewTree returns the tree of the watchdog of that id, which is remembered in a
-// file. It does no I/O: nobody who needs no groups pays for them.
+// NewTree returns the tree of the watchdog with that ID, whose place is
+// recorded in a file. It does no I/O.
 func NewTree(id, file string) *Tree {
 	return &Tree{name: "meshrun-" + id[:min(len(id), 16)], file: file, proc: "/proc", delegated: isDelegated, writable: mayMove,
 		mkdir: func(path string) error { return os.Mkdir(path, 0o755) }, rmdir: removeDir}
@@ -52,8 +52,8 @@ func removeDir(path string) error {
 	return err
 }
 
-// remove removes a cgroup, and those in it: a process that runs as root can make
-// some, and the kernel then calls a cgroup busy in which nobody is.
+// remove removes a cgroup and those in it: a process that runs as root can make
+// some, and the kernel then calls an empty cgroup busy.
 func (t *Tree) remove(dir string) error {
 	err := t.rmdir(dir)
 	if !errors.Is(err, unix.EBUSY) {
@@ -73,28 +73,29 @@ func (t *Tree) remove(dir string) error {
 	return t.rmdir(dir)
 }
 
-// Resume goes on with the groups that a predecessor left, if there are any.
+// Resume uses the groups that a predecessor left, if there are any.
 func (t *Tree) Resume() error {
 	b, err := os.ReadFile(t.file)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("find cgroups that were left: %w", err)
+		return fmt.Errorf("find leftover cgroups: %w", err)
 	}
 	var left []hierarchy
 	if err := json.Unmarshal(b, &left); err != nil {
-		return fmt.Errorf("find cgroups that were left: read %s: %w: remove it", t.file, err)
+		return fmt.Errorf("find leftover cgroups: read %s: %w: remove it", t.file, err)
 	}
 	for _, h := range left {
 		if !exists(h.Dir) {
-			return nil // of another boot, say: they are made where they belong now
+			return nil // of another boot, for example: make them anew
 		}
 	}
 	return t.resume(left)
 }
 
-// resume takes hierarchies over, and learns where this process lives in them.
+// resume uses existing hierarchies, and finds out where this process is in
+// them.
 func (t *Tree) resume(hs []hierarchy) error {
 	mounts, err := t.mounts()
 	if err != nil {
@@ -107,7 +108,7 @@ func (t *Tree) resume(hs []hierarchy) error {
 			}
 		}
 		if !hs[i].V2 && hs[i].home == "" {
-			return fmt.Errorf("find cgroups that were left: %s is in no mounted hierarchy", hs[i].Dir)
+			return fmt.Errorf("find leftover cgroups: %s is in no mounted hierarchy", hs[i].Dir)
 		}
 	}
 	t.hierarchies, t.opened = hs, true
@@ -144,9 +145,9 @@ func (t *Tree) begin() error {
 		err = os.WriteFile(t.file, append(b, '\n'), 0o600)
 	}
 	if err != nil {
-		// Without it a successor would not find what is in them.
+		// Without the file a successor would not find the groups.
 		t.abandon(found)
-		return fmt.Errorf("%w: remember where the cgroups are: %w", ErrUnavailable, err)
+		return fmt.Errorf("%w: record where the cgroups are: %w", ErrUnavailable, err)
 	}
 	t.hierarchies, t.opened = found, true
 	return nil
@@ -162,14 +163,14 @@ func Name(id spec.InstanceID, generation uint64) string {
 	return fmt.Sprintf("%x.%d", sum[:16], generation)
 }
 
-// What a directory may be called, so that two instances never have one name.
-// The usual names of jobs and processes have no dots.
+// plain matches the names that are used as they are, such that no two instances
+// have one name. The usual names of jobs and processes have no dots.
 var plain = regexp.MustCompile(`^[a-zA-Z0-9_-]+\.[a-zA-Z0-9_-]+\.[0-9]+\.[0-9]+$`)
 
 const maxName = 200
 
-// Make makes an empty group, and the tree if need be. It wraps ErrUnavailable if
-// that cannot be done here.
+// Make makes a group, and the tree if need be. Its error wraps ErrUnavailable
+// if groups cannot be made on this machine.
 func (t *Tree) Make(name string) (*Group, error) {
 	if err := t.begin(); err != nil {
 		return nil, err
@@ -193,7 +194,7 @@ func (t *Tree) Make(name string) (*Group, error) {
 	return g, nil
 }
 
-// Find returns a group that is there, in one hierarchy at least; else nil.
+// Find returns a group that exists in at least one hierarchy; else nil.
 func (t *Tree) Find(name string) *Group {
 	for _, h := range t.hierarchies {
 		if exists(filepath.Join(h.Dir, name)) {
@@ -203,7 +204,7 @@ func (t *Tree) Find(name string) *Group {
 	return nil
 }
 
-// Of returns the group that a process is in; nil if it is in none of these.
+// Of returns the group of the tree that a process is in; else nil.
 func (t *Tree) Of(pid int) *Group {
 	if len(t.hierarchies) == 0 {
 		return nil
@@ -221,7 +222,7 @@ func (t *Tree) Of(pid int) *Group {
 	return nil
 }
 
-// Groups returns all that are there.
+// Groups returns all groups that exist.
 func (t *Tree) Groups() ([]*Group, error) {
 	names := map[string]bool{}
 	for _, h := range t.hierarchies {
@@ -243,7 +244,7 @@ func (t *Tree) Groups() ([]*Group, error) {
 	return groups, nil
 }
 
-// Close removes what is empty. Groups that somebody lives in stay for a successor.
+// Close removes empty groups. Groups with processes stay for a successor.
 func (t *Tree) Close() { t.abandon(t.hierarchies) }
 
 func (t *Tree) group(name string) *Group {

@@ -13,7 +13,7 @@ import (
 const (
 	readBuffer = 64 << 10
 	minBuffer  = 4 << 10
-	// maxLine is the longest line of a file that is looked at; a writer's
+	// maxLine is the longest line of a file that is read; a writer's
 	// longest is maxPiece and a header.
 	maxLine = maxPiece + 1<<10
 )
@@ -22,7 +22,7 @@ const (
 type cursor struct {
 	dir  string
 	file *os.File // nil until there is one
-	off  int64    // of the first byte that was not handed out
+	off  int64    // of the first byte that was not passed to fn
 	// start is the file's place in all that was written.
 	start int64
 	// limit ends reading at this offset of the current file; -1: at its end.
@@ -37,16 +37,17 @@ func (c *cursor) close() {
 	}
 }
 
-// use goes on with another file.
+// use continues with another file.
 func (c *cursor) use(f *os.File, start, off int64) {
 	c.close()
 	c.file, c.start, c.off = f, start, off
 }
 
-// drain hands every whole line from the cursor's place to the file's end (or
-// to the limit) to fn. What follows the last newline is read again next time.
+// drain passes every whole line from the cursor's position to the file's end
+// (or to the limit) to fn. What follows the last newline is read again next
+// time.
 func (c *cursor) drain(ctx context.Context, fn func(line []byte) error) error {
-	held := 0 // bytes of c.buf that are read and not handed out
+	held := 0 // bytes of c.buf that are read and not passed to fn
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -82,7 +83,7 @@ func (c *cursor) drain(ctx context.Context, fn func(line []byte) error) error {
 	}
 }
 
-// makeRoom lets the buffer take more: it grows up to maxLine, then skips what
+// makeRoom makes space in the buffer: it grows up to maxLine, then skips what
 // cannot be a line.
 func (c *cursor) makeRoom(held *int) {
 	if *held < len(c.buf) {
@@ -96,7 +97,7 @@ func (c *cursor) makeRoom(held *int) {
 	*held = 0
 }
 
-// checkTruncated starts over in a file that someone emptied.
+// checkTruncated starts at the beginning of a file that was truncated.
 func (c *cursor) checkTruncated() error {
 	info, err := c.file.Stat()
 	if err != nil {
@@ -122,7 +123,7 @@ func (c *cursor) rest() []byte {
 	return b
 }
 
-// step tells what comes after a drained file.
+// step is the file after a drained one.
 type step struct {
 	file  *os.File
 	start int64

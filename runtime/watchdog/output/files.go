@@ -35,7 +35,7 @@ func listFiles(dir string) ([]logFile, error) {
 		files, err := statFiles(dir, names)
 		if err == nil {
 			var again []string
-			// A rotation in between could hide one file: look until nothing moved.
+			// A rotation in between could hide a file: repeat until nothing changed.
 			if again, err = logNames(dir); err == nil && slices.Equal(names, again) {
 				return files, nil
 			}

@@ -72,7 +72,7 @@ func (m *merger) close() {
 	}
 }
 
-// follow yields what is there, then what comes, until ctx is done.
+// follow yields the lines that exist, then those to come, until ctx is done.
 func (m *merger) follow(ctx context.Context) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -174,7 +174,7 @@ func (m *merger) rescan() error {
 }
 
 // watchUp watches an instance's directory and those above it up to the logs
-// root: the file that a reader holds open keeps the kernel from telling in a
+// root: while a reader holds a file open, the kernel does not report in the
 // directory itself that it was removed.
 func (m *merger) watchUp(dir string) error {
 	for range 4 {
@@ -204,7 +204,7 @@ func (m *merger) watch(dir string) error {
 		if below == "" {
 			return nil
 		}
-		// What was missing may have appeared before the watch above it began.
+		// The missing directory may have appeared before its parent was watched.
 		if _, err := os.Stat(below); err != nil {
 			return nil
 		}
@@ -212,7 +212,7 @@ func (m *merger) watch(dir string) error {
 	return nil
 }
 
-// collect queues what the instances have written.
+// collect queues the lines that the instances have written.
 func (m *merger) collect(ctx context.Context) error {
 	now := time.Now()
 	for i := range m.dirty {
@@ -244,7 +244,7 @@ func (m *merger) collect(ctx context.Context) error {
 }
 
 // release yields the lines that have waited long enough, and returns how long
-// the next one has to.
+// the next one has to wait.
 func (m *merger) release(now time.Time) (time.Duration, error) {
 	for len(m.queue) > 0 && len(m.arrivals) > 0 {
 		first := m.arrivals[0]

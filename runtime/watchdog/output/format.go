@@ -30,7 +30,7 @@ const (
 // that every header is headerLen bytes.
 var streams = [...]string{Stdout, Stderr}
 
-// streamIndex returns the index of a stream; what isn't stderr is stdout.
+// streamIndex returns the index of a stream; any name but stderr is stdout.
 func streamIndex(name string) int {
 	if name == Stderr {
 		return 1
@@ -46,8 +46,7 @@ func appendHeader(b []byte, now time.Time, stream int) []byte {
 	return append(b, ' ', full, ' ')
 }
 
-// piece is one line of a file, taken apart. Its text belongs to the reader's
-// buffer.
+// piece is one parsed line of a file. Its text belongs to the reader's buffer.
 type piece struct {
 	stream int
 	tag    byte
@@ -55,8 +54,8 @@ type piece struct {
 	text   []byte
 }
 
-// parsePiece takes a line without its newline apart; ok is false for what no
-// writer wrote whole.
+// parsePiece parses a line without its newline; ok is false unless a writer
+// wrote it whole.
 func parsePiece(line []byte) (p piece, ok bool) {
 	if len(line) < headerLen || line[stampLen-1] != 'Z' || line[stampLen] != ' ' ||
 		line[tagAt-1] != ' ' || line[tagAt+1] != ' ' {

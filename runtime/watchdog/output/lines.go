@@ -7,13 +7,13 @@ type tail struct {
 	lines []spec.LogLine
 	want  int
 	bytes int
-	// cut is set once an older line had to go.
+	// cut is set once an older line was dropped.
 	cut bool
 }
 
 func newTail(want int) *tail { return &tail{want: want} }
 
-// add takes a line and lets go of the oldest ones beyond the bounds.
+// add adds a line and drops the oldest ones beyond the bounds.
 func (t *tail) add(l spec.LogLine) error {
 	t.lines = append(t.lines, l)
 	t.bytes += len(l.Text)

@@ -9,7 +9,7 @@ import (
 	"slices"
 )
 
-// tailScan is how far back a predecessor's unfinished lines are looked for.
+// tailScan is how far back to search for a predecessor's unfinished lines.
 const tailScan = 1 << 20
 
 func (w *Writer) create() (*os.File, error) {
@@ -27,7 +27,7 @@ func (w *Writer) create() (*os.File, error) {
 	return f, nil
 }
 
-// openFile opens the current file and learns from the directory where a
+// openFile opens the current file and reads from the directory where a
 // predecessor stopped. The caller holds w.mu.
 func (w *Writer) openFile() error {
 	f, err := w.create()
@@ -77,7 +77,7 @@ func (w *Writer) loadRotated() error {
 	return nil
 }
 
-// resume notes whether the file lacks its last newline, and which streams'
+// resume finds out whether the file lacks its last newline, and which streams'
 // last pieces are unfinished.
 func (w *Writer) resume() {
 	w.open, w.torn = [len(streams)]bool{}, false
@@ -98,8 +98,8 @@ func (w *Writer) resume() {
 	}
 }
 
-// scan notes the last pieces in a file, for the streams that were not seen in
-// a later one, and returns how much of the budget is left to go further back.
+// scan finds the last pieces in a file, for the streams that were not seen in a
+// later one, and returns how much of the budget is left to go further back.
 func (w *Writer) scan(f *os.File, size, budget int64, seen *[len(streams)]bool) int64 {
 	for pos := size; pos > 0 && budget > 0; {
 		// Blocks overlap by a line, so that one across their border is seen whole.

@@ -107,7 +107,7 @@ func Stream(ctx context.Context, root string, q spec.LogQuery, yield func(spec.L
 // queued is a line that waits to be yielded.
 type queued struct {
 	line spec.LogLine
-	from int // whose line it is
+	from int // index of its reader
 	seq  uint64
 }
 
@@ -131,7 +131,7 @@ func (h byTime) Less(i, j int) bool {
 	return cmp.Compare(h[i].seq, h[j].seq) < 0
 }
 
-// history merges what is there; whole also yields the unfinished lines.
+// history merges the lines that exist; whole also yields the unfinished ones.
 func (m *merger) history(ctx context.Context, whole bool) error {
 	all := func(r *reader, yield func(spec.LogLine) error) error {
 		if err := r.history(ctx, yield); err != nil || !whole {
@@ -168,7 +168,7 @@ func (m *merger) history(ctx context.Context, whole bool) error {
 	return nil
 }
 
-// sequence turns a reader's callbacks into a sequence that can be pulled.
+// sequence turns a reader's callbacks into a sequence to pull from.
 func sequence(r *reader, all func(*reader, func(spec.LogLine) error) error) iter.Seq2[spec.LogLine, error] {
 	return func(yield func(spec.LogLine, error) bool) {
 		stopped := errors.New("stopped")

@@ -14,19 +14,20 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// Notice is the stream of lines that meshrun itself puts between an
-// instance's: that output was removed before it could be read.
+// Notice is the stream of meshrun's own lines between those of an instance:
+// output was removed before it could be read.
 const Notice = "meshrun"
 
 const (
-	// maxJoined is how long a line may become when its pieces are joined;
-	// what is longer is handed out in Partial lines.
+	// maxJoined bounds a line that is joined from its pieces; a longer one is
+	// yielded in Partial lines.
 	maxJoined = 1 << 20
-	// maxTail bounds the text that is held to find the last lines.
+	// maxTail bounds the text that is kept to find the last lines.
 	maxTail = 64 << 20
 )
 
-// reader reads one instance's directory: first what is there, then what comes.
+// reader reads one instance's directory: first the lines that exist, then those
+// to come.
 type reader struct {
 	cursor
 	id    spec.InstanceID
@@ -60,7 +61,7 @@ func compileGrep(q spec.LogQuery) (*regexp.Regexp, error) {
 	return re, nil
 }
 
-// history yields what was there when it was called, then stops.
+// history yields the lines that existed when it was called.
 func (r *reader) history(ctx context.Context, yield func(spec.LogLine) error) error {
 	if r.last <= 0 {
 		if err := r.begin(); err != nil {
@@ -68,8 +69,8 @@ func (r *reader) history(ctx context.Context, yield func(spec.LogLine) error) er
 		}
 		return r.readOut(ctx, yield)
 	}
-	// With a filter, the last matching lines may lie far back: look at more
-	// and more until there are enough.
+	// With a filter, the last matching lines may be far back: read more and
+	// more until there are enough.
 	for n := r.last; ; n *= 8 {
 		all, err := r.beginLast(n)
 		if err != nil {
@@ -116,7 +117,7 @@ func (r *reader) begin() error {
 	}
 }
 
-// beginLast places the reader so that at least n lines follow, and reports
+// beginLast positions the reader so that at least n lines follow, and reports
 // whether that is everything.
 func (r *reader) beginLast(n int) (all bool, err error) {
 	files, err := listFiles(r.dir)
@@ -161,8 +162,8 @@ func (r *reader) dropPieces() {
 	}
 }
 
-// bound ends the history at the present end of the file, if that is the
-// current one: a process that writes without end must not make it endless.
+// bound ends the history at the present end of the file, if that is the current
+// one, so that a process that writes without end does not make it endless.
 func (r *reader) bound() error {
 	info, err := r.file.Stat()
 	if err != nil {
@@ -216,7 +217,7 @@ func (r *reader) live(ctx context.Context, yield func(spec.LogLine) error) error
 	}
 }
 
-// move finishes the cursor's file and goes on with the next.
+// move finishes the cursor's file and continues with the next.
 func (r *reader) move(ctx context.Context, s step, yield func(spec.LogLine) error) error {
 	if r.file != nil {
 		if err := r.drain(ctx, r.line(yield)); err != nil {
@@ -231,7 +232,7 @@ func (r *reader) move(ctx context.Context, s step, yield func(spec.LogLine) erro
 	r.dropPieces()
 	return yield(spec.LogLine{
 		ID: r.id, Time: r.at, Stream: Notice,
-		Text: fmt.Sprintf("[%d bytes of output were rotated away before they were read; raise logs.max_size or logs.keep to have them kept]", s.removed),
+		Text: fmt.Sprintf("[%d bytes of output were removed by rotation before they were read; raise logs.max_size or logs.keep]", s.removed),
 	})
 }
 
@@ -255,7 +256,8 @@ func (r *reader) unfinished(yield func(spec.LogLine) error) error {
 	return nil
 }
 
-// line returns a function that takes a file's lines and yields the process's.
+// line returns a function that accepts a file's lines and yields the process's
+// lines.
 func (r *reader) line(yield func(spec.LogLine) error) func([]byte) error {
 	return func(b []byte) error {
 		p, ok := parsePiece(b)
@@ -285,7 +287,7 @@ func (r *reader) line(yield func(spec.LogLine) error) func([]byte) error {
 }
 
 // emit yields a stream's joined line with its last text, unless the query
-// leaves it out.
+// excludes it.
 func (r *reader) emit(s int, text []byte, more bool, yield func(spec.LogLine) error) error {
 	if r.begun[s] {
 		text = append(r.joined[s], text...)

@@ -39,13 +39,13 @@ func lastLines(files []*os.File, n int) (file int, off int64, err error) {
 // tailer counts lines from the end towards the start.
 type tailer struct {
 	want, have int
-	// headless tells by stream whether the start of a counted line has not
+	// headless says by stream whether the start of a counted line has not
 	// been seen yet.
 	headless [len(streams)]bool
 	beyond   int64 // bytes looked at since all wanted lines are counted
 }
 
-// scan goes through one file backwards; done is true where off is far enough.
+// scan reads one file backwards; done is true if off is far enough.
 func (t *tailer) scan(f *os.File, size int64) (off int64, done bool, err error) {
 	var carry []byte // the part of a line that begins in an earlier block
 	for pos := size; pos > 0; {
@@ -76,7 +76,7 @@ func (t *tailer) scan(f *os.File, size int64) (off int64, done bool, err error) 
 	return 0, false, nil
 }
 
-// see takes the next line towards the start, and reports whether reading can
+// see counts the next line towards the start, and reports whether reading can
 // begin after it.
 func (t *tailer) see(line []byte) bool {
 	if t.have >= t.want {

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// DefaultMaxSize bounds a file where the limits leave it out.
+	// DefaultMaxSize bounds a file if the limits do not.
 	DefaultMaxSize = 10 << 20
 
 	// minMaxSize is the smallest file that is worth a rotation.
@@ -24,14 +24,13 @@ const (
 	batch = 256 << 10
 )
 
-// buffers lends formatting buffers to writers, so that a thousand silent
-// ones own none.
+// buffers lends formatting buffers to writers, so that a thousand silent ones
+// own none.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 128<<10); return &b }}
 
 // Writer appends the output of one instance to its directory. It opens nothing
-// before the first output, never blocks on anything but the disk, and never
-// fails: what it cannot keep, it counts. Its methods may be called from
-// several goroutines.
+// before the first output, blocks only on the disk, and never fails: it counts
+// what it cannot keep. Its methods may be called from several goroutines.
 type Writer struct {
 	dir string
 
@@ -43,9 +42,9 @@ type Writer struct {
 	// rotated are the files beside the current one, oldest first.
 	rotated []segment
 	lastAt  time.Time // time in the newest rotated name
-	// open tells by stream whether the last piece on disk wants a continuation.
+	// open says by stream whether the last piece on disk needs a continuation.
 	open [len(streams)]bool
-	// lost tells by stream whether something was dropped after that piece.
+	// lost says by stream whether output was dropped after that piece.
 	lost [len(streams)]bool
 	torn bool // file does not end with a newline
 	err  error
@@ -57,8 +56,8 @@ type segment struct {
 	size int64
 }
 
-// NewWriter returns a writer for an instance's directory. A MaxSize of
-// zero is DefaultMaxSize; a directory with files from before is continued.
+// NewWriter returns a writer for an instance's directory. A MaxSize of zero is
+// DefaultMaxSize. It continues the files that exist.
 func NewWriter(dir string, limits spec.Logs) *Writer {
 	return &Writer{dir: dir, limits: normalize(limits)}
 }
@@ -83,10 +82,10 @@ func (w *Writer) SetLimits(limits spec.Logs) {
 	}
 }
 
-// Write keeps a chunk of one stream's output, cut anywhere. All lines of the
-// chunk carry the time now. It returns how many bytes of the chunk could not be
-// kept (disk full, directory not writable); the next Write tries again, and
-// Err says what was wrong.
+// Write keeps a chunk of one stream's output, which may begin and end anywhere.
+// All lines of the chunk have the time now. It returns how many bytes of the
+// chunk could not be kept (disk full, directory not writable); the next Write
+// tries again, and Err says what was wrong.
 func (w *Writer) Write(now time.Time, stream string, chunk []byte) (dropped int) {
 	s := streamIndex(stream)
 	bp := buffers.Get().(*[]byte)
@@ -121,8 +120,8 @@ func (w *Writer) Write(now time.Time, stream string, chunk []byte) (dropped int)
 	return dropped
 }
 
-// Flush ends the lines that have no newline yet. Call it when the process has
-// exited and its output is drained, so that its successor starts on a line of
+// Flush ends the lines that have no newline yet. Call it after the process has
+// exited and its output is drained, so that the next process begins a line of
 // its own.
 func (w *Writer) Flush(now time.Time) {
 	w.mu.Lock()
@@ -137,7 +136,7 @@ func (w *Writer) Flush(now time.Time) {
 	}
 }
 
-// Err returns why output was last dropped; nil after output was kept again.
+// Err returns why output was last lost; nil after output was kept again.
 func (w *Writer) Err() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -145,7 +144,7 @@ func (w *Writer) Err() error {
 }
 
 // Close closes the file and leaves unfinished lines open, so that a successor
-// can go on in their middle; see Flush. A Write after Close opens it again.
+// can continue in their middle; see Flush. A Write after Close opens it again.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
