@@ -9,23 +9,24 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// entryKey names an entry of an assignment: a process on a node, at one definition.
+// entryKey identifies an entry of an assignment: a process on a node, at one
+// version of its definition.
 type entryKey struct {
 	node, process string
 	version       uint64
 }
 
-// entry is an entry of Current.
+// entry is an entry of Current, with its node.
 type entry struct {
 	node string
 	*spec.AssignedProcess
 }
 
-// delayStops finds what is assigned, shall not be, and must stay so for a while yet:
-// what something depends on that leaves too and isn't gone.
+// delayStops keeps assigned what is to be unassigned as long as something that
+// depends on it is to end too and is still present.
 func (r *rollout) delayStops() {
-	assigned := map[string][]shardOnNode{} // by process: assigned, and shall not be
-	ending := map[string]bool{}            // unassigned by now, but not gone yet
+	assigned := map[string][]shardOnNode{} // by process: to be unassigned
+	ending := map[string]bool{}            // unassigned, but not gone yet
 	for where := range r.current {
 		if !r.wanted[where] && !r.staying[where] {
 			assigned[where.process] = append(assigned[where.process], where)
@@ -51,7 +52,7 @@ func (r *rollout) delayStops() {
 		}
 	}
 	if len(blocked) == len(assigned) && len(ending) == 0 {
-		clear(blocked) // a ring of versions that never ran together: no order is right
+		clear(blocked) // a cycle through versions that never ran together: no order is right
 	}
 	r.unassigns = len(assigned) > 0
 	for process, by := range r.dependentsEnding(assigned) {
@@ -66,7 +67,7 @@ func (r *rollout) delayStops() {
 	r.keepDependencyEntries(blocked, leaves)
 }
 
-// entries returns the entries of all current assignments of nodes that are there.
+// entries returns the entries of all current assignments on live nodes.
 func (r *rollout) entries() []entry {
 	var out []entry
 	for node, a := range r.Current {
@@ -80,8 +81,8 @@ func (r *rollout) entries() []entry {
 	return out
 }
 
-// keepDependencyEntries keeps the entries, without shards, of processes that end while what
-// they depend on waits for that: they are all that tells of the dependency.
+// keepDependencyEntries keeps entries without shards for processes that end while
+// their dependencies wait for that: only these entries record the dependency.
 func (r *rollout) keepDependencyEntries(blocked map[string]string, leaves func(string) bool) {
 	for _, e := range r.entries() {
 		for _, d := range e.Process.DependsOn {
@@ -92,15 +93,15 @@ func (r *rollout) keepDependencyEntries(blocked map[string]string, leaves func(s
 	}
 }
 
-// present reports whether an instance that is no longer assigned is still
-// there, or could come back.
+// present reports whether an instance that is no longer assigned still runs or
+// could start again.
 func present(in *spec.Instance) bool {
 	return in.Phase != spec.PhaseCompleted && in.Phase != spec.PhaseFailed
 }
 
-// group returns an entry of the assignments to be written: at the definition
-// of an old entry, or at the wanted one if old is nil. A process has one for
-// each version.
+// group returns the entry of the new assignments for a process on a node: with
+// the definition of an old entry, or the wanted one if old is nil. A process has
+// one entry for each version.
 func (r *rollout) group(node, process string, old *spec.AssignedProcess) *spec.AssignedProcess {
 	at := entryKey{node: node, process: process}
 	def := r.defs[process]
@@ -120,10 +121,10 @@ func (r *rollout) group(node, process string, old *spec.AssignedProcess) *spec.A
 	return r.groups[at]
 }
 
-// assign writes the assignments.
+// assign builds the new assignments.
 func (r *rollout) assign() {
 	for where := range r.wanted {
-		// Where it is assigned already it stays: only its start waits.
+		// Where it is assigned already it stays assigned: only its start waits.
 		if old := r.elsewhere(where); old != "" && r.current[where] == nil {
 			r.settled = false
 			r.reasons[r.id(where.process, where.shard)] = fmt.Sprintf("moves to %s once it has ended on %s", where.node, old)
@@ -156,14 +157,14 @@ func (r *rollout) assign() {
 		r.out[g.node].Processes = append(r.out[g.node].Processes, *a)
 	}
 	for _, a := range r.out {
-		a.Processes = slices.Clone(a.Processes) // kept for long, so without room for more
+		a.Processes = slices.Clone(a.Processes) // stored for long, so without spare capacity
 		slices.SortFunc(a.Processes, func(x, y spec.AssignedProcess) int {
 			return cmp.Or(cmp.Compare(x.Process.Name, y.Process.Name), cmp.Compare(x.Version, y.Version))
 		})
 	}
 }
 
-// put assigns a wanted shard as its gate says, held if it has to wait.
+// put assigns a wanted shard as its step says, held if it has to wait.
 func (r *rollout) put(where shardOnNode) {
 	t, gated := r.steps[where]
 	if !gated {
@@ -209,7 +210,7 @@ func (r *rollout) hold(a *spec.AssignedProcess, where shardOnNode, why string) {
 	r.reasons[r.id(where.process, where.shard)] = why
 }
 
-// elsewhere returns another node at which the shard is still assigned or may
+// elsewhere returns another node on which the shard is still assigned or may
 // still run, "" if there is none.
 func (r *rollout) elsewhere(where shardOnNode) string {
 	for _, node := range r.at[instanceKey{where.process, where.shard}] {

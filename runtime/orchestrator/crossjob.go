@@ -8,16 +8,16 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// Dependent is what is known of a job that depends on another one.
+// Dependent is what is known of a job that depends on another job.
 type Dependent struct {
-	// Job is its present version, or, if it is Gone, the last one.
+	// Job is its present version, or its last one if the job is Gone.
 	Job      *spec.JobVersion
 	Gone     bool
 	Observed map[string]spec.Observed
 }
 
-// dependentsEnding returns, of the processes of which something is to be unassigned, what
-// in other jobs depends on them, ends too and is not gone yet.
+// dependentsEnding maps each process that has shards to unassign to a process of
+// another job that depends on it, is to end too, and is still present.
 func (r *rollout) dependentsEnding(assigned map[string][]shardOnNode) map[string]string {
 	by := map[string]string{}
 	for _, job := range sortedKeys(r.Dependents) {
@@ -35,7 +35,8 @@ func (r *rollout) dependentsEnding(assigned map[string][]shardOnNode) map[string
 	return by
 }
 
-// endsIn reports whether an instance of a dependent's process is there that shall end.
+// endsIn reports whether a dependent's process has an instance that is present
+// and is to end.
 func (r *rollout) endsIn(d *Dependent, p *spec.Process) bool {
 	for node, seen := range d.Observed {
 		if r.Live[node] && slices.ContainsFunc(seen.Instances, func(in spec.Instance) bool {
@@ -48,18 +49,19 @@ func (r *rollout) endsIn(d *Dependent, p *spec.Process) bool {
 	return false
 }
 
-// endingJobs finds the jobs on which others that end depend, so that what is stopped
-// together ends in the reverse order of its dependencies.
+// endingJobs records which jobs wait for dependents in other jobs to end, so that
+// jobs that are stopped together end in reverse dependency order.
 type endingJobs struct {
-	// removed are the last versions of jobs that were removed and of which something
-	// is seen yet. Who takes a control shard over later knows nothing of those: what
-	// they depended on does not wait for them.
+	// removed are the last versions of removed jobs that still have observed
+	// instances. A node that acquires the control shard later does not have them: then
+	// the dependencies do not wait for their dependents to end.
 	removed map[string]*spec.JobVersion
-	// awaiting are the jobs that wait for dependents to end: job → those.
+	// awaiting are the jobs that wait for dependents to end: job → dependents.
 	awaiting map[string]map[string]Dependent
 }
 
-// keepRemovedJobs keeps the versions of the jobs that an update removes.
+// keepRemovedJobs keeps the last versions of the jobs that an update removes,
+// while any of their instances is still reported.
 func (d *reconciler) keepRemovedJobs(u follow.Update) {
 	for _, key := range u.Removed {
 		name := follow.Name(state.JobsPrefix, key)
@@ -69,7 +71,7 @@ func (d *reconciler) keepRemovedJobs(u follow.Update) {
 	}
 }
 
-// markAwaiting marks the jobs that wait for one of these to end.
+// markAwaiting marks the jobs that wait for one of these jobs to end.
 func (d *reconciler) markAwaiting(jobs []string) {
 	for _, job := range jobs {
 		if len(d.observed.nodes[job]) == 0 || d.jobs.Has(job) {
@@ -83,16 +85,15 @@ func (d *reconciler) markAwaiting(jobs []string) {
 	}
 }
 
-// endingDependents returns what depends on a job of which something is to end, and notes
-// that it waits for that. Jobs that wait for each other, in a circle, are left out:
-// none of them would ever end.
+// endingDependents returns the jobs that depend on a job. Jobs that depend on
+// each other in a cycle are left out: none of them would ever end.
 func (d *reconciler) endingDependents(name string) map[string]Dependent {
 	jobs := map[string]*spec.Job{}
 	out := map[string]Dependent{}
 	note := func(other string, v *spec.JobVersion, gone bool) {
 		jobs[other] = &v.Job
 		if slices.Contains(Needs(v, nil), name) && other != name {
-			observed, _ := d.observed.of(other) // what can't be read is waited for no longer
+			observed, _ := d.observed.of(other) // do not wait for what cannot be read
 			out[other] = Dependent{Job: v, Gone: gone, Observed: observed}
 		}
 	}

@@ -7,12 +7,12 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// definition is a wanted process.
+// definition is the wanted definition of a process.
 type definition struct {
 	process *spec.Process
-	// version is the job's version that the definition is from.
+	// version is the job version that introduced the definition.
 	version uint64
-	// hash is its ReplaceHash, made when it is first needed.
+	// hash is its ReplaceHash, computed when it is first needed.
 	hash string
 }
 
@@ -23,8 +23,8 @@ func (r *rollout) define(p *spec.Process, version uint64) *definition {
 	return &definition{process: p, version: version}
 }
 
-// versions returns, of the processes that are assigned as the job wants them,
-// the versions that they are assigned with.
+// versions returns, for each process that is assigned exactly as the job wants
+// it, the job version that it is assigned with.
 func (r *rollout) versions() map[string]uint64 {
 	wanted := map[string]*spec.Process{}
 	for i := range r.Job.Job.Processes {
@@ -43,9 +43,10 @@ func (r *rollout) versions() map[string]uint64 {
 	return versions
 }
 
-// outdated reports whether an instance must be restarted to be what is wanted.
+// outdated reports whether an instance must be restarted to become what is
+// wanted.
 func (r *rollout) outdated(def *definition, in *spec.Instance) bool {
-	known := !r.ofOtherJob || def.process.Schedule == nil // runs of other jobs are not
+	known := !r.ofOtherJob || def.process.Schedule == nil // the runs of other jobs are not known
 	if known && in.Epoch != r.epoch(in.ID.Process, in.ID.Shard) {
 		return true
 	}
@@ -62,15 +63,16 @@ func (def *definition) replaceHash() string {
 	return def.hash
 }
 
-// demand is a dependency of what is started, or, if strict, of what is restarted
-// for a change: that waits until the dependency itself is what it is wanted to
-// be, while a start takes it as far as its own rollout is.
+// demand is a dependency as a start or a restart sees it. A restart for a change
+// is strict: it waits until the dependency itself is what is wanted. A start also
+// accepts a dependency whose own rollout has not reached it yet.
 type demand struct {
 	spec.Dependency
 	strict bool
 }
 
-// firstUnmet returns why one of the dependencies isn't so far, "" if all are.
+// firstUnmet returns why one of the dependencies does not meet its condition, ""
+// if all do.
 func (r *rollout) firstUnmet(all []spec.Dependency, strict bool) string {
 	for _, d := range all {
 		if why := r.unmet(demand{d, strict}); why != "" {
@@ -80,7 +82,7 @@ func (r *rollout) firstUnmet(all []spec.Dependency, strict bool) string {
 	return ""
 }
 
-// unmet returns why a dependency isn't so far, "" if it is.
+// unmet returns why a dependency does not meet its condition, "" if it does.
 func (r *rollout) unmet(d demand) string {
 	if why, known := r.dependencies[d]; known {
 		return why
@@ -90,7 +92,7 @@ func (r *rollout) unmet(d demand) string {
 	return why
 }
 
-// findUnmet finds out why a dependency isn't so far.
+// findUnmet computes what unmet returns.
 func (r *rollout) findUnmet(d demand) string {
 	of, name := r.on(d.Dependency)
 	on := of.defs[name]
@@ -122,8 +124,8 @@ func (r *rollout) findUnmet(d demand) string {
 	return why
 }
 
-// shardMeets reports whether one shard of a dependency is as far as the condition
-// demands, and is what it is wanted, or told, to be.
+// shardMeets reports whether one shard of a dependency meets the condition and is
+// what is wanted, or what it is assigned as.
 func (r *rollout) shardMeets(on *definition, shard int, d demand) bool {
 	for _, node := range r.at[instanceKey{on.process.Name, shard}] {
 		where := shardOnNode{node, on.process.Name, shard}
@@ -141,8 +143,8 @@ func (r *rollout) shardMeets(on *definition, shard int, d demand) bool {
 	return false
 }
 
-// restarting reports whether the generation that is seen is to be restarted, or was
-// told to end.
+// restarting reports whether the observed generation is to be restarted, or has a
+// restart request.
 func (r *rollout) restarting(where shardOnNode, in *spec.Instance) bool {
 	if e := r.current[where]; e != nil && in.Generation != 0 && e.Expire[where.shard].Generation == in.Generation {
 		return true
@@ -150,9 +152,10 @@ func (r *rollout) restarting(where shardOnNode, in *spec.Instance) bool {
 	return r.restartsDue[where] != 0 && r.restartsDue[where] == in.Generation
 }
 
-// asAssigned reports whether an instance is what it is told to be until its turn comes.
+// asAssigned reports whether an instance runs what it is assigned as while the
+// wanted definition has to wait.
 func (r *rollout) asAssigned(where shardOnNode, in *spec.Instance) bool {
-	if r.ofOtherJob { // what it is told is not known here: its update block decides
+	if r.ofOtherJob { // its assignment is not known here: its update block decides
 		return r.Job.Steps(r.defs[where.process].process)
 	}
 	if r.staying[where] {
@@ -165,8 +168,8 @@ func (r *rollout) asAssigned(where shardOnNode, in *spec.Instance) bool {
 	return in.Version == r.defs[where.process].version || (t.old != nil && in.Version == t.old.Version)
 }
 
-// meets reports whether an instance is as far as a condition demands. One that
-// has completed is as far as any.
+// meets reports whether an instance meets a condition. One that completed
+// successfully meets every condition.
 func meets(in *spec.Instance, c spec.Condition) bool {
 	if in.Phase == spec.PhaseCompleted {
 		return in.LastExit == nil || in.LastExit.Success()

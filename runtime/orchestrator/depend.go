@@ -11,21 +11,22 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// maxFollowed bounds the shards of a dependency whose restarts are followed by
-// the dependents': what is remembered of them has to fit into an assignment.
+// maxRestartShards bounds the shards of a dependency whose restarts cause restarts of
+// dependents: their generations have to fit into an assignment.
 const maxRestartShards = 256
 
-// Other is what is known of a job on which another one depends.
+// Other is what is known of a job on which another job depends.
 type Other struct {
 	Job       *spec.JobVersion
 	Placement *spec.Placement
 	Observed  map[string]spec.Observed
-	// Unreadable is set if some of it can't be read: nobody is started for it, and
-	// nobody stopped.
+	// Unreadable is set if some of it cannot be read. Dependents are then neither
+	// started nor stopped.
 	Unreadable bool
 }
 
-// on returns the job that a dependency is on, and the name of the process there.
+// on returns the rollout of the job that a dependency names, and the name of the
+// process there.
 func (r *rollout) on(d spec.Dependency) (*rollout, string) {
 	job, process := d.Of(r.job)
 	if job == r.job {
@@ -44,8 +45,8 @@ func (r *rollout) on(d spec.Dependency) (*rollout, string) {
 	return r.otherRollouts[job], process
 }
 
-// failed reports whether a dependency has failed: none of its shards that shall
-// run is as far as the condition demands, in whichever version, and wherever.
+// failed reports whether a dependency has failed: no shard that should run meets
+// the condition, in any version, on any node.
 func (r *rollout) failed(d spec.Dependency) bool {
 	if failed, known := r.failures[d]; known {
 		return failed
@@ -55,8 +56,8 @@ func (r *rollout) failed(d spec.Dependency) bool {
 	return r.failures[d]
 }
 
-// anyMeets reports whether a shard of a process that shall run is as far as a
-// condition demands.
+// anyMeets reports whether any shard of a process that should run meets a
+// condition.
 func (r *rollout) anyMeets(name string, c spec.Condition) bool {
 	def := r.defs[name]
 	if def == nil {
@@ -75,10 +76,10 @@ func (r *rollout) anyMeets(name string, c spec.Condition) bool {
 	return false
 }
 
-// stopDependents stops the instances whose dependencies have failed and that say so, by
-// the definition that they have, and, with them, those that depend on them in
-// the same way. What is stopped is not wanted until it is gone; then it is held
-// like anything that has not started yet.
+// stopDependents stops the instances whose dependency has failed and whose
+// current definition says on_failure = "stop", and with them the instances that
+// depend on those in the same way. A stopped instance is not wanted until it is
+// gone; after that it is held like any instance that has not started yet.
 func (r *rollout) stopDependents() {
 	there := map[string][]shardOnNode{}
 	for where := range r.wanted {
@@ -103,15 +104,15 @@ func (r *rollout) stopDependents() {
 	})
 }
 
-// stopReason returns why a wanted instance shall not run for now, "" if it may.
+// stopReason returns why a wanted instance must not run now, "" if it may.
 func (r *rollout) stopReason(where shardOnNode, in *spec.Instance) string {
 	if e := r.current[where]; e != nil {
 		if in.Version != e.Version {
-			return "" // it goes on with another definition until this one may begin
+			return "" // it keeps another definition until this one may start
 		}
 		return r.stopReasonOf(&e.Process)
 	}
-	// It is being stopped, and which definition it had is not known any more.
+	// It is being stopped, and its definition is no longer known.
 	why := r.stopReasonOf(r.defs[where.process].process)
 	for _, e := range r.entries() {
 		if e.Process.Name == where.process && why == "" {
@@ -121,7 +122,7 @@ func (r *rollout) stopReason(where shardOnNode, in *spec.Instance) string {
 	return why
 }
 
-// stopReasonOf returns why an instance of a definition shall not run for now, "" if
+// stopReasonOf returns why an instance with a definition must not run now, "" if
 // it may.
 func (r *rollout) stopReasonOf(p *spec.Process) string {
 	for _, d := range p.DependsOn {
@@ -135,8 +136,8 @@ func (r *rollout) stopReasonOf(p *spec.Process) string {
 	return ""
 }
 
-// inOrder does something for each process that is wanted, after those of the
-// job on which it depends.
+// inOrder calls do for each wanted process, after its dependencies in the same
+// job.
 func (r *rollout) inOrder(do func(process string)) {
 	on := map[string][]spec.Dependency{}
 	for name, def := range r.defs {
@@ -164,12 +165,13 @@ func (r *rollout) inOrder(do func(process string)) {
 	}
 }
 
-// restartDependents finds the instances that are to be restarted because a dependency was
-// started anew and is so far again, by the definition that they have. They stay
-// due until their generation is gone, whoever decides then. What depends on what
-// is due waits for its restart, and follows that too with the same one of its own.
+// restartDependents finds the instances that must be restarted because a
+// dependency has restarted and meets its condition again, by their current
+// definition. A restart stays due until the generation is gone, whichever
+// orchestrator decides then. What depends on an instance that is due waits for
+// its restart, and then restarts once itself.
 func (r *rollout) restartDependents() {
-	places := map[string][]shardOnNode{} // of processes that follow others
+	places := map[string][]shardOnNode{} // of processes with restartDependencies
 	for where := range r.wanted {
 		if e := r.current[where]; e != nil && len(restartDependencies(&e.Process)) > 0 {
 			places[where.process] = append(places[where.process], where)
@@ -185,7 +187,8 @@ func (r *rollout) restartDependents() {
 	})
 }
 
-// checkRestart finds out whether an assigned instance is to be restarted.
+// checkRestart records that an assigned instance must be restarted, if a
+// dependency has restarted.
 func (r *rollout) checkRestart(where shardOnNode) {
 	e, in := r.current[where], r.seen[where]
 	if in == nil || in.Generation == 0 || !(in.Phase.Alive() || in.Phase == spec.PhaseBackoff) {
@@ -203,7 +206,8 @@ func (r *rollout) checkRestart(where shardOnNode) {
 	}
 }
 
-// restartDependencies returns the dependencies whose restarts a process follows.
+// restartDependencies returns the dependencies of a process that have on_failure
+// = "restart".
 func restartDependencies(p *spec.Process) []spec.Dependency {
 	var out []spec.Dependency
 	for _, d := range p.DependsOn {
@@ -214,15 +218,15 @@ func restartDependencies(p *spec.Process) []spec.Dependency {
 	return out
 }
 
-// recordedGenerations returns what is to be remembered of a dependency by those who are
-// assigned as e, which may be nil: how it lives now if it is so far, and else
-// what they remember already.
+// recordedGenerations returns what an assignment records of a dependency: its
+// present generations if it meets its condition, and otherwise what the entry e,
+// which may be nil, has recorded already.
 func (r *rollout) recordedGenerations(e *spec.AssignedProcess, d spec.Dependency) string {
 	had := ""
 	if e != nil {
 		had = e.After[d.Process]
 	}
-	// Who has nothing to compare with yet has it as soon as it may start.
+	// An entry without recorded generations records them as soon as it may start.
 	if r.unmet(demand{d, had != ""}) != "" {
 		return had
 	}
@@ -232,9 +236,9 @@ func (r *rollout) recordedGenerations(e *spec.AssignedProcess, d spec.Dependency
 	return r.generations[d]
 }
 
-// generationsOf tells with which generations a dependency lives, such as
-// "0@node-a:3,1@node-b:1.m5x2k8": one that is declared again counts from one,
-// and is known by its start.
+// generationsOf returns the generations of a dependency's shards, such as
+// "0@node-a:3,1@node-b:1.m5x2k8". A generation counts from one when an instance
+// is declared again, so the start time is part of it.
 func (r *rollout) generationsOf(d spec.Dependency) string {
 	on, name := r.on(d)
 	var b strings.Builder
@@ -258,7 +262,7 @@ func (r *rollout) generationsOf(d spec.Dependency) string {
 	return b.String()
 }
 
-// restarted reports whether a shard that is in both has been started anew.
+// restarted reports whether a shard that both texts contain has restarted.
 func restarted(had, now string) bool {
 	if had == now || had == "" {
 		return false
@@ -277,8 +281,8 @@ func restarted(had, now string) bool {
 	return false
 }
 
-// restartReason says why an instance is to be restarted with what it depends on, ""
-// if it is not, or not now.
+// restartReason returns why an instance must be restarted with its dependencies,
+// "" if it must not, or not now.
 func (r *rollout) restartReason(where shardOnNode, in *spec.Instance) string {
 	if due := r.restartsDue[where]; due == 0 || due != in.Generation {
 		return ""
@@ -286,7 +290,7 @@ func (r *rollout) restartReason(where shardOnNode, in *spec.Instance) string {
 	var names []string
 	for _, d := range restartDependencies(&r.current[where].Process) {
 		if r.unmet(demand{d, true}) != "" {
-			return "" // it would find it down
+			return "" // its dependency is down
 		}
 		names = append(names, d.Process)
 	}
@@ -296,8 +300,8 @@ func (r *rollout) restartReason(where shardOnNode, in *spec.Instance) string {
 	return strings.Join(names, " or ") + " was started anew"
 }
 
-// recordGenerations has the assignments remember what their shards live with, and which
-// of them are to be restarted yet.
+// recordGenerations records in the new assignments the generations of
+// dependencies and the restarts that are still due.
 func (r *rollout) recordGenerations() {
 	for g, a := range r.groups {
 		old := r.previousEntry(g)
@@ -317,8 +321,8 @@ func (r *rollout) recordGenerations() {
 	}
 }
 
-// previousEntry returns the entry of Current that an entry goes on from: its own, or
-// that of another version.
+// previousEntry returns the entry of Current that a new entry continues: the one
+// of the same version, or else the newest.
 func (r *rollout) previousEntry(g entryKey) *spec.AssignedProcess {
 	var found *spec.AssignedProcess
 	for i := range r.Current[g.node].Processes {
@@ -330,8 +334,9 @@ func (r *rollout) previousEntry(g entryKey) *spec.AssignedProcess {
 	return found
 }
 
-// Needs returns the jobs, sorted, that a job depends on, as it is wanted and as
-// it is assigned: what runs an old definition waits for what that one names.
+// Needs returns the jobs, sorted, that a job depends on, by its wanted definition
+// and by its assigned ones: an instance with an old definition waits for the
+// dependencies of that definition.
 func Needs(job *spec.JobVersion, current map[string]spec.Assignment) []string {
 	out := map[string]bool{}
 	note := func(j *spec.Job) {

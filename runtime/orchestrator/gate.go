@@ -10,47 +10,47 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// gate is what every restart, move and change of a process's shards has to
-// pass, whatever the cause: no more shards are disturbed than the update block
-// allows, given those that are down already. A shard that is down itself is
-// free to be changed, so that a good version always mends a bad one.
+// gate bounds the disruption of a process. Every restart, move and change of its
+// shards passes it, whatever the cause: at most as many shards are down or being
+// changed as the update block allows. A shard that is down already may always be
+// changed, so that a good version can repair a bad one.
 type gate struct {
 	*rollout
 	def    *definition
 	order  spec.Order   // of the process as a whole
 	shards []shardState // by shard
-	// block says why no shard may be given the wanted definition now; "" if it may.
+	// block says why no shard may get the wanted definition now; "" if it may.
 	block string
-	// trial is set while only canaries may be changed, and left is how many more.
+	// trial is set while only canaries may change, and left is how many more may.
 	trial bool
 	left  int
-	// free is how many more shards may be disturbed.
+	// free is how many more shards may be disrupted.
 	free   int
 	hashes map[*spec.AssignedProcess]string // see hashAs
-	// down names the first shard that is not available, for those that wait.
+	// down names the first shard that is not available.
 	down string
-	// failed says why the rollout has failed, by what was there before its turns.
+	// failed says why the rollout has failed, before any step is decided.
 	failed string
-	// allUnplaced says why a shard has no place, if none of the process has one.
+	// allUnplaced says why a shard is not placed, if no shard of the process is.
 	allUnplaced string
-	// unplacedCount is how many shards have no place, and noPlace names the first. They
-	// are down, and an edit takes no further ones down beyond its bound; but moves
-	// and single restarts do not wait for them: a node that has to be emptied and a
-	// shard that ails can't wait until somebody adds a node.
+	// unplacedCount is how many shards are not placed, and unplaced names the first.
+	// They are down and count against the bound of a new definition. Moves and single
+	// restarts do not wait for them: draining a node and restarting an unhealthy shard
+	// cannot wait until somebody adds a node.
 	unplacedCount int
 	unplaced      string
 }
 
-// step is what a wanted shard is told now.
+// step is what a wanted shard is assigned as now.
 type step struct {
-	// old is the entry whose definition it keeps, or starts with; nil for the
+	// old is the entry with the definition to keep or start with; nil for the
 	// wanted one.
 	old    *spec.AssignedProcess
 	epoch  uint64
 	expire spec.Expire
 }
 
-// gates lets every process of the job through its gate.
+// gates passes every process of the job through its gate.
 func (r *rollout) gates() {
 	if r.Job == nil {
 		return
@@ -59,7 +59,7 @@ func (r *rollout) gates() {
 		p := &r.Job.Job.Processes[i]
 		steps := r.Job.Steps(p)
 		if p.Schedule != nil || (!steps && !r.expiring[p.Name] && !r.recorded) {
-			continue // nothing to count, nothing to bound
+			continue // nothing to bound
 		}
 		g := &gate{rollout: r, def: r.defs[p.Name], order: r.Job.Orders[p.Name]}
 		g.gather()
@@ -72,7 +72,7 @@ func (r *rollout) gates() {
 	}
 }
 
-// bounds returns the process's update block; without one nothing is bounded.
+// bounds returns the process's update block; without one, nothing is bounded.
 func (g *gate) bounds() spec.Update {
 	if g.def.process.Update != nil {
 		return *g.def.process.Update
@@ -80,7 +80,8 @@ func (g *gate) bounds() spec.Update {
 	return spec.Update{MaxParallel: spec.MaxShards}
 }
 
-// gather finds the shards of the process and which of them are available.
+// gather collects the shards of the process and finds which of them are
+// available.
 func (g *gate) gather() {
 	p := g.def.process
 	for node, shards := range g.Placement.Processes[p.Name] {
@@ -126,7 +127,7 @@ func (g *gate) shardState(to shardOnNode) shardState {
 	return m
 }
 
-// open gives as many shards their turn as may have it.
+// open decides for each shard whether its pending change happens now.
 func (g *gate) open() {
 	g.findBlock()
 	for _, m := range g.queue() {
@@ -149,9 +150,10 @@ func (g *gate) open() {
 	}
 }
 
-// queue returns the shards in the order of their turns: those that are down, as
-// they disturb nobody, then those that move, as a node is to be emptied, and get
-// another definition with the same restart.
+// queue returns the shards in the order in which they may change: first those
+// that are down, since changing them disrupts nothing; then those that move,
+// since their node is to be emptied and a move also brings the wanted definition;
+// then the rest.
 func (g *gate) queue() []*shardState {
 	var down, move, rest []*shardState
 	for i := range g.shards {
@@ -168,7 +170,7 @@ func (g *gate) queue() []*shardState {
 	return slices.Concat(down, move, rest)
 }
 
-// findBlock finds out whether shards may be given the wanted definition at all.
+// findBlock finds out whether any shard may get the wanted definition now.
 func (g *gate) findBlock() {
 	if !slices.ContainsFunc(g.shards, func(m shardState) bool {
 		n, _ := g.pendingChange(&m)
@@ -196,14 +198,14 @@ func (g *gate) findBlock() {
 	g.trial, g.left = true, u.Canary-tried
 }
 
-// onTrial reports whether the wanted definition is to be tried on canaries. What
-// takes the place of a failed version was good before.
+// onTrial reports whether canaries have to try the wanted definition first. The
+// version that replaces a failed one needs no trial: it was good before.
 func (g *gate) onTrial() bool {
 	return g.bounds().Canary > 0 && g.def.version > g.good && !g.order.Promoted && g.Job.Why != WhyReverted
 }
 
-// canaries counts the shards that have the wanted definition, and reports
-// whether all of them are available.
+// canaries counts the shards that have the wanted definition, and reports whether
+// all of them are available.
 func (g *gate) canaries() (tried int, well bool) {
 	well = true
 	for i := range g.shards {
@@ -215,7 +217,7 @@ func (g *gate) canaries() (tried int, well bool) {
 	return tried, well
 }
 
-// waitReason says why a shard can't have its turn now, "" if it can.
+// waitReason returns why a shard's change has to wait, "" if it may happen now.
 func (g *gate) waitReason(m *shardState, pending pendingChange) string {
 	switch pending {
 	case changeNone, changeLive, changeStart:
@@ -247,8 +249,8 @@ func (g *gate) waitReason(m *shardState, pending pendingChange) string {
 	return ""
 }
 
-// failedHint says how to go on where the bound is used up by a version that has
-// failed: no time mends that, and a drain or a restart waits for a person.
+// failedHint says what to do when a failed version uses up the bound: it does not
+// recover by itself, so a drain or a restart would wait for an operator.
 func (g *gate) failedHint() string {
 	switch {
 	case g.failed == "":
@@ -259,8 +261,8 @@ func (g *gate) failedHint() string {
 	return fmt.Sprintf("; version %d has failed: go back with `meshrun revert %s`, or apply one that works", g.Job.Version, g.job)
 }
 
-// blockReason says why no further shard may be given the wanted definition now, "" if
-// one may.
+// blockReason returns why no further shard may get the wanted definition now, ""
+// if one may.
 func (g *gate) blockReason() string {
 	if g.block == "" && g.trial && g.left <= 0 {
 		return g.trialWaitReason()
@@ -268,7 +270,7 @@ func (g *gate) blockReason() string {
 	return g.block
 }
 
-// trialWaitReason says what a trial waits for.
+// trialWaitReason returns what a trial waits for.
 func (g *gate) trialWaitReason() string {
 	if _, well := g.canaries(); !well {
 		return "the canaries are to be healthy first: " + g.down
@@ -287,7 +289,8 @@ func (g *gate) lastChange() time.Time {
 	return last
 }
 
-// apply lets a shard be what is wanted, or be restarted with its old definition.
+// apply changes a shard to what is wanted, or restarts it with its old
+// definition.
 func (g *gate) apply(m *shardState, pending pendingChange, old *spec.AssignedProcess) {
 	t := step{old: old, epoch: g.Job.Order(m.to.process, m.to.shard).Epoch, expire: m.currentRequest()}
 	switch pending {
@@ -318,7 +321,8 @@ func brief(why string) string {
 	return strings.ToValidUTF8(why[:maxWhy], "") + " …"
 }
 
-// currentRequest is what the shard was told of its present generation already.
+// currentRequest returns the restart request that the observed generation already
+// has.
 func (m *shardState) currentRequest() spec.Expire {
 	if m.entry == nil {
 		return spec.Expire{}
@@ -329,7 +333,7 @@ func (m *shardState) currentRequest() spec.Expire {
 	return spec.Expire{}
 }
 
-// postpone leaves a shard as it is.
+// postpone keeps a shard as it is.
 func (g *gate) postpone(m *shardState, pending pendingChange, why string) {
 	g.reasons[g.id(m.to.process, m.to.shard)] = why
 	if pending == changeMove {

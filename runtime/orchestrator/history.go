@@ -7,8 +7,8 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// skip records that ticks up to one were not run. Those that follow one another
-// for the same reason share a record, and are told of once.
+// skip records that n ticks, of which tick is the last, did not run. Consecutive
+// skipped ticks with the same reason share one record and one event.
 func (a *scheduledProcess) skip(id string, tick time.Time, n int, why string) {
 	run := spec.Run{
 		Job: a.job, Process: a.def.process.Name, ID: id, Tick: tick, State: spec.RunSkipped, Ended: a.now.UTC(), Reason: why, Ticks: n,
@@ -33,9 +33,9 @@ func (a *scheduledProcess) removeRun(at int) {
 	}
 }
 
-// trim forgets the oldest runs, but for those that are under way, and the last
-// ones of each kind: they tell what was begun. Ticks that are yet to come, of a
-// clock that was ahead, are not the last ones.
+// trim removes the oldest runs. It keeps active runs, the last run of each kind,
+// and the run with the highest epoch, which record what was begun. Ticks in the
+// future, recorded by a clock that was ahead, do not count as last.
 func (a *scheduledProcess) trim() {
 	over := len(a.runs) - RunsKept
 	if over <= 0 {

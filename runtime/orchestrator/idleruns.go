@@ -6,10 +6,10 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// NextRunFormat is how the time of a run is told.
+// NextRunFormat is the layout of the time of a run in messages.
 const NextRunFormat = "2006-01-02 15:04 MST"
 
-// decideShards says of each shard of a scheduled process whether it runs now, where, and
+// decideShards decides for each shard whether it runs now, on which node, and
 // with which epoch.
 func (a *scheduledProcess) decideShards(fault error) {
 	name := a.def.process.Name
@@ -28,7 +28,7 @@ func (a *scheduledProcess) decideShards(fault error) {
 				continue
 			}
 			if in := a.seen[where]; in != nil && present(in) && in.Phase != spec.PhasePending {
-				// It is from before the schedule, or of a run that has failed without it.
+				// It started before the process had a schedule, or its run has failed without it.
 				delete(a.wanted, where)
 				a.reasons[a.id(name, shard)] = "ends, as no run of it is under way"
 				continue
@@ -39,7 +39,7 @@ func (a *scheduledProcess) decideShards(fault error) {
 	}
 }
 
-// idleReason says what a shard waits for between runs.
+// idleReason returns what a shard waits for between runs.
 func (a *scheduledProcess) idleReason(fault error) string {
 	name := a.def.process.Name
 	if fault != nil {
@@ -55,7 +55,8 @@ func (a *scheduledProcess) idleReason(fault error) string {
 	return "next run at " + next.Format(NextRunFormat)
 }
 
-// keepRun leaves a run's shard where it is, with the definition that it began with.
+// keepRun leaves the shard of an active run on its node, with the definition that
+// the run began with.
 func (a *scheduledProcess) keepRun(run *spec.Run, shard int) {
 	name := a.def.process.Name
 	node, _ := a.assignedNode(run, shard)
@@ -85,8 +86,8 @@ func (a *scheduledProcess) keepRun(run *spec.Run, shard int) {
 	a.steps[where] = t
 }
 
-// lastEpoch returns the epoch of a shard's last run: nothing changes for it until
-// its next one.
+// lastEpoch returns the epoch of a shard's last run, which the shard keeps until
+// its next run.
 func (a *scheduledProcess) lastEpoch(shard int) uint64 {
 	name := a.def.process.Name
 	var last uint64
@@ -104,8 +105,8 @@ func (a *scheduledProcess) lastEpoch(shard int) uint64 {
 	return last
 }
 
-// epoch is the sum of the restarts that operators ordered of a shard and the
-// epoch of its run.
+// epoch returns the epoch of a shard: the number of restarts that operators
+// requested plus the epoch of its run.
 func (r *rollout) epoch(process string, shard int) uint64 {
 	return r.Job.Order(process, shard).Epoch + r.runEpochs[instanceKey{process, shard}]
 }

@@ -17,15 +17,16 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// who signs the orchestrators' decisions.
+// who is the author of the orchestrator's versions and events.
 const who = "orchestrator"
 
 const (
-	// retryDelay is how long a job waits whose assignments could not be written.
+	// retryDelay is how long to wait after the assignments of a job could not be
+	// written.
 	retryDelay = time.Second
-	// maxSteps bounds what is done to one job before it is the next one's turn.
+	// maxSteps bounds the writes for one job before the next job is handled.
 	maxSteps = 8
-	// storeTimeout ends every call of the store.
+	// storeTimeout bounds every call of the store.
 	storeTimeout = 10 * time.Second
 )
 
@@ -37,13 +38,13 @@ func ControlShard(job string) int {
 	return int(h.Sum32() % state.ControlShards)
 }
 
-// Loop keeps the assignments of jobs what Rollout says. The nodes divide the
-// control shards among them; each works on the jobs of those whose locks it
-// holds, and hands a control shard over between two steps.
+// Loop keeps the assignments of jobs equal to what Rollout decides. The nodes
+// divide the control shards among them. Each node handles the jobs of the control
+// shards whose locks it holds, and hands a control shard over only between two
+// reconciliations.
 type Loop struct{ *follow.Role }
 
-// New returns the loop of a node's agent. Session and Refresh are as a
-// follow.Role wants them.
+// New returns the loop of a node's agent. See follow.RoleConfig for session.
 func New(store state.Store, node string, session func() string, logger hclog.Logger) *Loop {
 	logger = logger.Named("orchestrator")
 	prefixes := []string{state.JobsPrefix, state.NodesPrefix, state.PlacementsPrefix, state.ObservedPrefix}
@@ -66,7 +67,9 @@ func owners(nodes []spec.Node) map[string][]string {
 	return out
 }
 
-// reconciler is what an orchestrator has before it.
+// reconciler is the orchestrator's state while it holds locks: caches of what it
+// watches and reads, and the jobs to look at. Only its follow.Role calls it, one
+// call at a time.
 type reconciler struct {
 	store       state.Store
 	logger      hclog.Logger
@@ -81,12 +84,13 @@ type reconciler struct {
 	dependents dependents
 	ending     endingJobs
 
-	// loaded are the control shards whose assignments, rollouts and runs are known, by lock, with
-	// the index of its taking. Nobody else writes those while it is held.
+	// loaded are the control shards whose assignments, rollouts and runs are cached:
+	// lock → the index at which it was acquired. Nobody else writes those while it is
+	// held.
 	loaded  map[string]uint64
 	dirty   map[string]bool      // jobs to look at
-	settled map[string]bool      // jobs that nothing observed can change
-	wakes   map[string]time.Time // when to look again though nothing has changed
+	settled map[string]bool      // jobs that no observation can change
+	wakes   map[string]time.Time // when to look at a job again even if nothing changes
 }
 
 func newReconciler(store state.Store, logger hclog.Logger) *reconciler {
@@ -101,7 +105,7 @@ func newReconciler(store state.Store, logger hclog.Logger) *reconciler {
 	}
 }
 
-// Act rolls the jobs out that something has changed for.
+// Act rolls out the jobs that are marked as changed.
 func (d *reconciler) Act(ctx context.Context, term *follow.Term) (time.Time, error) {
 	if err := d.load(ctx, term); err != nil {
 		return time.Time{}, err
@@ -116,7 +120,7 @@ func (d *reconciler) Act(ctx context.Context, term *follow.Term) (time.Time, err
 	for _, job := range slices.Sorted(maps.Keys(d.dirty)) {
 		lock := state.OrchestratorLock(ControlShard(job))
 		if term.Locks[lock] == 0 {
-			delete(d.dirty, job) // another's
+			delete(d.dirty, job) // another node's
 			delete(d.wakes, job)
 			continue
 		}
@@ -131,7 +135,7 @@ func (d *reconciler) Act(ctx context.Context, term *follow.Term) (time.Time, err
 		switch {
 		case ctx.Err() != nil || follow.Lost(err) || errors.Is(err, state.ErrClosed):
 			return time.Time{}, err
-		case errors.Is(err, state.ErrConflict): // what moved is on its way here
+		case errors.Is(err, state.ErrConflict): // the watch is about to deliver what changed
 		default:
 			d.logger.Error("cannot assign job, trying again", "job", job, "retry_in", retryDelay, "error", err)
 		}
@@ -140,9 +144,10 @@ func (d *reconciler) Act(ctx context.Context, term *follow.Term) (time.Time, err
 	return d.nextWake(), nil
 }
 
-// load reads what is assigned and observed of the control shards that are new
-// to this node. What was observed is on its way here too, but could be older
-// than the assignments: a shard would look gone that is only just starting.
+// load reads the assignments and observations of the control shards that this
+// node has just acquired. The watch delivers observations too, but could deliver
+// older ones than the assignments: a shard that is about to start would seem
+// gone.
 func (d *reconciler) load(ctx context.Context, term *follow.Term) error {
 	fresh := map[string]bool{}
 	for lock, at := range term.Locks {
@@ -175,8 +180,8 @@ func (d *reconciler) load(ctx context.Context, term *follow.Term) error {
 	return nil
 }
 
-// rollOutAll rolls a job out until nothing is left to be written: what was
-// taken from a node may be what its next one waited for.
+// rollOutAll repeats rollOut until nothing is left to write: a shard that is
+// unassigned from one node may be what another node waits for.
 func (d *reconciler) rollOutAll(ctx context.Context, term *follow.Term, job string, now time.Time) error {
 	for range maxSteps {
 		if wrote, err := d.rollOut(ctx, term, job, now); err != nil || !wrote {
@@ -187,8 +192,8 @@ func (d *reconciler) rollOutAll(ctx context.Context, term *follow.Term, job stri
 	return nil
 }
 
-// outcomeUnknown reports whether an error leaves it open what is assigned: somebody
-// else wrote it, or it isn't known what was written.
+// outcomeUnknown reports whether, after an error, it is not known what is
+// assigned: somebody else wrote it, or the write may have succeeded.
 func outcomeUnknown(err error) bool {
 	var conflict *state.TxnError
 	if errors.As(err, &conflict) {
@@ -210,7 +215,7 @@ func (d *reconciler) nextWake() time.Time {
 	return wake
 }
 
-// Take takes over what has changed.
+// Take applies an update of the watched keys.
 func (d *reconciler) Take(u follow.Update) {
 	switch u.Prefix {
 	case state.JobsPrefix:
@@ -226,13 +231,13 @@ func (d *reconciler) Take(u follow.Update) {
 		seen := d.observed.apply(u)
 		d.markAwaiting(seen)
 		for _, job := range seen {
-			d.mark(d.dependents.of(job)) // what settles a job says nothing of those
+			d.mark(d.dependents.of(job)) // a settled job can still have unsettled dependents
 		}
 		d.mark(slices.DeleteFunc(seen, func(job string) bool { return d.settled[job] }))
 	}
 }
 
-// applyNodes marks all jobs if a node has come or gone.
+// applyNodes marks all jobs if a node has joined or left.
 func (d *reconciler) applyNodes(u follow.Update) {
 	before := d.nodes.Names()
 	d.nodes.Apply(u)
@@ -241,7 +246,7 @@ func (d *reconciler) applyNodes(u follow.Update) {
 	}
 }
 
-// markAll marks the jobs that there are, or of which anything is left.
+// markAll marks all selected jobs that exist or still have assignments.
 func (d *reconciler) markAll(of func(job string) bool) {
 	for _, names := range [][]string{d.jobs.Names(), d.placements.Names(), slices.Collect(maps.Keys(d.assignments.nodes))} {
 		d.mark(slices.DeleteFunc(names, func(job string) bool { return !of(job) }))
@@ -254,7 +259,7 @@ func (d *reconciler) mark(jobs []string) {
 	}
 }
 
-// markWith marks jobs and those that depend on them.
+// markWith marks jobs and their dependents.
 func (d *reconciler) markWith(jobs []string) {
 	d.mark(jobs)
 	for _, job := range jobs {
@@ -262,15 +267,15 @@ func (d *reconciler) markWith(jobs []string) {
 	}
 }
 
-// others returns what is known of the jobs that a job depends on, and sees to it
-// that the job is rolled out anew when they change.
+// others returns what is known of the jobs that a job depends on, and registers
+// the job to be rolled out again when they change.
 func (d *reconciler) others(name string, job *spec.JobVersion, current map[string]spec.Assignment) map[string]Other {
 	needs := Needs(job, current)
 	d.dependents.note(name, needs)
 	out := make(map[string]Other, len(needs))
 	for _, on := range needs {
 		var o Other
-		var bad [3]error // whoever rolls that job out tells of them
+		var bad [3]error // the orchestrator of that job logs them
 		o.Job, _, bad[0] = d.jobs.Get(on)
 		o.Placement, _, bad[1] = d.placements.Get(on)
 		o.Observed, bad[2] = d.observed.of(on)
@@ -280,13 +285,13 @@ func (d *reconciler) others(name string, job *spec.JobVersion, current map[strin
 	return out
 }
 
-// dependents finds the jobs that depend on a job.
+// dependents indexes jobs by the jobs that they depend on.
 type dependents struct {
 	needs map[string][]string        // job → those it depends on
 	by    map[string]map[string]bool // job → those that depend on it
 }
 
-// note takes over on which jobs a job depends now.
+// note records which jobs a job depends on now.
 func (d *dependents) note(job string, on []string) {
 	if d.by == nil {
 		d.needs, d.by = map[string][]string{}, map[string]map[string]bool{}
@@ -310,7 +315,7 @@ func (d *dependents) note(job string, on []string) {
 // of returns the jobs that depend on a job.
 func (d *dependents) of(job string) []string { return sortedKeys(d.by[job]) }
 
-// perNode is a view of <node>/<job> that finds the nodes of a job.
+// perNode is a cache of keys <node>/<job> with an index of the nodes of each job.
 type perNode[T any] struct {
 	prefix string
 	view   *follow.View[T]
@@ -321,7 +326,7 @@ func newPerNode[T any](prefix string) *perNode[T] {
 	return &perNode[T]{prefix: prefix, view: follow.NewView[T](prefix), nodes: map[string]map[string]bool{}}
 }
 
-// apply takes an update over and returns the jobs that it concerns.
+// apply applies an update and returns the jobs that it concerns.
 func (p *perNode[T]) apply(u follow.Update) []string {
 	var jobs []string
 	for _, name := range p.view.Apply(u) {
@@ -360,8 +365,8 @@ func (p *perNode[T]) load(ctx context.Context, store state.Store, of func(job st
 	return nil
 }
 
-// put records what the loop itself wrote. No update comes after it that could
-// be older, as nobody watches.
+// put records a value that the loop itself wrote. Assignments are not watched, so
+// no older update can follow it.
 func (p *perNode[T]) put(node, job string, value *T, index uint64) {
 	p.view.Put(node+"/"+job, value, index)
 	p.view.Apply(follow.Update{Prefix: p.prefix, Index: index})
@@ -382,8 +387,8 @@ func (p *perNode[T]) note(node, job string) {
 	p.nodes[job][node] = true
 }
 
-// of returns what there is of a job, by node. What can't be read is left out
-// and reported in bad.
+// of returns the values of a job by node. Unreadable values are left out, and one
+// of their errors is returned as bad.
 func (p *perNode[T]) of(job string) (values map[string]T, bad error) {
 	values = map[string]T{}
 	for node := range p.nodes[job] {

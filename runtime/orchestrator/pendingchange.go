@@ -2,20 +2,21 @@ package orchestrator
 
 import "github.com/synergymesh/meshrun/spec"
 
-// pendingChange is what keeps a shard from being as it is wanted.
+// pendingChange is what separates a shard from what is wanted.
 type pendingChange int
 
 const (
 	changeNone    pendingChange = iota
-	changeLive                  // it may be told without a disturbance
-	changeStart                 // it is assigned nowhere
-	changeReplace               // another definition, by a restart
+	changeLive                  // applied without a restart
+	changeStart                 // assigned nowhere
+	changeReplace               // restart with another definition
 	changeMove
-	changeRestartOrder   // a restart that an operator asked for
-	changeRestartRequest // a restart that a check, a guard or a dependency asks for
+	changeRestartOrder   // restart requested by an operator
+	changeRestartRequest // restart requested by a check, a guard or a dependency
 )
 
-// pendingChange says what keeps a shard from being as it is wanted, and in words.
+// pendingChange returns what separates a shard from what is wanted, and how to
+// describe it.
 func (g *gate) pendingChange(m *shardState) (pendingChange, string) {
 	switch {
 	case m.entry == nil:
@@ -34,8 +35,9 @@ func (g *gate) pendingChange(m *shardState) (pendingChange, string) {
 	return changeNone, ""
 }
 
-// pendingRestart says what a shard needs whichever definition it has: an operator's
-// order and a guard's finding do not wait for a rollout to be mended.
+// pendingRestart returns the restart that a shard needs whichever definition it
+// has: an operator's order or a guard's finding does not wait until a failed
+// rollout is repaired.
 func (g *gate) pendingRestart(m *shardState) (pendingChange, string) {
 	switch {
 	case m.entry.Epochs[m.to.shard] != g.Job.Order(m.to.process, m.to.shard).Epoch:
@@ -46,7 +48,7 @@ func (g *gate) pendingRestart(m *shardState) (pendingChange, string) {
 	return changeNone, ""
 }
 
-// hashOf returns the ReplaceHash of what the shard runs, or is about to.
+// hashOf returns the ReplaceHash of what the shard runs, or is about to run.
 func (g *gate) hashOf(m *shardState) string {
 	switch {
 	case m.in == nil || m.in.Hash == "":
@@ -70,7 +72,8 @@ func (g *gate) hashAs(e *spec.AssignedProcess) string {
 	return hash
 }
 
-// restartCause says why the generation that is seen should be restarted; "" if it should not.
+// restartCause returns why the observed generation should be restarted, "" if it
+// should not.
 func (g *gate) restartCause(m *shardState) string {
 	switch {
 	case m.in == nil || (m.in.Phase != spec.PhaseRunning && m.in.Phase != spec.PhaseStarting):

@@ -6,8 +6,8 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// previousDefinition returns the definition with which a shard that is assigned nowhere is
-// started while the wanted one is on trial: its own on the node that is gone,
+// previousDefinition returns the definition with which a shard that is assigned
+// nowhere starts while the wanted one is on trial: its own on its lost node, or
 // else that of the other shards; nil for the wanted one.
 func (g *gate) previousDefinition(to shardOnNode) *spec.AssignedProcess {
 	var own, others *spec.AssignedProcess
@@ -32,8 +32,8 @@ func (g *gate) previousDefinition(to shardOnNode) *spec.AssignedProcess {
 	return own
 }
 
-// keepPreviousDefinition keeps the definition that the shards had, if one of them has no entry
-// by now, or soon: it may have to be started with it once more (see former).
+// keepPreviousDefinition keeps an entry with the shards' previous definition if a
+// shard has no entry now, or soon: previousDefinition may need it.
 func (g *gate) keepPreviousDefinition() {
 	if !slices.ContainsFunc(g.shards, func(m shardState) bool {
 		return m.entry == nil || g.stopping[m.to] != "" || m.at.node != m.to.node

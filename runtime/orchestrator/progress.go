@@ -11,20 +11,20 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// WhyReverted begins the Why of a version that the orchestrator made to mend a
-// failed rollout. Such a one is not reverted in its turn.
+// WhyReverted is the Why of a version that the orchestrator made to replace a failed
+// one. Such a version is not reverted itself.
 const WhyReverted = "revert"
 
-// whyTooLarge is why a rollout has failed that cannot be written.
+// whyTooLarge is why a rollout has failed whose assignments cannot be written.
 const whyTooLarge = "its old and its new version are too large to be told to a node together; keep large texts in files, or remove the update block"
 
-// refusedGrace is how long after its making a version may be one that a node
-// cannot launch: it tries again every 10 s.
+// refusedGrace is how long after it was made a version may be refused by a node
+// before that is a failure: the node retries every 10 s.
 const refusedGrace = 15 * time.Second
 
-// failure says why the rollout of the process has failed, "" if it has not: a
-// shard with a definition that was never good before ended for good, or did not
-// become healthy in time.
+// failure returns why the rollout of the process has failed, "" if it has not. It
+// fails when a shard whose definition was never good before fails for good, or
+// does not become healthy in time.
 func (g *gate) failure() string {
 	if g.def.process.Update == nil || g.def.version <= g.good || g.done {
 		return ""
@@ -38,7 +38,7 @@ func (g *gate) failure() string {
 		m := &g.shards[i]
 		in := m.in
 		if m.refused() && in.Refused == g.def.version {
-			// What a node lacks may come: a port that is freed, a user that is made.
+			// The node may become able to: a port is freed, a user is created.
 			if end := g.Job.When.Add(refusedGrace); g.now.Before(end) {
 				g.wake(end)
 				continue
@@ -74,8 +74,8 @@ func (g *gate) failure() string {
 	return fmt.Sprintf("nothing became healthy within %s: %s", u.ProgressDeadline, cmp.Or(g.down, g.unplaced))
 }
 
-// triesElsewhere reports whether a shard that has used up its restarts is about to
-// be tried on another node, or the scheduler has not yet said whether it is.
+// triesElsewhere reports whether a shard with exhausted restarts is about to be
+// tried on another node, or the scheduler has yet to decide that.
 func (g *gate) triesElsewhere(m *shardState) bool {
 	if !g.def.process.Restart.Reschedules() {
 		return false
@@ -84,9 +84,10 @@ func (g *gate) triesElsewhere(m *shardState) bool {
 	return !spent || m.at.node != m.to.node
 }
 
-// deadline returns until when the shard has to be healthy: for so long after it
-// was changed, or after it broke again if it had been well by then. A node's
-// clock may be behind, but no shard was changed before its version was made.
+// deadline returns until when the shard has to be healthy: for the given time
+// after its change, or after it failed again if it was healthy in between. A
+// node's clock may be behind, but no shard was changed before its version was
+// made.
 func (m *shardState) deadline(made time.Time, long time.Duration) time.Time {
 	end := later(m.in.Since, made).Add(long)
 	broke := m.in.HealthSince
@@ -99,8 +100,8 @@ func (m *shardState) deadline(made time.Time, long time.Duration) time.Time {
 	return end
 }
 
-// progressStart returns from when on something has to become healthy: from the version's
-// making, or from the end of a wait for an operator.
+// progressStart returns the start of the progress deadline: when the version was
+// made, or when a wait for an operator ended.
 func (g *gate) progressStart() time.Time {
 	was := g.Rollout
 	if was == nil || was.Version != g.Job.Version {
@@ -115,23 +116,24 @@ func (g *gate) progressStart() time.Time {
 	return g.Job.When
 }
 
-// failedBefore reports whether a shard was declared so long before this version that it
-// would have had to be healthy by then: that it is down is not this version's doing.
+// failedBefore reports whether a shard's healthy deadline had passed before this
+// version was made: then this version is not why it is down.
 func (g *gate) failedBefore(m *shardState) bool {
 	return m.in != nil && g.updated(m) && !m.in.Since.IsZero() &&
 		m.in.Since.Add(g.bounds().HealthyDeadline.Std()).Before(g.Job.When)
 }
 
-// previousFailure says why the rollout had failed, as long as it is no better: a shard that
-// comes and goes is not well because it is up just now, and that all are well
-// with the definition before, as the one that failed has moved, says nothing.
+// previousFailure returns why the rollout had failed already, as long as nothing
+// is better: a shard that alternates between up and down is not healthy because
+// it is up just now, and healthy shards with the previous definition prove
+// nothing.
 func (g *gate) previousFailure() string {
 	tried, _ := g.canaries()
 	if was := g.Rollout; was != nil && was.Version == g.Job.Version && was.State == spec.RolloutFailed && (g.down != "" || tried == 0) {
 		if why, mine := strings.CutPrefix(was.Reason, g.def.process.Name+": "); mine {
 			return why
 		}
-		if strings.HasSuffix(was.Reason, whyTooLarge) { // one process can't tell which of them are
+		if strings.HasSuffix(was.Reason, whyTooLarge) { // of all processes together
 			return whyTooLarge
 		}
 	}
@@ -152,24 +154,25 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// complete reports whether every shard is as it is wanted, and available.
+// complete reports whether every shard is as wanted, and available.
 func (g *gate) complete() bool { return g.settledBut(func(*shardState) bool { return false }) }
 
-// settledBut is complete, whatever the shards are like that are named. Of what has
-// no place at all nothing is.
+// settledBut is complete for all shards but those that except selects. A process
+// none of whose shards is placed is never complete.
 func (g *gate) settledBut(except func(*shardState) bool) bool {
 	return g.allUnplaced == "" && !slices.ContainsFunc(g.shards, func(m shardState) bool {
 		return (m.down != "" || !g.updated(&m)) && !except(&m)
 	})
 }
 
-// updated reports whether a shard is assigned as it is wanted.
+// updated reports whether a shard is assigned as wanted.
 func (g *gate) updated(m *shardState) bool {
 	return m.entry != nil && m.at == m.to && m.entry.Version == g.def.version &&
 		m.entry.Epochs[m.to.shard] == g.Job.Order(m.to.process, m.to.shard).Epoch
 }
 
-// waitsForPromotion reports whether the canaries are healthy and nobody has promoted them.
+// waitsForPromotion reports whether the canaries are healthy and nobody has
+// promoted them yet.
 func (g *gate) waitsForPromotion() bool {
 	u := g.bounds()
 	if u.AutoPromote || !g.onTrial() {
@@ -179,13 +182,14 @@ func (g *gate) waitsForPromotion() bool {
 	return tried >= u.Canary && well && tried < len(g.shards)
 }
 
-// waitsForDependency reports whether a shard is not available as it waits for a dependency,
-// which is no fault of the definition. Whatever else is wrong shows after that.
+// waitsForDependency reports whether a shard is not available because it waits
+// for a dependency, which is not the definition's fault. Any other fault shows
+// after that.
 func (g *gate) waitsForDependency() bool {
 	return slices.ContainsFunc(g.shards, func(m shardState) bool { return g.stopping[m.to] != "" || (m.down != "" && m.held() != "") })
 }
 
-// report says how far the process is.
+// report returns the progress of the process.
 func (g *gate) report() spec.Progress {
 	p := spec.Progress{Process: g.def.process.Name, Wanted: len(g.shards), State: spec.RolloutRunning, Waits: cmp.Or(g.down, g.unplaced)}
 	for i := range g.shards {
@@ -211,13 +215,13 @@ func (g *gate) report() spec.Progress {
 	return p
 }
 
-// ignored reports whether the process says nothing of how good a version is: one
-// that runs to its end, and is not rolled out in steps, may well be over, or have
-// failed for what it was given to do. Scheduled ones are not looked at at all.
+// ignored reports whether the process does not count for whether a version is
+// good: one that runs to its end and has no update block may be complete, or may
+// have failed because of its input.
 func (g *gate) ignored() bool { return g.def.process.Update == nil && g.def.process.Ends() }
 
-// rolloutRecord returns what shall be remembered of the job's rollout, nil for
-// nothing: only update blocks need a memory.
+// rolloutRecord returns the record of the job's rollout to be stored, nil for
+// none: only jobs with update blocks need one.
 func (r *rollout) rolloutRecord() *spec.Rollout {
 	if r.Job == nil || !r.recorded {
 		return nil
@@ -230,13 +234,13 @@ func (r *rollout) rolloutRecord() *spec.Rollout {
 		}
 	}
 	if next.State == spec.RolloutRunning {
-		next.Reason = "" // it changes with every step
+		next.Reason = "" // it changes too often to be stored
 	}
 	if r.done {
 		next.State, next.Reason = spec.RolloutDone, ""
 	}
 	ran := slices.ContainsFunc(r.progress, func(p spec.Progress) bool { return p.Wanted > 0 })
-	if next.State == spec.RolloutDone && ran { // of what is stopped nobody knows whether it is good
+	if next.State == spec.RolloutDone && ran { // a stopped version proves nothing
 		next.Good = r.Job.Version
 	}
 	if len(next.Promoted) == 0 {
@@ -249,7 +253,8 @@ func (r *rollout) rolloutRecord() *spec.Rollout {
 	return &next
 }
 
-// byWeight orders states by how much they say of the whole job.
+// statesByRank orders states by precedence: a job has the last state that one of
+// its processes has.
 var statesByRank = []spec.RolloutState{
 	spec.RolloutDone, spec.RolloutRunning, spec.RolloutWaiting, spec.RolloutPaused, spec.RolloutFailed,
 }
@@ -268,7 +273,7 @@ func (r *rollout) revert() (uint64, string) {
 	return 0, ""
 }
 
-// loadRecord takes over what was remembered of the rollout.
+// loadRecord reads the stored record of the rollout.
 func (r *rollout) loadRecord() {
 	r.promoted = map[string]uint64{}
 	if r.Job == nil {
@@ -286,14 +291,14 @@ func (r *rollout) loadRecord() {
 	}
 }
 
-// wake asks for another decision at a time.
+// wake requests another decision at a time.
 func (r *rollout) wake(at time.Time) {
 	if r.next.IsZero() || at.Before(r.next) {
 		r.next = at
 	}
 }
 
-// sameRecord reports whether two records say the same.
+// sameRecord reports whether two records are equal but for their times.
 func sameRecord(a, b *spec.Rollout) bool {
 	if a == nil || b == nil {
 		return a == b

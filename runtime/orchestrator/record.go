@@ -11,14 +11,15 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// rolloutRecord is what is remembered of a job's rollout, and since which index.
+// rolloutRecord is the stored record of a job's rollout, and its index in the
+// store.
 type rolloutRecord struct {
 	value *spec.Rollout
 	index uint64
 }
 
-// loadRollouts reads what is remembered of some jobs. Nobody else writes it
-// while their control shards are held.
+// loadRollouts reads the rollout records of some jobs. Nobody else writes them
+// while this node holds the jobs' control shards.
 func (d *reconciler) loadRollouts(ctx context.Context, of func(job string) bool) error {
 	entries, _, err := d.store.List(ctx, state.RolloutsPrefix)
 	if err != nil {
@@ -45,7 +46,8 @@ func (d *reconciler) loadRollouts(ctx context.Context, of func(job string) bool)
 	return nil
 }
 
-// recordRollout returns what is to be written of a job's rollout, if anything.
+// recordRollout returns the change that stores a job's rollout record, if it
+// differs from the stored one.
 func (d *reconciler) recordRollout(job string, next *spec.Rollout) []change {
 	was := d.rollouts[job]
 	if sameRecord(was.value, next) && (next != nil || was.index == 0) {
@@ -69,8 +71,9 @@ func (d *reconciler) recordRollout(job string, next *spec.Rollout) []change {
 	return []change{c}
 }
 
-// tooLarge returns what is to be written so that a rollout whose assignments
-// cannot be written has failed: nothing if it has already, or is none in steps.
+// tooLarge returns the change that records a rollout as failed because its
+// assignments cannot be written; none if that is recorded already, or the job has
+// no rollout record.
 func (d *reconciler) tooLarge(job string, next *spec.Rollout, now time.Time) []change {
 	if next == nil {
 		return nil
@@ -84,7 +87,7 @@ func (d *reconciler) tooLarge(job string, next *spec.Rollout, now time.Time) []c
 	return d.recordRollout(job, &failed)
 }
 
-// rolloutEvent returns the event of a rollout that has come to another state.
+// rolloutEvent returns the event for a rollout that has reached another state.
 func rolloutEvent(was, next *spec.Rollout) (spec.Event, bool) {
 	event := spec.Event{Time: time.Now(), Severity: spec.Info, Job: next.Job, Version: next.Version, Who: who}
 	if was != nil && was.Version == next.Version && was.State == next.State {
@@ -103,7 +106,7 @@ func rolloutEvent(was, next *spec.Rollout) (spec.Event, bool) {
 	return event, true
 }
 
-// revert makes the last good version of a job its next one.
+// revert writes the last good version of a job as its next version.
 func (d *reconciler) revert(ctx context.Context, checks []state.Op, job *spec.JobVersion, index uint64, decision Decision) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -130,7 +133,7 @@ func (d *reconciler) revert(ctx context.Context, checks []state.Op, job *spec.Jo
 	history := state.HistoryOps(name, next.Version, value)
 	if together := append(ops, history...); state.TxnSize(together) <= state.MaxTxnBytes {
 		ops = together
-	} else if _, err := d.store.Txn(ctx, append(checks[:2:2], history...)...); err != nil { // it may be there before the version is
+	} else if _, err := d.store.Txn(ctx, append(checks[:2:2], history...)...); err != nil { // the history may precede the version
 		return fmt.Errorf("revert to version %d: %w", decision.Revert, err)
 	}
 	if _, err := d.store.Txn(ctx, ops...); err != nil {
@@ -139,9 +142,9 @@ func (d *reconciler) revert(ctx context.Context, checks []state.Op, job *spec.Jo
 	return nil
 }
 
-// Reverted returns the version of a job that takes the place of a failed one and
-// is what a good one was. Operators' orders stay, but for a promotion, which was of
-// the failed one.
+// Reverted returns the version that replaces a failed version of a job, with the
+// content of a good one. Operators' orders are kept, except a promotion, which
+// was for the failed version.
 func Reverted(failed, good *spec.JobVersion, now time.Time) *spec.JobVersion {
 	next := &spec.JobVersion{
 		Job: good.Job, Checksum: good.Checksum, Source: good.Source,

@@ -1,6 +1,3 @@
-// Package orchestrator decides when a node shall run what (layer L-C).
-// Rollout is the decision, a pure function; Loop watches jobs, placements and
-// what is observed, asks Rollout, and writes the assignments.
 package orchestrator
 
 import (
@@ -11,79 +8,80 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// Snapshot is all that Rollout knows of a job.
+// Snapshot is the input of Rollout: everything it knows of a job.
 type Snapshot struct {
 	// Job is the wanted version, nil if the job was removed.
 	Job *spec.JobVersion
-	// Placement says where its shards belong; nil if there is none (yet).
+	// Placement is where its shards are placed; nil if there is none yet.
 	Placement *spec.Placement
-	// Live are the nodes that are there.
+	// Live are the nodes that are members of the mesh.
 	Live map[string]bool
-	// Current are the job's assignments as they stand, by node.
+	// Current are the job's present assignments, by node.
 	Current map[string]spec.Assignment
-	// Observed is what the nodes saw of the job's instances, by node.
+	// Observed is what the nodes report of the job's instances, by node.
 	Observed map[string]spec.Observed
 	// Others are the jobs that this one's processes depend on (see Needs).
 	Others map[string]Other
-	// Dependents are the jobs that depend on this one, where Decision.Leaves asks
-	// for them.
+	// Dependents are the jobs that depend on this one. They are only needed if
+	// Decision.Unassigns was set without them.
 	Dependents map[string]Dependent
-	// Rollout is what was remembered of the job's rollout; nil if nothing was.
+	// Rollout is the stored record of the job's rollout; nil if there is none.
 	Rollout *spec.Rollout
-	// Runs are the runs that are remembered of the job's scheduled processes.
+	// Runs are the stored records of the runs of the job's processes with a schedule.
 	Runs []spec.Run
 }
 
-// Decision is what the nodes shall be told.
+// Decision is the output of Rollout.
 type Decision struct {
-	// Assignments is the complete wanted set, by node; one of a node that is
+	// Assignments is the complete set, by node. The assignment of a node that is
 	// not in it is to be deleted.
 	Assignments map[string]spec.Assignment
-	// Reasons says of instances that do not run as the job wants why not (yet).
+	// Reasons says why instances do not, or not yet, run as the job wants.
 	Reasons map[spec.InstanceID]string
-	// NextWake is when to ask again though nothing has changed; zero for never.
+	// NextWake is when to decide again even if nothing changes; zero for never.
 	NextWake time.Time
-	// Settled is set if nothing that could be observed would change the decision.
+	// Settled is set if no observation can change the decision.
 	Settled bool
-	// Unassigns is set if something is unassigned, or waits for that, so that those
-	// who depend on it and end too should be known.
+	// Unassigns is set if a shard is unassigned, or waits to be, so that
+	// Snapshot.Dependents matters.
 	Unassigns bool
-	// Progress says how far each process of the job is, where anything bounds its
-	// rollout or Snapshot asks for it.
+	// Progress is the progress of each process that passes a gate: those of a job
+	// with update blocks, and those with a restart request.
 	Progress []spec.Progress
-	// Rollout is what shall be remembered; nil for nothing.
+	// Rollout is the record of the rollout to be stored; nil for none.
 	Rollout *spec.Rollout
-	// Revert is the version that the job shall go back to, and why; 0 for none.
+	// Revert is the version to revert the job to, 0 for none, and Why the reason.
 	Revert uint64
 	Why    string
-	// Runs are the records of runs that change. They are written before the
-	// assignments: what is assigned of a run is then known to have begun.
+	// Runs are the run records that change. They are written before the assignments,
+	// so that an assigned run is always recorded as begun.
 	Runs []RunChange
 }
 
-// Rollout decides what each node shall run of a job now. A version replaces
-// the one before as fast as the update blocks let it (see gate), at once where
-// there is none, and in this order:
+// Rollout decides what each node runs of a job now. A version replaces the one
+// before as fast as the update blocks allow (see gate), or at once without one, by
+// these rules:
 //
-//   - An instance whose dependency isn't so far is held: it is not started, and
-//     not restarted for a change, until it is. One that runs is left as it is.
-//     So far means: of what the dependency is wanted to be, not of what it was.
-//   - When a dependency fails later, those who say so are stopped, or restarted
-//     once it was started anew and is so far again (see halt and follow).
-//   - What shall no longer run is stopped in the reverse order: it stays
-//     assigned until everything that depends on it, and shall end too, is gone,
-//     in this job or another one.
+//   - An instance waits until its dependency meets its condition: until then it is
+//     not started, and not restarted for a change. A running one stays as it is.
+//     The wanted definition of the dependency has to meet it, not an earlier one.
+//   - When a dependency fails later, its dependents are stopped, or restarted once
+//     it has restarted and meets the condition again, if their on_failure says so
+//     (see stopDependents and restartDependents).
+//   - Shards are unassigned in reverse dependency order: a shard stays assigned
+//     until everything that depends on it and is to end too is gone, in this job
+//     or another one.
 //   - A shard that moves is not assigned to its new node before it is gone from
 //     its old one. So each shard is assigned at most once.
-//   - While the placement is not yet the one of this version, all stays.
-//   - What is assigned or was seen on a node that isn't there counts as gone as
-//     soon as it is placed elsewhere; until then it stays as it is assigned, so
-//     that nothing has changed for a node that comes back.
-//   - A process with a schedule runs at its times only (see scheduledProcess), and outside of
-//     any gate.
+//   - Until the placement is the one of this version, everything stays.
+//   - What is assigned or observed on a lost node counts as gone as soon as it is
+//     placed elsewhere. Until then it stays assigned, so that nothing changes for
+//     a node that comes back.
+//   - A process with a schedule runs at its times only, and passes no gate (see
+//     scheduledProcess).
 //
-// A process whose definition hasn't changed keeps the version that it is
-// assigned with, so that its instances see nothing of an edit of others.
+// A process whose definition has not changed keeps the version that it is assigned
+// with, so that a change of other processes does not affect its instances.
 func Rollout(s Snapshot, now time.Time) Decision {
 	r := newRollout(s)
 	r.now = now
@@ -110,31 +108,31 @@ type shardOnNode struct {
 	shard         int
 }
 
-// rollout is one run of Rollout.
+// rollout is the working state of one call of Rollout.
 type rollout struct {
 	Snapshot
 	job string
 
-	// current tells under which of Current's entries a shardOnNode is assigned, and
-	// seen what is observed there.
+	// current is the entry of Current under which a shard is assigned, and seen the
+	// instance that is observed there.
 	current map[shardOnNode]*spec.AssignedProcess
 	seen    map[shardOnNode]*spec.Instance
-	// at lists the nodes at which a shard is assigned or seen.
+	// at lists the nodes on which a shard is assigned or observed.
 	at map[instanceKey][]string
 
-	wanted  map[shardOnNode]bool // shall be assigned in the end
-	staying map[shardOnNode]bool // leaves, but not yet
+	wanted  map[shardOnNode]bool // to be assigned in the end
+	staying map[shardOnNode]bool // to be unassigned, but not yet
 
 	defs         map[string]*definition // of the wanted processes, by name
-	dependencies map[demand]string      // why each isn't so far, as far as known
+	dependencies map[demand]string      // why each is unmet, if computed
 
-	ofOtherJob    bool                // it is another job's, on which one depends
-	unreadable    bool                // and what is known of that can't be read
+	ofOtherJob    bool                // of another job, on which this one depends
+	unreadable    bool                // some of what is known of it cannot be read
 	otherRollouts map[string]*rollout // the other jobs, by name
-	// stopping are the instances that shall not run for now, and why, and halts the
-	// processes of which no other one runs; failures are the dependencies that have
-	// failed, as far as known. Due are the instances to be restarted with what they
-	// depend on, by generation, and lives what is known of how that lives.
+	// stopping says why instances must not run for now, and stoppedProcesses are the
+	// processes all of whose instances are stopping. failures says which dependencies
+	// have failed, if computed. restartsDue are the generations to be restarted with
+	// their dependencies, whose own generations are in generations, if computed.
 	stopping         map[shardOnNode]string
 	stoppedProcesses map[string]bool
 	failures         map[spec.Dependency]bool
@@ -142,21 +140,21 @@ type rollout struct {
 	generations      map[spec.Dependency]string
 
 	now  time.Time
-	next time.Time // when to ask again
-	// recorded is set if the job's rollout is remembered, good is its last good
-	// version, done tells that the present one is good, and promoted are the
-	// trials that ended by themselves.
+	next time.Time // when to decide again
+	// recorded is set if the job's rollout has a record. good is its last good
+	// version, done is set if the present one is good, and promoted are the versions
+	// of definitions whose canaries were promoted automatically, by process.
 	recorded bool
 	good     uint64
 	done     bool
 	promoted map[string]uint64
 	progress []spec.Progress
-	// expiring are the processes of which an instance ails or is told to end, and
-	// turns what the gates say of shards.
+	// expiring are the processes with an instance that should be restarted or has a
+	// restart request, and steps what the gates decide for shards.
 	expiring map[string]bool
 	steps    map[shardOnNode]step
-	// records are those of runs that change, runEpochs the epochs of runs, down says
-	// why shards are down between them, and since from when ticks count.
+	// records are the run records that change, runEpochs the epochs of runs, down
+	// says what shards wait for between runs, and since from when ticks count.
 	records   []RunChange
 	runEpochs map[instanceKey]uint64
 	down      map[shardOnNode]string
@@ -198,7 +196,7 @@ func newRollout(s Snapshot) *rollout {
 	return r
 }
 
-// index looks up what is assigned and what is seen.
+// index indexes what is assigned and what is observed.
 func (r *rollout) index() {
 	note := func(where shardOnNode) {
 		key := instanceKey{where.process, where.shard}
@@ -244,7 +242,7 @@ func (r *rollout) index() {
 	}
 }
 
-// keepAll leaves everything as it is assigned.
+// keepAll keeps every assignment as it is.
 func (r *rollout) keepAll() {
 	for node, a := range r.Current {
 		if len(a.Processes) > 0 {
@@ -253,7 +251,7 @@ func (r *rollout) keepAll() {
 	}
 }
 
-// want finds the places that shall be assigned in the end.
+// want finds where each shard is to be assigned in the end.
 func (r *rollout) want() {
 	if r.Job == nil {
 		return
@@ -281,8 +279,8 @@ func (r *rollout) want() {
 	}
 }
 
-// keepOnLostNode leaves a shard assigned to a node that isn't there, as long as it has
-// no other place.
+// keepOnLostNode keeps a shard assigned to a node that is lost until it is placed
+// on another node.
 func (r *rollout) keepOnLostNode(where shardOnNode) {
 	r.settled = false
 	r.reasons[r.id(where.process, where.shard)] = fmt.Sprintf("waits for another place: %s is gone", where.node)
@@ -311,9 +309,9 @@ func (r *rollout) decision() Decision {
 	return d
 }
 
-// unsettled reports whether what is observed could change the decision though
-// nothing waits: a rollout in steps, a check that may ask for a restart, or a run
-// that may end.
+// unsettled reports whether an observation could change the decision although
+// nothing waits: the job has a rollout in steps, a check or guard that may
+// request a restart, or a run that may end.
 func (r *rollout) unsettled() bool {
 	return r.Job != nil && (r.recorded || slices.ContainsFunc(r.Job.Job.Processes, func(p spec.Process) bool {
 		return len(p.Health) > 0 || len(p.Guards) > 0 || p.Schedule != nil

@@ -10,14 +10,14 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// runBook holds the records of the runs of an orchestrator's jobs. Nobody else
-// writes them while it holds their control shards.
+// runBook caches the run records of an orchestrator's jobs. Nobody else writes
+// them while this node holds the jobs' control shards.
 type runBook struct {
 	// jobs maps job → "process/id" → record.
 	jobs map[string]map[string]runEntry
 }
 
-// runEntry is a run as it was read or written.
+// runEntry is a run record and its index in the store.
 type runEntry struct {
 	run   spec.Run
 	index uint64
@@ -34,7 +34,7 @@ func (b *runBook) of(job string) []spec.Run {
 	return out
 }
 
-// put records a run; without one it forgets it.
+// put stores a record in the cache, or deletes it if run is nil.
 func (b *runBook) put(job, name string, run *spec.Run, index uint64) {
 	if run == nil {
 		delete(b.jobs[job], name)
@@ -75,7 +75,8 @@ func (d *reconciler) loadRuns(ctx context.Context, of func(job string) bool) err
 	return nil
 }
 
-// unreadable stands for a run whose record can't be read: it had begun.
+// unreadable returns a failed run in place of one whose record cannot be read: it
+// had begun.
 func unreadable(job, name string) spec.Run {
 	run := spec.Run{Job: job, State: spec.RunFailed, Reason: "its record cannot be read"}
 	run.Process, run.ID, _ = strings.Cut(name, "/")
@@ -83,7 +84,7 @@ func unreadable(job, name string) spec.Run {
 	return run
 }
 
-// recordRuns returns what is to be written of runs.
+// recordRuns returns the changes that store run records.
 func (d *reconciler) recordRuns(job *spec.JobVersion, changes []RunChange) []change {
 	out := make([]change, 0, len(changes))
 	for i := range changes {
@@ -106,7 +107,7 @@ func (d *reconciler) recordRuns(job *spec.JobVersion, changes []RunChange) []cha
 	return out
 }
 
-// runEvent tells of a run that has come to another state.
+// runEvent returns the event for a run that has reached another state.
 func runEvent(run *spec.Run, version uint64) spec.Event {
 	event := spec.Event{
 		Time: time.Now(), Severity: spec.Info, Job: run.Job, Version: version, Node: run.Node, Who: who,

@@ -12,47 +12,47 @@ import (
 )
 
 const (
-	// RunsKept is how many runs of a process are remembered.
+	// RunsKept is how many run records of a process are kept.
 	RunsKept = 50
-	// maxLate is how far a tick may be past for its run still to be on time:
-	// within it a control shard changes hands.
+	// maxLate is how late a run may begin after its tick without being missed: longer
+	// than a control shard needs to change its owner.
 	maxLate = time.Minute
-	// maxSleep is how long a schedule is trusted to a timer. Timers stand still
-	// while a machine sleeps, and know nothing of a clock that is set.
+	// maxSleep bounds the timer of a schedule. Timers stop while a machine sleeps, and
+	// do not notice a clock that is set.
 	maxSleep = time.Minute
-	// maxCounted is up to how many missed ticks are counted.
+	// maxCounted bounds how many missed ticks are counted.
 	maxCounted = 1000
-	// manualRun begins the ID of a run that was asked for by hand.
+	// manualRun is the prefix of the ID of a manual run.
 	manualRun = "manual-"
 	tickID    = "20060102T150405Z"
 )
 
-// RunChange is what becomes of the record of a run.
+// RunChange is a run record to be written or deleted.
 type RunChange struct {
 	Run spec.Run
-	// Forget is set if the record is to be deleted.
+	// Forget deletes the record.
 	Forget bool
-	// Quiet is set if it is nothing to tell of.
+	// Quiet writes no event.
 	Quiet bool
 }
 
-// scheduledProcess is a scheduled process for which it is decided what is due.
-//
-// A run is recorded before it is assigned, and its record is only made, never
-// made again: so a tick is run at most once. What runs it is known by its epoch,
-// which is higher with every run, so that a watchdog starts its instance afresh.
-// Between runs the shards stay assigned, and held. A run stays where it began; if
-// its node is lost, and the shard placed elsewhere, it has failed.
+// scheduledProcess decides which runs of a process with a schedule begin and end.
+// A run is recorded before it is assigned, and a record is created only if it
+// does not exist, so each tick runs at most once. An instance belongs to the run
+// whose epoch it has; each run has a higher epoch than all before, so that the
+// watchdog starts its instance anew. Between runs the shards stay assigned, and
+// held. A run stays on the node where it began; if that node is lost and the
+// shard is placed elsewhere, the run has failed.
 type scheduledProcess struct {
 	*rollout
 	def  *definition
 	cron *spec.Cron
-	// runs are those that are remembered, the oldest first.
+	// runs are the run records, the oldest first.
 	runs []spec.Run
 }
 
-// schedules decides for every scheduled process which runs begin and end, and
-// which of its shards are down.
+// schedules decides for every process with a schedule which runs begin and end,
+// and which of its shards are held.
 func (r *rollout) schedules() {
 	byProcess := map[string][]spec.Run{}
 	for _, run := range r.Runs {
@@ -77,7 +77,7 @@ func (r *rollout) schedules() {
 			a.decideShards(err)
 		}
 	}
-	for _, name := range sortedKeys(byProcess) { // of what has no schedule any more
+	for _, name := range sortedKeys(byProcess) { // processes without a schedule now
 		for _, run := range byProcess[name] {
 			r.records = append(r.records, RunChange{Run: run, Forget: true, Quiet: true})
 		}
@@ -91,7 +91,7 @@ func compareRuns(x, y spec.Run) int {
 	return strings.Compare(x.ID, y.ID)
 }
 
-// manualNumber returns which of the runs by hand a run is, 0 if it is none.
+// manualNumber returns the number of a manual run, 0 for any other run.
 func manualNumber(run *spec.Run) uint64 {
 	text, by := strings.CutPrefix(run.ID, manualRun)
 	n, err := strconv.ParseUint(text, 10, 64)
@@ -101,8 +101,8 @@ func manualNumber(run *spec.Run) uint64 {
 	return n
 }
 
-// from returns the time after which the ticks of the schedule count: when the
-// version was made that brought it. By a clock that was ahead that is in the future.
+// from returns the time after which ticks of the schedule count: when the version
+// was made that introduced it. If its clock was ahead, that is in the future.
 func (a *scheduledProcess) from() time.Time {
 	s := a.def.process.Schedule
 	for _, assignment := range a.Current {
@@ -117,7 +117,7 @@ func (a *scheduledProcess) from() time.Time {
 	return a.Job.When
 }
 
-// record notes that a run begins, or is another one than it was.
+// record records that a run begins or has changed.
 func (a *scheduledProcess) record(run spec.Run, quiet bool) {
 	a.records = append(a.records, RunChange{Run: run, Quiet: quiet})
 	if at := slices.IndexFunc(a.runs, func(other spec.Run) bool { return other.ID == run.ID }); at >= 0 {
@@ -127,12 +127,12 @@ func (a *scheduledProcess) record(run spec.Run, quiet bool) {
 	a.runs = append(a.runs, run)
 }
 
-// covers reports whether a run is one of the shard.
+// covers reports whether a shard takes part in a run.
 func covers(run *spec.Run, shard int) bool {
 	return (run.Shard == shard || run.Shard < 0) && !run.Without.Contains(shard)
 }
 
-// active returns the run that is under way in a shard, nil if none is.
+// active returns the active run of a shard, nil if there is none.
 func (a *scheduledProcess) active(shard int) *spec.Run {
 	for i := range a.runs {
 		if a.runs[i].State == spec.RunActive && covers(&a.runs[i], shard) {
@@ -142,11 +142,12 @@ func (a *scheduledProcess) active(shard int) *spec.Run {
 	return nil
 }
 
-// shards are the numbers of the process's shards.
+// shards returns the number of shards of the process.
 func (a *scheduledProcess) shards() int { return a.def.process.Instances() }
 
-// assignedNode returns where a run's shard is assigned, "" if it is not (yet), and
-// whether it was lost: its node is gone, and the shard has no place there.
+// assignedNode returns the node on which a run's shard is assigned, "" if it is
+// not assigned yet, and whether it is lost: the node is gone and the shard is not
+// placed there any more.
 func (a *scheduledProcess) assignedNode(run *spec.Run, shard int) (node string, lost bool) {
 	name := a.def.process.Name
 	epoch := a.Job.Order(name, shard).Epoch + run.Epoch
@@ -165,7 +166,7 @@ func (a *scheduledProcess) assignedNode(run *spec.Run, shard int) (node string, 
 	return node, lost
 }
 
-// end finds out how the runs that are under way have ended.
+// end finds out which active runs have ended, and how.
 func (a *scheduledProcess) end() {
 	for i := range a.runs {
 		if a.runs[i].State != spec.RunActive {
@@ -189,7 +190,8 @@ func (a *scheduledProcess) end() {
 	}
 }
 
-// endShard notes how a shard of a run has ended, and reports whether it has.
+// endShard records in run how one of its shards has ended, and reports whether it
+// has.
 func (a *scheduledProcess) endShard(run *spec.Run, shard int) bool {
 	name := a.def.process.Name
 	order := a.Job.Order(name, shard)
@@ -234,7 +236,7 @@ func (a *scheduledProcess) close(run *spec.Run) {
 	}
 }
 
-// begin begins what is due: what was asked for by hand, and the last tick.
+// begin begins the runs that are due: manual ones, and the last tick.
 func (a *scheduledProcess) begin() {
 	name := a.def.process.Name
 	var done, epoch uint64
@@ -243,7 +245,7 @@ func (a *scheduledProcess) begin() {
 		if n := manualNumber(&a.runs[i]); n > 0 {
 			done = max(done, n)
 		} else if tick := a.runs[i].Tick; !tick.After(a.now) {
-			// A tick that is yet to come was run by a clock that was ahead.
+			// A tick in the future was run by a clock that was ahead.
 			last = later(last, tick)
 		}
 		epoch = max(epoch, a.runs[i].Epoch)
@@ -267,7 +269,7 @@ func (a *scheduledProcess) begin() {
 	a.wake(next)
 }
 
-// stopped reports whether no shard shall run at all.
+// stopped reports whether an operator has stopped every shard.
 func (a *scheduledProcess) stopped() bool {
 	for shard := range a.shards() {
 		if !a.Job.Order(a.def.process.Name, shard).Stopped {
@@ -277,8 +279,7 @@ func (a *scheduledProcess) stopped() bool {
 	return true
 }
 
-// ticks begins the last tick that is past, and skips those before it that were
-// missed.
+// ticks begins the last past tick, and skips missed ticks before it.
 func (a *scheduledProcess) ticks(after time.Time) {
 	due := a.cron.Last(a.now)
 	if !due.After(after) {
@@ -301,7 +302,7 @@ func (a *scheduledProcess) ticks(after time.Time) {
 	}
 }
 
-// startRun begins a run, if there is room for it.
+// startRun begins a run if shards are free for it, and skips it otherwise.
 func (a *scheduledProcess) startRun(id string, tick time.Time) {
 	run := spec.Run{Job: a.job, Process: a.def.process.Name, ID: id, Tick: tick, State: spec.RunActive, Began: a.now.UTC()}
 	var why string
@@ -321,7 +322,7 @@ func (a *scheduledProcess) startRun(id string, tick time.Time) {
 	a.record(run, false)
 }
 
-// freeShard returns a free shard for a run that may overlap with others.
+// freeShard returns a free shard for a run that may overlap others.
 func (a *scheduledProcess) freeShard() (shard int, why string) {
 	why = fmt.Sprintf("%d runs are under way, which is the most", spec.MaxRuns)
 	for shard := range a.shards() {
@@ -336,7 +337,8 @@ func (a *scheduledProcess) freeShard() (shard int, why string) {
 	return 0, why
 }
 
-// freeShards finds the shards of a run of the whole process.
+// freeShards selects the shards of a run of the whole process, and returns why
+// there are none.
 func (a *scheduledProcess) freeShards(run *spec.Run) (why string) {
 	for i := range a.runs {
 		if a.runs[i].State == spec.RunActive {
@@ -357,7 +359,7 @@ func (a *scheduledProcess) freeShards(run *spec.Run) (why string) {
 	return why
 }
 
-// wantedNode returns the node that a shard can run on now, "" if there is none.
+// wantedNode returns the node on which a shard can run now, "" if there is none.
 func (a *scheduledProcess) wantedNode(shard int) string {
 	for node, shards := range a.Placement.Processes[a.def.process.Name] {
 		if shards.Contains(shard) && a.wanted[shardOnNode{node, a.def.process.Name, shard}] {
@@ -371,8 +373,8 @@ func (a *scheduledProcess) unplacedReason(shard int) string {
 	return cmp.Or(a.reasons[a.id(a.def.process.Name, shard)], "it has no node")
 }
 
-// nextEpoch returns an epoch that no run has had, nor anything that is assigned
-// or seen.
+// nextEpoch returns an epoch higher than that of any run, and of anything
+// assigned or observed.
 func (a *scheduledProcess) nextEpoch() uint64 {
 	name := a.def.process.Name
 	var most uint64

@@ -6,15 +6,15 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// shardState is a shard that shall run.
+// shardState is a shard that is to run.
 type shardState struct {
-	to, at shardOnNode           // where it shall be, and where it is assigned
-	entry  *spec.AssignedProcess // under which it is assigned; nil if it isn't
-	in     *spec.Instance        // what is seen there; nil if nothing is
-	down   string                // why it isn't available; "" if it is
+	to, at shardOnNode           // where it is wanted, and where it is assigned
+	entry  *spec.AssignedProcess // under which it is assigned; nil if it is not
+	in     *spec.Instance        // observed there; nil if there is none
+	down   string                // why it is not available; "" if it is
 }
 
-// unavailableReason says why a shard is not available, "" if it is.
+// unavailableReason returns why a shard is not available, "" if it is.
 func (g *gate) unavailableReason(m *shardState) string {
 	switch in := m.in; {
 	case !g.Live[m.to.node]:
@@ -28,7 +28,7 @@ func (g *gate) unavailableReason(m *shardState) string {
 	case m.refused():
 		return "cannot be launched: " + in.Reason
 	case in.Epoch != m.entry.Epochs[m.to.shard] || (in.Version != m.entry.Version && in.Hash != g.hashAs(m.entry)):
-		return "is being changed" // by a restart: else it is as it was, and its turn is to be waited for
+		return "is being changed" // by a restart; without one it is available as it was
 	case in.Phase == spec.PhaseCompleted:
 		return ""
 	case m.restartRequested():
@@ -38,8 +38,8 @@ func (g *gate) unavailableReason(m *shardState) string {
 		if !healthy {
 			return unhealthyReason(in)
 		}
-		// Only what is as it is wanted has to prove itself: a shard that still is to
-		// be changed is up, and counts as one that would be disturbed.
+		// min_healthy applies to shards that are as wanted. A shard that is still to be
+		// changed is up, and counts as disrupted once it is.
 		steady := at.Add(g.bounds().MinHealthy.Std())
 		if pending, _ := g.pendingChange(m); (pending == changeNone || pending == changeLive) && !at.IsZero() && g.now.Before(steady) {
 			g.wake(steady)
@@ -49,7 +49,7 @@ func (g *gate) unavailableReason(m *shardState) string {
 	}
 }
 
-// refused reports whether its node cannot launch what the shard is assigned as.
+// refused reports whether the node cannot launch what the shard is assigned as.
 func (m *shardState) refused() bool {
 	return m.in != nil && m.entry != nil && m.in.Refused != 0 && m.in.Refused == m.entry.Version
 }
@@ -85,7 +85,7 @@ func unhealthyReason(in *spec.Instance) string {
 	return "is not healthy"
 }
 
-// held says what the shard was told to wait for, "" if for nothing.
+// held returns what the shard is held for, "" if it is not held.
 func (m *shardState) held() string {
 	if m.entry == nil {
 		return ""
@@ -93,7 +93,7 @@ func (m *shardState) held() string {
 	return m.entry.Held[m.to.shard]
 }
 
-// restartRequested reports whether the generation that is seen was told to end.
+// restartRequested reports whether the observed generation has a restart request.
 func (m *shardState) restartRequested() bool {
 	return m.in != nil && m.entry != nil && m.entry.Expire[m.to.shard].Generation == m.in.Generation && m.in.Generation != 0
 }

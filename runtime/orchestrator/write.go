@@ -13,18 +13,18 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// rollOut writes the assignments of a job that are not what Rollout says, and
-// reports whether there were any.
+// rollOut writes the assignments of a job that differ from what Rollout decides,
+// and reports whether there were any.
 func (d *reconciler) rollOut(ctx context.Context, term *follow.Term, name string, now time.Time) (bool, error) {
 	job, jobIndex, err := d.jobs.Get(name)
 	if err != nil {
-		// A job that can't be read is not a job that was removed.
+		// An unreadable job is not a removed job.
 		d.logger.Error("cannot read job, what runs of it stays as it is; apply it again", "job", name, "error", err)
 		return false, nil
 	}
 	placement, placementIndex, err := d.placements.Read(name)
 	if err != nil {
-		return false, nil // the scheduler is about to write a new one
+		return false, nil // the scheduler is about to replace it
 	}
 	current, err := d.assignments.of(name)
 	if err != nil {
@@ -75,7 +75,7 @@ func (d *reconciler) rollOut(ctx context.Context, term *follow.Term, name string
 	return len(changes) > 0, d.revert(ctx, checks, job, jobIndex, decision)
 }
 
-// live returns the nodes that are there.
+// live returns the nodes that are members of the mesh.
 func (d *reconciler) live() map[string]bool {
 	live := map[string]bool{}
 	for _, node := range d.nodes.Names() {
@@ -84,7 +84,8 @@ func (d *reconciler) live() map[string]bool {
 	return live
 }
 
-// check demands that a key is as it was read.
+// check returns an operation that requires a key to be unchanged since it was
+// read.
 func check(key string, index uint64) state.Op {
 	if index == 0 {
 		return state.Op{Kind: state.OpCheckMissing, Key: key}
@@ -92,14 +93,14 @@ func check(key string, index uint64) state.Op {
 	return state.Op{Kind: state.OpCheckIndex, Key: key, Index: index}
 }
 
-// change is one value to be written, with the event that tells of it.
+// change is a value to be written, with its event.
 type change struct {
 	ops []state.Op
-	// wrote is told the index at which they were done.
+	// wrote is called with the index of the transaction.
 	wrote func(at uint64)
 }
 
-// changes compares the assignments with what they shall be.
+// changes compares the assignments with the decision.
 func (d *reconciler) changes(name string, job *spec.JobVersion, current map[string]spec.Assignment, decision Decision) []change {
 	var version uint64
 	if job != nil {
@@ -137,7 +138,7 @@ func (d *reconciler) change(job, node string, version uint64, value *spec.Assign
 	return change{ops: withEvent(op, event), wrote: func(at uint64) { d.assignments.put(node, job, value, at) }}
 }
 
-// withEvent returns an operation with the event that tells of it.
+// withEvent returns an operation together with one that records its event.
 func withEvent(op state.Op, event spec.Event) []state.Op {
 	told, err := state.EventOp(event)
 	if err != nil { // it has a type and a time
@@ -146,7 +147,7 @@ func withEvent(op state.Op, event spec.Event) []state.Op {
 	return []state.Op{op, told}
 }
 
-// describe tells an assignment in one line.
+// describe summarizes an assignment in one line.
 func describe(a *spec.Assignment) string {
 	shards, held, why := 0, 0, ""
 	for _, p := range a.Processes {
@@ -163,8 +164,8 @@ func describe(a *spec.Assignment) string {
 	return text
 }
 
-// write does the changes in as few transactions as the limits allow, each with
-// all the checks.
+// write writes the changes in as few transactions as the limits allow, each with
+// all checks.
 func (d *reconciler) write(ctx context.Context, checks []state.Op, changes []change) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
