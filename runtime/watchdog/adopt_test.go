@@ -14,17 +14,11 @@ import (
 // the same kernel, with what happened in between.
 func succession(t *testing.T, first, between, second func(w *world)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		dir, k := t.TempDir(), newFakeKernel(t)
-		w := newWorld(t, dir, k)
-		w.start(&replayed{})
+	inWorld(t, func(w *world) {
 		first(w)
 		w.stop()
 		between(w)
-		next := newWorld(t, dir, k)
-		next.start(next.replayed())
-		second(next)
-		next.stop()
+		second(w.successor())
 	})
 }
 
@@ -57,28 +51,22 @@ func TestSuccessorAdoptsWhatLivesAndRestartsWhatDied(t *testing.T) {
 // Out of descriptors, say: who lives cannot be told. What is started then could
 // be the second of its kind.
 func TestSuccessorThatCannotTellWhoLivesStartsNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		dir, k := t.TempDir(), newFakeKernel(t)
-		w := newWorld(t, dir, k)
-		w.start(&replayed{})
+	inWorld(t, func(w *world) {
 		w.set(job("a"))
 		w.stop()
-		k.findErr = errors.New("too many open files")
-		next := newWorld(t, dir, k)
+		w.fake.findErr = errors.New("too many open files")
+		next := newWorld(t, w.dir, w.fake)
 		err := next.adopt(next.replayed(), time.Now())
 		if err == nil || !strings.Contains(err.Error(), "adopt instance test/a/0: too many open files") {
 			t.Errorf("adopting said %v", err)
 		}
 		next.journal.close()
-		if len(k.live) != 1 || len(next.queue.waiting) != 0 {
-			t.Errorf("%d processes live and %d are to be started", len(k.live), len(next.queue.waiting))
+		if len(w.fake.live) != 1 || len(next.queue.waiting) != 0 {
+			t.Errorf("%d processes live and %d are to be started", len(w.fake.live), len(next.queue.waiting))
 		}
 		// Its own successor, with descriptors, finds all as it was.
-		k.findErr = nil
-		last := newWorld(t, dir, k)
-		last.start(last.replayed())
-		last.wants(job("a").ID, spec.PhaseRunning, 1)
-		last.stop()
+		w.fake.findErr = nil
+		w.successor().wants(job("a").ID, spec.PhaseRunning, 1)
 	})
 }
 
@@ -112,19 +100,15 @@ func TestBackoffAndAttemptsSurvive(t *testing.T) {
 }
 
 func TestABackoffEndsThoughTheClockWasSetBackMeanwhile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		dir, k := t.TempDir(), newFakeKernel(t)
-		w := newWorld(t, dir, k)
-		w.start(&replayed{})
+	inWorld(t, func(w *world) {
 		l := job("a")
 		w.set(l)
 		w.exits(l.ID, 1)
 		w.stop()
-		next := newWorld(t, dir, k)
+		next := newWorld(t, w.dir, w.fake)
 		r := next.replayed()
 		e := r.entries[l.ID]
 		e.Instance.NextStart = e.Instance.NextStart.Add(24 * time.Hour) // by a clock that was ahead
-		r.entries[l.ID] = e
 		next.start(r)
 		next.pass(l.Restart.MaxDelay.Std() + time.Second)
 		if v := next.see(l.ID); v.Phase != spec.PhaseRunning {

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/synergymesh/meshrun/spec"
@@ -28,24 +27,6 @@ func TestWhatExpiresIsKilledAsIfItHadNotDoneItsDuty(t *testing.T) {
 func expiring(l spec.Launch, generation uint64) spec.Launch {
 	l.Expire = &spec.Expire{Generation: generation, Why: "check http fails"}
 	return l
-}
-
-// inSuccession runs a test of watchdogs that follow each other on one journal
-// and one kernel: succeed ends the present one and starts the next.
-func inSuccession(t *testing.T, f func(w *world, succeed func() *world)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		dir, k := t.TempDir(), newFakeKernel(t)
-		w := newWorld(t, dir, k)
-		w.start(&replayed{})
-		f(w, func() *world {
-			w.stop()
-			w = newWorld(t, dir, k)
-			w.start(w.replayed())
-			return w
-		})
-		w.stop()
-	})
 }
 
 // leaves is a process that ends with 0 when it is asked to.
@@ -179,7 +160,7 @@ func TestExpiryOfWhatEndsAlreadyChangesNothing(t *testing.T) {
 }
 
 func TestSuccessorGoesOnWithAnExpiryAndExpiresNothingElse(t *testing.T) {
-	inSuccession(t, func(w *world, succeed func() *world) {
+	inWorld(t, func(w *world) {
 		w.fake.onSignal = ignores
 		a, b := job("a"), job("b")
 		w.set(a, b)
@@ -188,7 +169,7 @@ func TestSuccessorGoesOnWithAnExpiryAndExpiresNothingElse(t *testing.T) {
 		w.pass(2 * time.Second)
 		w.wants(a.ID, spec.PhaseStopping, 1)
 		w.wants(b.ID, spec.PhaseRunning, 2) // that was not there when it was told to end
-		w = succeed()
+		w = w.successor()
 		if v := w.wants(a.ID, spec.PhaseStopping, 1); v.Reason != "check http fails" {
 			t.Errorf("reason %q", v.Reason)
 		}
@@ -198,7 +179,7 @@ func TestSuccessorGoesOnWithAnExpiryAndExpiresNothingElse(t *testing.T) {
 		if v := w.wants(a.ID, spec.PhaseRunning, 2); v.Restarts != 1 {
 			t.Errorf("restarts are %d", v.Restarts)
 		}
-		w = succeed()
+		w = w.successor()
 		w.set(expiring(a, 1), expiring(b, 2))
 		w.wants(a.ID, spec.PhaseRunning, 2)
 		w.wants(b.ID, spec.PhaseRunning, 2)
@@ -206,7 +187,7 @@ func TestSuccessorGoesOnWithAnExpiryAndExpiresNothingElse(t *testing.T) {
 }
 
 func TestSinceIsWhenAnotherProcessWasAskedFor(t *testing.T) {
-	inSuccession(t, func(w *world, succeed func() *world) {
+	inWorld(t, func(w *world) {
 		l := job("a")
 		w.set(l)
 		first := w.see(l.ID).Since
@@ -228,7 +209,7 @@ func TestSinceIsWhenAnotherProcessWasAskedFor(t *testing.T) {
 		w.set(expiring(l, 2))
 		w.pass(10 * time.Second)
 		same("an expiry")
-		w = succeed()
+		w = w.successor()
 		same("another watchdog")
 		for what, change := range map[string]func(){
 			"another hash": func() { l.Hash = "h2" }, "a restart by hand": func() { l.Epoch++ },

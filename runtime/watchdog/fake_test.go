@@ -289,7 +289,8 @@ type world struct {
 	t    *testing.T
 	fake *fakeKernel
 	dir  string
-	end  context.CancelFunc
+	end  context.CancelFunc // nil once it is stopped
+	heir *world             // see successor
 }
 
 // inWorld runs a test of a loop in a bubble of virtual time.
@@ -299,6 +300,9 @@ func inWorld(t *testing.T, f func(w *world)) {
 		w := newWorld(t, t.TempDir(), newFakeKernel(t))
 		w.start(&replayed{})
 		f(w)
+		for w.heir != nil {
+			w = w.heir
+		}
 		w.stop()
 	})
 }
@@ -328,10 +332,23 @@ func (w *world) start(r *replayed) {
 
 // stop ends the loop and leaves its processes, as SIGKILL would.
 func (w *world) stop() {
+	if w.end == nil {
+		return
+	}
 	w.end()
+	w.end = nil
 	w.leases.fence.close()
 	synctest.Wait()
 	w.journal.close()
+}
+
+// successor stops the loop if it runs, and starts the next one on its journal and
+// kernel.
+func (w *world) successor() *world {
+	w.stop()
+	w.heir = newWorld(w.t, w.dir, w.fake)
+	w.heir.start(w.heir.replayed())
+	return w.heir
 }
 
 // set declares launches, and waits until everything has settled.

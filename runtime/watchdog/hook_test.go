@@ -205,7 +205,7 @@ func TestStopDuringBeforeStartEndsIt(t *testing.T) {
 }
 
 func TestReplacedInstanceIsCleanedUpByWhatItWasStartedFrom(t *testing.T) {
-	inSuccession(t, func(w *world, succeed func() *world) {
+	inWorld(t, func(w *world) {
 		l := hooked("a")
 		w.set(l)
 		w.exits(l.ID, 0)
@@ -214,7 +214,7 @@ func TestReplacedInstanceIsCleanedUpByWhatItWasStartedFrom(t *testing.T) {
 		w.set(next)
 		w.wantsRan("before", "program", "after:SIGTERM")
 		w.wants(l.ID, spec.PhaseStopping, 1)
-		w = succeed()
+		w = w.successor()
 		w.exits(l.ID, 1)
 		w.wants(l.ID, spec.PhaseRunning, 2)
 		w.wantsRan("before", "program", "after:SIGTERM", "program2")
@@ -318,11 +318,11 @@ func TestHaltWaitsForAfterStop(t *testing.T) {
 }
 
 func TestSuccessorGoesOnWithHooks(t *testing.T) {
-	inSuccession(t, func(w *world, succeed func() *world) {
+	inWorld(t, func(w *world) {
 		lives, dies := hooked("lives"), hooked("dies")
 		w.set(lives, dies)
 		delete(w.fake.live, w.fake.byID[dies.ID].token) // and nobody was told
-		w = succeed()
+		w = w.successor()
 		// How the hook ended is not known: the start has failed.
 		if v := w.wants(lives.ID, spec.PhaseStarting, 1); v.Reason != "before_start hook runs" {
 			t.Errorf("reason %q", v.Reason)
@@ -335,7 +335,7 @@ func TestSuccessorGoesOnWithHooks(t *testing.T) {
 		w.wants(lives.ID, spec.PhaseRunning, 1)
 		w.wants(dies.ID, spec.PhaseBackoff, 1)
 		w.exits(lives.ID, 4)
-		w = succeed()
+		w = w.successor()
 		if v := w.wants(lives.ID, spec.PhaseStopping, 1); v.Reason != "after_stop hook runs" {
 			t.Errorf("reason %q", v.Reason)
 		}
@@ -348,7 +348,7 @@ func TestSuccessorGoesOnWithHooks(t *testing.T) {
 }
 
 func TestWhatWasUpBeforeARebootIsCleanedUpAfterIt(t *testing.T) {
-	inSuccession(t, func(w *world, succeed func() *world) {
+	inWorld(t, func(w *world) {
 		l := hooked("a")
 		l.Restart.Policy = spec.RestartNever
 		w.set(l)
@@ -356,7 +356,7 @@ func TestWhatWasUpBeforeARebootIsCleanedUpAfterIt(t *testing.T) {
 		w.wants(l.ID, spec.PhaseRunning, 1)
 		clear(w.fake.live)
 		w.fake.boot = "another"
-		w = succeed()
+		w = w.successor()
 		w.exits(l.ID, 0)
 		w.exits(l.ID, 0)
 		w.wants(l.ID, spec.PhaseRunning, 2)

@@ -11,25 +11,12 @@ import (
 
 // Find opens a process by its identity.
 func (k *linuxKernel) Find(pid int, startTicks uint64, bootID string, m marks) (*process, error) {
-	if pid <= 1 || bootID != k.bootID {
+	if bootID != k.bootID {
 		return nil, nil
 	}
-	fd, err := unix.PidfdOpen(pid, 0)
-	if outOfResources(err) {
-		return nil, fmt.Errorf("look for process %d: %w: raise LimitNOFILE (ulimit -n)", pid, err)
-	}
-	if err != nil {
-		return nil, nil
-	}
-	st, err := readStat(pid)
-	if outOfResources(err) {
-		unix.Close(fd)
-		return nil, fmt.Errorf("%w: raise LimitNOFILE (ulimit -n)", err)
-	}
-	if err != nil || st.startTicks != startTicks || !k.carries(pid, m) ||
-		unix.PidfdSendSignal(fd, 0, nil, 0) != nil { // the pidfd is of an earlier holder of the pid
-		unix.Close(fd)
-		return nil, nil
+	fd, _, err := openProcess(pid, startTicks, func() bool { return k.carries(pid, m) })
+	if err != nil || fd < 0 {
+		return nil, err
 	}
 	p := &process{pidfd: fd, pid: pid, startTicks: startTicks, bootID: bootID, session: pid}
 	if err := k.watchProcess(p); err != nil {
@@ -37,6 +24,27 @@ func (k *linuxKernel) Find(pid int, startTicks uint64, bootID string, m marks) (
 		return nil, fmt.Errorf("watch process %d: %w", pid, err)
 	}
 	return p, nil
+}
+
+// openProcess opens the process that has a PID, a start time of this boot, and
+// what else matches checks; the descriptor is -1 if there is none. An error says
+// that this is not certain.
+func openProcess(pid int, startTicks uint64, matches func() bool) (fd int, st procStat, err error) {
+	if pid <= 1 {
+		return -1, st, nil
+	}
+	if fd, err = unix.PidfdOpen(pid, 0); err == nil {
+		st, err = readStat(pid)
+		// What was read is true of the process if it still has its PID now.
+		if err == nil && st.startTicks == startTicks && matches() && unix.PidfdSendSignal(fd, 0, nil, 0) == nil {
+			return fd, st, nil
+		}
+		unix.Close(fd)
+	}
+	if outOfResources(err) {
+		return -1, st, fmt.Errorf("open process %d: %w: raise LimitNOFILE (ulimit -n)", pid, err)
+	}
+	return -1, st, nil
 }
 
 // outOfResources reports whether a call failed for lack of a resource, which

@@ -22,25 +22,14 @@ import (
 // called again; the watchdog or its successor finds the process dead.
 func KillOutlived(dataDir string, in *spec.Instance) (killed bool, err error) {
 	boot, err := BootID()
-	if err != nil || in.PID <= 1 || in.Lease == "" || in.BootID != boot {
+	if err != nil || in.Lease == "" || in.BootID != boot {
 		return false, err
 	}
-	fd, err := unix.PidfdOpen(in.PID, 0)
-	if outOfResources(err) {
-		return false, fmt.Errorf("kill process %d: %w", in.PID, err)
-	}
-	if err != nil {
-		return false, nil
+	fd, st, err := openProcess(in.PID, in.StartTicks, func() bool { return livesUnder(dataDir, in) })
+	if err != nil || fd < 0 {
+		return false, err
 	}
 	defer unix.Close(fd)
-	st, err := readStat(in.PID)
-	if outOfResources(err) {
-		return false, fmt.Errorf("kill process %d: %w", in.PID, err)
-	}
-	if err != nil || st.startTicks != in.StartTicks || !livesUnder(dataDir, in) ||
-		unix.PidfdSendSignal(fd, 0, nil, 0) != nil { // the pidfd is of a later holder of the number
-		return false, nil
-	}
 	p := &process{pidfd: fd, pid: in.PID, startTicks: in.StartTicks, bootID: boot, session: in.PID}
 	if st.group == st.session {
 		p.session = st.group // a main process may be in the group of what started it

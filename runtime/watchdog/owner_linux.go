@@ -19,25 +19,28 @@ const (
 	lockPoll  = 5 * time.Millisecond
 )
 
-// isAlive reports whether a process with that PID is alive.
-func isAlive(pid string) bool {
+// stateOf returns the state of the process with that PID, as in /proc/<pid>/stat;
+// 0 if there is none.
+func stateOf(pid string) byte {
 	n, err := strconv.Atoi(pid)
 	if err != nil {
-		return false
+		return 0
 	}
-	st, err := readStat(n)
-	return err == nil && st.state != 'Z' && st.state != 'X'
+	st, _ := readStat(n)
+	return st.state
 }
 
-// isStopped reports whether the process with that PID is suspended, by SIGSTOP
-// or a debugger.
+// isAlive reports whether a process with that PID is alive.
+func isAlive(pid string) bool {
+	state := stateOf(pid)
+	return state != 0 && state != 'Z' && state != 'X'
+}
+
+// isStopped reports whether the process with that PID is suspended, by SIGSTOP or
+// a debugger.
 func isStopped(pid string) bool {
-	n, err := strconv.Atoi(pid)
-	if err != nil {
-		return false
-	}
-	st, err := readStat(n)
-	return err == nil && (st.state == 'T' || st.state == 't')
+	state := stateOf(pid)
+	return state == 'T' || state == 't'
 }
 
 // takeLock makes this process the only watchdog of its data directory.

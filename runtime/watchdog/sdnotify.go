@@ -64,15 +64,23 @@ func (n *sdNotifier) report(loop *supervisor, r *ring) {
 	if n.timeout == 0 {
 		return
 	}
-	beat := time.NewTicker(n.timeout / 2)
+	n.beat(loop, n.timeout/2, func(status string) {
+		state := "WATCHDOG=1"
+		if status != shown {
+			state, shown = state+"\nSTATUS="+status, status
+		}
+		n.send(state)
+	})
+}
+
+// beat calls fn now and then again and again, if the loop answers, with its
+// status. It ends with the loop.
+func (n *sdNotifier) beat(loop *supervisor, every time.Duration, fn func(status string)) {
+	beat := time.NewTicker(every)
 	defer beat.Stop()
 	for {
 		if status, err := n.status(loop); err == nil {
-			state := "WATCHDOG=1"
-			if status != shown {
-				state, shown = state+"\nSTATUS="+status, status
-			}
-			n.send(state)
+			fn(status)
 		}
 		select {
 		case <-beat.C:
@@ -109,19 +117,8 @@ func (n *sdNotifier) stopping(loop *supervisor) {
 		return
 	}
 	n.send("STOPPING=1\nSTATUS=" + statusStops)
-	beat := time.NewTicker(stopBeat)
-	defer beat.Stop()
 	more := "EXTEND_TIMEOUT_USEC=" + strconv.FormatInt(stopExtension.Microseconds(), 10)
-	for {
-		if _, err := n.status(loop); err == nil {
-			n.send(more)
-		}
-		select {
-		case <-beat.C:
-		case <-loop.done:
-			return
-		}
-	}
+	n.beat(loop, stopBeat, func(string) { n.send(more) })
 }
 
 // status asks the loop for the status; the error says that it does not answer.
