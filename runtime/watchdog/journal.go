@@ -1,6 +1,7 @@
 package watchdog
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -136,8 +137,8 @@ func (j *journal) write() error {
 func (j *journal) rotate() error {
 	entries := j.table()
 	from := j.seq + 1
-	if first, ok := firstSeq(j.pending); ok && !j.lost {
-		from = first
+	if !j.lost { // each pending line is a record
+		from -= uint64(bytes.Count(j.pending, []byte{'\n'}))
 	}
 	b, err := encodeSegment(segmentHead{From: from, Entries: len(entries)}, entries)
 	if err != nil {
@@ -158,45 +159,16 @@ func (j *journal) rotate() error {
 }
 
 func encodeSegment(head segmentHead, entries []entry) ([]byte, error) {
-	var out []byte
-	add := func(v any) error {
-		b, err := json.Marshal(v)
-		if err != nil {
-			return fmt.Errorf("encode journal segment: %w", err)
-		}
-		out = append(append(out, b...), '\n')
-		return nil
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	err := enc.Encode(map[string]segmentHead{"head": head})
+	for i := 0; err == nil && i < len(entries); i++ {
+		err = enc.Encode(map[string]*entry{"entry": &entries[i]})
 	}
-	if err := add(struct {
-		Head segmentHead `json:"head"`
-	}{head}); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, fmt.Errorf("encode journal segment: %w", err)
 	}
-	for i := range entries {
-		if err := add(struct {
-			Entry *entry `json:"entry"`
-		}{&entries[i]}); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
-// firstSeq returns the number of the first record in encoded lines.
-func firstSeq(lines []byte) (uint64, bool) {
-	if len(lines) == 0 {
-		return 0, false
-	}
-	var r struct {
-		Event struct {
-			Seq uint64 `json:"seq"`
-		} `json:"event"`
-	}
-	first, _, _ := strings.Cut(string(lines[:min(len(lines), 1<<20)]), "\n")
-	if json.Unmarshal([]byte(first), &r) != nil || r.Event.Seq == 0 {
-		return 0, false
-	}
-	return r.Event.Seq, true
+	return out.Bytes(), nil
 }
 
 // prune removes the segments beyond the bound, oldest first.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 )
 
 // tailScan is how far back to search for a predecessor's unfinished lines.
@@ -50,30 +49,22 @@ func (w *Writer) openFile() error {
 
 // loadRotated lists the rotated files.
 func (w *Writer) loadRotated() error {
-	entries, err := os.ReadDir(w.dir)
+	files, err := listFiles(w.dir)
 	if err != nil {
 		return err
 	}
 	w.rotated = nil
-	for _, e := range entries {
-		at, end, ok := parseRotated(e.Name())
-		if !ok {
+	for _, f := range files {
+		if f.current {
 			continue
 		}
-		info, err := e.Info()
-		if errors.Is(err, os.ErrNotExist) {
-			continue
+		size := f.info.Size()
+		w.rotated = append(w.rotated, segment{name: filepath.Base(f.path), size: size})
+		if f.rotated.After(w.lastAt) {
+			w.lastAt = f.rotated
 		}
-		if err != nil {
-			return err
-		}
-		w.rotated = append(w.rotated, segment{name: e.Name(), size: info.Size()})
-		if at.After(w.lastAt) {
-			w.lastAt = at
-		}
-		w.base = max(w.base, end)
+		w.base = max(w.base, f.start+size)
 	}
-	slices.SortFunc(w.rotated, func(a, b segment) int { return bytes.Compare([]byte(a.name), []byte(b.name)) })
 	return nil
 }
 

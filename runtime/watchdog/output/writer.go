@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// DefaultMaxSize bounds a file if the limits do not.
-	DefaultMaxSize = 10 << 20
+	// defaultMaxSize bounds a file if the limits do not.
+	defaultMaxSize = 10 << 20
 
 	// minMaxSize is the smallest file that is worth a rotation.
 	minMaxSize = 4 << 10
@@ -57,14 +57,14 @@ type segment struct {
 }
 
 // NewWriter returns a writer for an instance's directory. A MaxSize of zero is
-// DefaultMaxSize. It continues the files that exist.
+// defaultMaxSize. It continues the files that exist.
 func NewWriter(dir string, limits spec.Logs) *Writer {
 	return &Writer{dir: dir, limits: normalize(limits)}
 }
 
 func normalize(l spec.Logs) spec.Logs {
 	if l.MaxSize <= 0 {
-		l.MaxSize = DefaultMaxSize
+		l.MaxSize = defaultMaxSize
 	}
 	l.MaxSize = max(l.MaxSize, minMaxSize)
 	l.Keep = max(l.Keep, 0)
