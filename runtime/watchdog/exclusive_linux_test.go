@@ -3,6 +3,7 @@ package watchdog
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
+	"github.com/synergymesh/meshrun/runtime/watchdog/cgroup"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -102,5 +104,35 @@ func TestALockThatIsHeldStays(t *testing.T) {
 	removeLock(path)
 	if _, err := os.Stat(path); err == nil {
 		t.Error("it stays though nobody holds it")
+	}
+}
+
+// A group that stays, since a process in it has not disappeared yet, was killed
+// for one process of the generation, and is there for the next.
+func TestAKilledGroupTakesTheNextProcess(t *testing.T) {
+	d := startDaemon(t, t.TempDir())
+	first, next := shell("first", "exec sleep 1000"), shell("next", "echo up; exec sleep 1000")
+	first.Exclusive, next.Exclusive = true, true
+	d.declare(first)
+	d.awaitPhase(first.ID, spec.PhaseRunning)
+	killed := false
+	for _, tree := range groupDirs(d.dir) {
+		dir := filepath.Join(tree, cgroup.Name(next.ID, 1))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		killed = os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0) == nil || killed
+	}
+	if !killed {
+		t.Skip("no cgroup.kill here")
+	}
+	d.declare(next)
+	d.awaitOutput(next.ID, "up")
+	in := d.awaitPhase(next.ID, spec.PhaseRunning)
+	if in.Generation != 1 {
+		t.Errorf("it runs in generation %d: %s", in.Generation, in.LastExit)
+	}
+	if got := d.groupFile(in, "cgroup.procs"); got != strconv.Itoa(in.PID) {
+		t.Errorf("process %d runs, and its group has %q", in.PID, got)
 	}
 }

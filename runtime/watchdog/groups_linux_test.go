@@ -373,33 +373,3 @@ func TestWhatAHookLeftInTheCgroupIsNoReasonToKillTheProgram(t *testing.T) {
 		t.Error("the program is in a group to be tidied up")
 	}
 }
-
-// A group that stays, since a process in it has not disappeared yet, was killed
-// for one process of the generation, and is there for the next.
-func TestAKilledGroupTakesTheNextProcess(t *testing.T) {
-	d := startDaemon(t, t.TempDir())
-	first, next := shell("first", "exec sleep 1000"), shell("next", "echo up; exec sleep 1000")
-	first.Exclusive, next.Exclusive = true, true
-	d.declare(first)
-	d.awaitPhase(first.ID, spec.PhaseRunning)
-	killed := false
-	for _, tree := range groupDirs(d.dir) {
-		dir := filepath.Join(tree, cgroup.Name(next.ID, 1))
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		killed = os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0) == nil || killed
-	}
-	if !killed {
-		t.Skip("no cgroup.kill here")
-	}
-	d.declare(next)
-	d.awaitOutput(next.ID, "up")
-	in := d.awaitPhase(next.ID, spec.PhaseRunning)
-	if in.Generation != 1 {
-		t.Errorf("it runs in generation %d: %s", in.Generation, in.LastExit)
-	}
-	if got := d.groupFile(in, "cgroup.procs"); got != strconv.Itoa(in.PID) {
-		t.Errorf("process %d runs, and its group has %q", in.PID, got)
-	}
-}

@@ -209,57 +209,6 @@ func (k *linuxKernel) checkDescriptors(id spec.InstanceID) error {
 		l.Cur, room, os.Getpid())
 }
 
-// openFIFO opens a FIFO for reading and writing, so that neither end is ever
-// missing. It makes the FIFO if there is none.
-func openFIFO(path string) (int, error) {
-	const flags = unix.O_RDWR | unix.O_NONBLOCK | unix.O_CLOEXEC
-	if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, unix.EEXIST) {
-		return -1, fmt.Errorf("make output pipe %s: %w", path, err)
-	}
-	fd, err := unix.Open(path, flags|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return -1, fmt.Errorf("open output pipe %s: %w", path, err)
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
-		unix.Close(fd)
-		return -1, fmt.Errorf("open output pipe %s: not a pipe: remove it", path)
-	}
-	return fd, nil
-}
-
-// Release drains, closes and removes what Hold opened.
-func (k *linuxKernel) Release(id spec.InstanceID) {
-	h := k.held[id]
-	if h == nil {
-		return
-	}
-	delete(k.held, id)
-	k.pump.remove(id)
-	if h.notify >= 0 {
-		unix.Close(h.notify)
-	}
-	removeLock(k.path(id, ".lock"))
-	for _, suffix := range [...]string{".out", ".err", ".notify"} {
-		if err := unix.Unlink(k.path(id, suffix)); err != nil && !errors.Is(err, unix.ENOENT) {
-			k.log.Warn("cannot remove a file of a removed instance", "instance", id.String(), "error", err)
-		}
-	}
-}
-
-// removeLock removes the lock of an exclusive instance unless a process still
-// holds it: then the next copy must find it locked.
-func removeLock(path string) {
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return // it was never exclusive
-	}
-	defer unix.Close(fd)
-	if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
-		_ = unix.Unlink(path) // one that stays is used again
-	}
-}
-
 // signalGroup signals the process group: through the pidfd if the kernel can
 // (6.9 and later), else after it has verified the identity.
 func signalGroup(p *process, sig syscall.Signal) error {

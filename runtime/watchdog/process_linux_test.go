@@ -220,3 +220,24 @@ func TestBirthIsKnownAsTheKernelTellsIt(t *testing.T) {
 		}
 	}
 }
+
+func TestOutputWrittenWhileNobodyWatchesIsKept(t *testing.T) {
+	dir := t.TempDir()
+	d := startDaemon(t, dir)
+	l := shell("talker", "i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo line $i; sleep 0.002; done; sleep 1000")
+	d.declare(l)
+	d.awaitOutput(l.ID, "line 20\n")
+	d.kill()
+	keeper, err := HoldOutput(dir, l.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keeper.Close()
+	d = startDaemon(t, dir)
+	log := d.awaitOutput(l.ID, "line 400\n")
+	for i := range 400 {
+		if n := strings.Count(log, fmt.Sprintf("stdout F line %d\n", i+1)); n != 1 {
+			t.Errorf("line %d is there %d times", i+1, n)
+		}
+	}
+}
