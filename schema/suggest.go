@@ -7,66 +7,17 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclwrite"
+
+	"github.com/synergymesh/meshrun/spec"
 )
 
 // didYouMean returns ` Did you mean "x"?` for the known name that is nearest to
 // the given one, or "" if none is near.
 func didYouMean(given string, known []string) string {
-	if s := nearest(given, known); s != "" {
+	if s := spec.Nearest(given, known); s != "" {
 		return fmt.Sprintf(" Did you mean %q?", s)
 	}
 	return ""
-}
-
-// Nearest returns the known name that the given one is probably a misspelling
-// of, or "".
-func Nearest(given string, known []string) string { return nearest(given, known) }
-
-// nearest returns the known name that the given one is probably a misspelling
-// of, or "". Case, and "-" for "_", do not count as differences.
-func nearest(given string, known []string) string {
-	best, distance := "", max(1, min(3, len(given)/3))+1
-	folded := foldName(given)
-	if len(folded) > 64 {
-		return ""
-	}
-	for _, k := range known {
-		if d := editDistance(folded, foldName(k), distance); d < distance {
-			best, distance = k, d
-		}
-	}
-	return best
-}
-
-func foldName(s string) string {
-	return strings.ReplaceAll(strings.ToLower(s), "-", "_")
-}
-
-// editDistance returns how many characters must be added, left out, replaced
-// or swapped with their neighbour to turn a into b; bound if that many or more.
-func editDistance(a, b string, bound int) int {
-	if diff := len(a) - len(b); diff >= bound || -diff >= bound {
-		return bound
-	}
-	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-		before, last, row = last, row, before
-	}
-	return last[len(b)]
 }
 
 // list joins words as a sentence does: `"a", "b" or "c"`.

@@ -182,7 +182,7 @@ func (r *reader) signal(name string, dst *spec.Signal) {
 	for _, n := range spec.SignalNames() {
 		names = append(names, strings.TrimPrefix(n, "SIG"))
 	}
-	if near := nearest(strings.TrimPrefix(strings.ToUpper(s), "SIG"), names); near != "" && !g.sensitive {
+	if near := spec.Nearest(strings.TrimPrefix(strings.ToUpper(s), "SIG"), names); near != "" && !g.sensitive {
 		hint = fmt.Sprintf(" Did you mean %q?", "SIG"+near)
 	} else {
 		hint = ` Signals are written as in signal(7): "SIGTERM", "SIGHUP", "SIGUSR1".`

@@ -132,7 +132,7 @@ func unmeetable(jobs map[string]*Job, p *Process, d Dependency, onJob, process s
 	job := jobs[onJob]
 	if job == nil {
 		detail = fmt.Sprintf("%q waits until it is applied.", p.Name)
-		if near := suggest(onJob, slices.Sorted(maps.Keys(jobs))); near != "" {
+		if near := Nearest(onJob, slices.Sorted(maps.Keys(jobs))); near != "" {
 			detail += fmt.Sprintf(" Did you mean %q?", near+"/"+process)
 		}
 		return fmt.Sprintf("There is no job %q", onJob), detail
@@ -143,7 +143,7 @@ func unmeetable(jobs map[string]*Job, p *Process, d Dependency, onJob, process s
 	case on == nil:
 		names := slices.Sorted(maps.Keys(byName))
 		detail = fmt.Sprintf("%q waits until it has. Its processes are %s.", p.Name, strings.Join(names, ", "))
-		if near := suggest(process, names); near != "" {
+		if near := Nearest(process, names); near != "" {
 			detail += fmt.Sprintf(" Did you mean %q?", onJob+"/"+near)
 		}
 		return fmt.Sprintf("Job %q has no process %q", onJob, process), detail

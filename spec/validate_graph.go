@@ -50,7 +50,7 @@ func (v *validator) dependency(p *Process, d Dependency, on *Process, names []st
 	}
 	if on == nil {
 		detail := fmt.Sprintf("The processes of job %q are %s.", v.job.Name, strings.Join(names, ", "))
-		if near := suggest(d.Process, names); near != "" {
+		if near := Nearest(d.Process, names); near != "" {
 			detail = fmt.Sprintf("Did you mean %q?", near)
 		}
 		v.add(p.Name, path, fmt.Sprintf("There is no process %q in job %q", d.Process, v.job.Name), detail)
@@ -123,47 +123,4 @@ func (v *validator) cycle(names []string) {
 // sortedKeys yields a map's keys in order.
 func sortedKeys[V any](m map[string]V) iter.Seq[string] {
 	return slices.Values(slices.Sorted(maps.Keys(m)))
-}
-
-// suggest returns the candidate that a misspelt name most likely stands for,
-// or "" if none is near.
-func suggest(name string, candidates []string) string {
-	best, bestDistance := "", len(name)/3+1
-	for _, c := range candidates {
-		if d := editDistance(name, c, bestDistance); d <= bestDistance && (best == "" || d < bestDistance) {
-			best, bestDistance = c, d
-		}
-	}
-	return best
-}
-
-// editDistance counts the letters to be added, dropped, replaced or swapped
-// with their neighbour to make one name of the other. It is not computed if it
-// exceeds limit by the difference of their lengths alone.
-func editDistance(a, b string, limit int) int {
-	if diff := len(a) - len(b); diff > limit || -diff > limit {
-		return limit + 1
-	}
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
-	}
-	for j := range rows[0] {
-		rows[0][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			best := min(rows[i-1][j-1]+cost, rows[i-1][j]+1, rows[i][j-1]+1)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				best = min(best, rows[i-2][j-2]+1)
-			}
-			rows[i][j] = best
-		}
-	}
-	return rows[len(a)][len(b)]
 }

@@ -127,7 +127,7 @@ func (v *validator) signal(p *Process, path string, s Signal) {
 		return
 	}
 	detail := `Write a signal's name, such as "SIGTERM", "SIGINT" or "SIGRTMIN+3".`
-	if near := suggest(string(s), SignalNames()); near != "" {
+	if near := Nearest(string(s), SignalNames()); near != "" {
 		detail = fmt.Sprintf("Did you mean %q?", near)
 	}
 	v.add(p.Name, path, fmt.Sprintf("%q is not a signal", s), detail)
@@ -186,7 +186,7 @@ func (v *validator) services(p *Process) {
 		seen[s.Name] = true
 		if s.Port != "" && !slices.Contains(ports, s.Port) {
 			detail := fmt.Sprintf("Add port %q {} to the process.", s.Port)
-			if near := suggest(s.Port, ports); near != "" {
+			if near := Nearest(s.Port, ports); near != "" {
 				detail = fmt.Sprintf("Did you mean %q?", near)
 			}
 			v.add(p.Name, path+".port", fmt.Sprintf("The process has no port %q", s.Port), detail)

@@ -14,7 +14,6 @@ import (
 	"github.com/synergymesh/meshrun/runtime/scheduler"
 	"github.com/synergymesh/meshrun/runtime/state"
 	"github.com/synergymesh/meshrun/runtime/state/follow"
-	"github.com/synergymesh/meshrun/schema"
 	"github.com/synergymesh/meshrun/spec"
 )
 
@@ -161,7 +160,7 @@ func (b *Node) drainable(ctx context.Context, store state.Store, name string) ([
 		names = append(names, n.Name)
 	}
 	hint := "`meshrun nodes` shows which there are"
-	if near := schema.Nearest(name, names); near != "" {
+	if near := spec.Nearest(name, names); near != "" {
 		hint = fmt.Sprintf("did you mean %q?", near)
 	}
 	return nil, state.Entry{}, api.Errorf(api.ErrNotFound, "there is no node %q: %s", name, hint)
