@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"github.com/aymanbagabas/go-udiff"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclwrite"
 )
@@ -30,4 +31,9 @@ func formatStable(src []byte) []byte {
 		src = out
 	}
 	return src
+}
+
+// Diff returns the unified difference of two texts with the given names, or "" if they are equal.
+func Diff(oldName, newName string, before, after []byte) string {
+	return udiff.Unified(oldName, newName, string(before), string(after))
 }

@@ -33,9 +33,9 @@ func TestDiff(t *testing.T) {
 	tests := map[string]struct{ before, after, want string }{
 		"equal":      {"a\n", "a\n", ""},
 		"changed":    {"1\n2\n3\n4\n5\n6\n7\n8\n9\n", "1\n2\n3\n4\nfive\n6\n7\n8\n9\n", "--- a\n+++ b\n@@ -2,7 +2,7 @@\n 2\n 3\n 4\n-5\n+five\n 6\n 7\n 8\n"},
-		"from empty": {"", "a\n", "--- a\n+++ b\n@@ -0,0 +1,1 @@\n+a\n"},
-		"to empty":   {"a\n", "", "--- a\n+++ b\n@@ -1,1 +0,0 @@\n-a\n"},
-		"no newline": {"a", "a\n", "--- a\n+++ b\n@@ -1,1 +1,1 @@\n-a\n\\ No newline at end of file\n+a\n"},
+		"from empty": {"", "a\n", "--- a\n+++ b\n@@ -0,0 +1 @@\n+a\n"},
+		"to empty":   {"a\n", "", "--- a\n+++ b\n@@ -1 +0,0 @@\n-a\n"},
+		"no newline": {"a", "a\n", "--- a\n+++ b\n@@ -1 +1 @@\n-a\n\\ No newline at end of file\n+a\n"},
 		"two hunks":  {"a\n1\n2\n3\n4\n5\n6\n7\nb\n", "A\n1\n2\n3\n4\n5\n6\n7\nB\n", "--- a\n+++ b\n@@ -1,4 +1,4 @@\n-a\n+A\n 1\n 2\n 3\n@@ -6,4 +6,4 @@\n 5\n 6\n 7\n-b\n+B\n"},
 		"moved":      {"a\nb\nc\n", "b\nc\na\n", "--- a\n+++ b\n@@ -1,3 +1,3 @@\n-a\n b\n c\n+a\n"},
 	}
