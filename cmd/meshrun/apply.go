@@ -278,9 +278,9 @@ func refused(p *spec.Plan) string {
 	case 0:
 		return ""
 	case 1:
-		return fmt.Sprintf("no node can take %s: %s", first.ID, first.Reason)
+		return fmt.Sprintf("cannot place %s: %s", first.ID, first.Reason)
 	}
-	return fmt.Sprintf("no node can take %d shards, the first is %s: %s", n, first.ID, first.Reason)
+	return fmt.Sprintf("cannot place %d shards, the first is %s: %s", n, first.ID, first.Reason)
 }
 
 // appliedText names the jobs of a plan that were changed, with their versions.

@@ -79,15 +79,15 @@ func TestASavedPlanIsAppliedAsItIs(t *testing.T) {
 func TestWhoWaitsIsToldWhatHasNoPlace(t *testing.T) {
 	plan := changingPlan()
 	plan.Jobs[0].Instances = []spec.InstancePlan{
-		{ID: spec.InstanceID{Job: "web", Process: "app", Shard: 3}, Action: spec.ActionRefuse, Reason: "1 of 1 nodes: full"},
-		{ID: spec.InstanceID{Job: "web", Process: "app", Shard: 4}, Action: spec.ActionRefuse, Reason: "1 of 1 nodes: full"},
+		{ID: spec.InstanceID{Job: "web", Process: "app", Shard: 3}, Action: spec.ActionRefuse, Reason: "no eligible node (1 full)"},
+		{ID: spec.InstanceID{Job: "web", Process: "app", Shard: 4}, Action: spec.ActionRefuse, Reason: "no eligible node (1 full)"},
 	}
 	b := &apitest.Backend{
 		DoneFunc:      func(context.Context, api.PlanRequest) (api.Done, error) { return api.Done{Plan: plan}, nil },
 		InstancesFunc: func(context.Context, uint64) ([]spec.Instance, uint64, error) { return nil, 1, nil },
 	}
 	_, stderr, code := meshrun(t, b, "apply", "-yes", "-wait", jobFile(t, webJob))
-	if code != 1 || !strings.Contains(stderr, "no node can take 2 shards, the first is web/app/3: 1 of 1 nodes: full") {
+	if code != 1 || !strings.Contains(stderr, "cannot place 2 shards, the first is web/app/3: no eligible node (1 full)") {
 		t.Errorf("exit %d\n%s", code, stderr)
 	}
 }

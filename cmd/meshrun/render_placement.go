@@ -131,7 +131,7 @@ func absentNote(job *spec.JobVersion, id spec.InstanceID, unplaced []spec.Unplac
 	}
 	for _, u := range unplaced {
 		if u.Process == id.Process && u.Shard == id.Shard {
-			return "no place: " + u.Reason
+			return u.Reason
 		}
 	}
 	return "not started yet"

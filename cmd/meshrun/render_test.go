@@ -58,7 +58,7 @@ func clusterPlan() *spec.Plan {
 	}
 	return &spec.Plan{
 		Format: spec.PlanFormat, Index: 9,
-		Warnings: []string{`no node can take web/api/4: 3 of 3 nodes: full`},
+		Warnings: []string{`cannot place web/api/4: no eligible node (3 full)`},
 		Jobs: []spec.JobPlan{{
 			Job: "web", Action: spec.JobUpdate, From: 3, To: 4,
 			Changes: []spec.Change{{Process: "api", Path: "placement.constraint.disk.is", New: `"ssd"`, NewSet: true, Effect: spec.EffectLive}},
@@ -67,7 +67,7 @@ func clusterPlan() *spec.Plan {
 				do("api", 1, spec.ActionMove, "node-b", "node-a", `node-b is without label disk = "ssd"`),
 				do("api", 2, spec.ActionMove, "node-b", "node-a", `node-b is without label disk = "ssd"`),
 				do("api", 3, spec.ActionMove, "node-c", "node-a", "node-c is draining"),
-				do("api", 4, spec.ActionRefuse, "", "", "3 of 3 nodes: full"),
+				do("api", 4, spec.ActionRefuse, "", "", "no eligible node (3 full)"),
 				do("api", 5, spec.ActionStart, "", "node-a", "new shard"),
 			},
 		}},

@@ -40,14 +40,14 @@ func TestStatusSaysWhyAShardHasNoPlace(t *testing.T) {
 			return []spec.Instance{seen("app", 0, spec.PhaseRunning)}, 1, nil
 		},
 		PlacementsFunc: func(context.Context) ([]spec.Placement, error) {
-			none := spec.Unplaced{Process: "app", Shard: 2, Reason: "2 of 2 nodes: too little memory left"}
+			none := spec.Unplaced{Process: "app", Shard: 2, Reason: "no eligible node (2 with too little memory left)"}
 			also := none
 			also.Shard = 3
 			return []spec.Placement{{Job: "other", Unplaced: []spec.Unplaced{none}}, {Job: "web", Unplaced: []spec.Unplaced{none, also}}}, nil
 		},
 	}
 	stdout, stderr, code := meshrun(t, b, "status")
-	for _, want := range []string{"app/1     not started yet", "app/2-3   no place: 2 of 2 nodes: too little memory left"} {
+	for _, want := range []string{"app/1     not started yet", "app/2-3   no eligible node (2 with too little memory left)"} {
 		if code != 0 || !strings.Contains(stdout, want) {
 			t.Errorf("exit %d, want %q in\n%s%s", code, want, stdout, stderr)
 		}

@@ -10,17 +10,13 @@ import (
 	"github.com/synergymesh/meshrun/spec"
 )
 
-// maxTurns bounds how often jobs are placed again because others made room.
-const maxTurns = 8
-
-// place asks the scheduler where the shards of all jobs of a plan belong, in
-// the order in which it would place them, and returns the placements of all
-// jobs, and what happens to others for that. Only where nodes have capacities do
-// jobs concern each other.
-func place(s *Snapshot, parts []part) (board map[string]*spec.Placement, told []string) {
-	board = map[string]*spec.Placement{}
+// place asks the scheduler where the shards of all jobs of a plan belong, as its
+// loop would place them. It returns the placements of all jobs, and what happens
+// to others for that: where nodes have bounds, a job may leave room for another.
+func place(s *Snapshot, parts []part) (placed map[string]*spec.Placement, told []string) {
+	placed = make(map[string]*spec.Placement, len(s.Placements))
 	for name, stored := range s.Placements {
-		board[name] = &stored.Value
+		placed[name] = &stored.Value
 	}
 	byName, names := map[string]*part{}, []string{}
 	for i := range parts {
@@ -30,57 +26,36 @@ func place(s *Snapshot, parts []part) (board map[string]*spec.Placement, told []
 			names = append(names, j.wanted.Job)
 		}
 	}
-	gone := func(job string) bool { return byName[job] != nil && byName[job].next == nil }
-	for turn := 0; len(names) > 0 && turn < maxTurns; turn++ {
-		scheduler.SortTurns(names, gone)
-		room := false
-		for _, name := range names {
-			room = placeOne(s, board, name, byName[name]) || room
-		}
-		names = nil
-		for name, p := range board {
-			if room && scheduler.Waits(p) {
-				names = append(names, name)
+	board := scheduler.Board{
+		Nodes:   s.Nodes,
+		Removed: func(name string) bool { return byName[name] != nil && byName[name].next == nil },
+		Job: func(name string) (*spec.JobVersion, bool) {
+			if j := byName[name]; j != nil {
+				return j.next, true
 			}
-		}
-	}
-	return board, others(s, board, byName)
-}
-
-// placeOne places a job on the board, and reports whether that makes room for
-// others. Without a part it is a job that stays as it is.
-func placeOne(s *Snapshot, board map[string]*spec.Placement, name string, j *part) bool {
-	previous := board[name]
-	bounded := scheduler.Bounded(s.Nodes)
-	if j != nil && j.next == nil {
-		delete(board, name)
-		return bounded && previous != nil
-	}
-	var version *spec.JobVersion
-	if j != nil {
-		version = j.next
-	} else if stored, ok := s.Jobs[name]; ok {
-		version = &stored.Value
-	} else {
-		return false
-	}
-	var taken map[string]scheduler.Load
-	if bounded {
-		var rest []*spec.Placement
-		for other, p := range board {
-			if other != name {
-				rest = append(rest, p)
+			stored, ok := s.Jobs[name]
+			return &stored.Value, ok
+		},
+		Placed:    func() []string { return slices.Sorted(maps.Keys(placed)) },
+		Placement: func(name string) *spec.Placement { return placed[name] },
+		Observed:  func(job, node string) []spec.Instance { return s.Observed[job][node].Instances },
+		Change: func(name string, _, after *spec.Placement) (bool, error) {
+			if j := byName[name]; j != nil {
+				j.placement = after
 			}
+			if placed[name] = after; after == nil {
+				delete(placed, name)
+			}
+			return true, nil
+		},
+	}
+	_, _ = board.PlaceAll(names) // Change never fails
+	for name, j := range byName {
+		if j.next != j.current {
+			j.placement = placed[name]
 		}
-		taken = scheduler.Loads(rest...)
 	}
-	noted := scheduler.Note(version, previous, func(node string) []spec.Instance { return s.Observed[name][node].Instances })
-	p := scheduler.Place(version, s.Nodes, taken, noted)
-	board[name] = &p
-	if j != nil {
-		j.placement = &p
-	}
-	return bounded && previous != nil && scheduler.MadeRoom(previous, &p)
+	return placed, others(s, placed, byName)
 }
 
 // others tells of jobs that the plan doesn't change and that get the room that it makes.
@@ -143,8 +118,8 @@ func unplaced(placement *spec.Placement, job string, p *spec.Process) string {
 	case 0:
 		return ""
 	case 1:
-		return fmt.Sprintf("no node can take %s/%s/%d: %s", job, p.Name, shards[0], why)
+		return fmt.Sprintf("cannot place %s/%s/%d: %s", job, p.Name, shards[0], why)
 	default:
-		return fmt.Sprintf("no node can take %d of the %d shards of %s/%s (%s): %s", len(shards), p.Shards, job, p.Name, spec.NewShardSet(shards...), why)
+		return fmt.Sprintf("cannot place %d of the %d shards of %s/%s (%s): %s", len(shards), p.Shards, job, p.Name, spec.NewShardSet(shards...), why)
 	}
 }

@@ -74,7 +74,7 @@ func TestWhatCannotBeAsWantedIsWarnedOf(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		`no node can take 3 of the 3 shards of j/slow (0-2): 1 of 1 nodes: without label disk = "tape"`,
+		`cannot place 3 of the 3 shards of j/slow (0-2): no eligible node (1 without label disk = "tape")`,
 		`process "slow" of job "j" may take 10s to stop, but has at most 2s when its node loses the cluster: then it is killed`,
 	}
 	if !slices.Equal(p.Warnings, want) {

@@ -39,7 +39,7 @@ func New(store state.Store, node string, session func() string, logger hclog.Log
 	prefixes := []string{state.JobsPrefix, state.NodesPrefix, state.PlacementsPrefix, state.ObservedPrefix}
 	return &Loop{follow.NewRole(follow.RoleConfig{
 		Store: store, Node: node, Session: session, Locks: state.SchedulerLock, May: mayLead,
-		Prefixes: prefixes, Work: newDesk(store, logger), Logger: logger,
+		Prefixes: prefixes, Work: newReconciler(store, logger), Logger: logger,
 	})}
 }
 
@@ -48,8 +48,9 @@ func mayLead(nodes []spec.Node) map[string][]string {
 	return map[string][]string{state.SchedulerLock: follow.Available(nodes)}
 }
 
-// desk is what the primary, and who stands by, has before it.
-type desk struct {
+// reconciler is what the primary knows of the store, and every standby, which is
+// ready to take over.
+type reconciler struct {
 	store      state.Store
 	logger     hclog.Logger
 	jobs       *follow.View[spec.JobVersion]
@@ -66,8 +67,8 @@ type desk struct {
 	dirty   map[string]bool // jobs to look at
 }
 
-func newDesk(store state.Store, logger hclog.Logger) *desk {
-	return &desk{
+func newReconciler(store state.Store, logger hclog.Logger) *reconciler {
+	return &reconciler{
 		store: store, logger: logger,
 		jobs:       follow.NewView[spec.JobVersion](state.JobsPrefix),
 		nodes:      follow.NewView[spec.Node](state.NodesPrefix),
@@ -80,7 +81,7 @@ func newDesk(store state.Store, logger hclog.Logger) *desk {
 
 // Act tells of nodes that have come or gone, places the jobs that something
 // has changed for, and forgets nodes that nothing belongs on any more.
-func (d *desk) Act(ctx context.Context, term *follow.Term) (time.Time, error) {
+func (d *reconciler) Act(ctx context.Context, term *follow.Term) (time.Time, error) {
 	if at := term.Locks[state.SchedulerLock]; at != d.since {
 		d.since = at // what the primary before left undone is not known
 		d.roster = roster{}
@@ -95,14 +96,8 @@ func (d *desk) Act(ctx context.Context, term *follow.Term) (time.Time, error) {
 			return wake, err
 		}
 	}
-	for range maxRounds { // what moved may have made room for others
-		retry, err := d.placeDirty(ctx, term)
-		if err != nil || !retry.IsZero() {
-			return retry, err
-		}
-		if len(d.dirty) == 0 {
-			break
-		}
+	if retry, err := d.placeDirty(ctx, term); err != nil || !retry.IsZero() {
+		return retry, err
 	}
 	if err := d.forgetGone(ctx, term); err != nil {
 		return now.Add(retryDelay), d.tolerate(ctx, "forget a node", err)
@@ -111,7 +106,7 @@ func (d *desk) Act(ctx context.Context, term *follow.Term) (time.Time, error) {
 }
 
 // tolerate returns an error that ends the turn, and logs any other.
-func (d *desk) tolerate(ctx context.Context, what string, err error) error {
+func (d *reconciler) tolerate(ctx context.Context, what string, err error) error {
 	switch {
 	case ctx.Err() != nil || follow.Lost(err) || errors.Is(err, state.ErrClosed):
 		return err
@@ -121,26 +116,67 @@ func (d *desk) tolerate(ctx context.Context, what string, err error) error {
 	return nil
 }
 
-// placeDirty places the jobs that are to be looked at, first those that make
-// room, and returns when to try again what could not be written.
-func (d *desk) placeDirty(ctx context.Context, term *follow.Term) (retry time.Time, err error) {
-	jobs := slices.Collect(maps.Keys(d.dirty))
-	SortTurns(jobs, func(job string) bool { return !d.jobs.Has(job) })
-	for _, job := range jobs {
-		delete(d.dirty, job)
-		if err := d.place(ctx, term, job); err != nil {
-			d.dirty[job] = true
-			if err := d.tolerate(ctx, "place job "+job, err); err != nil {
-				return time.Time{}, err
-			}
-			retry = time.Now().Add(retryDelay)
-		}
+// placeDirty places the jobs that are to be looked at, and returns when to try
+// again what could not be written.
+func (d *reconciler) placeDirty(ctx context.Context, term *follow.Term) (retry time.Time, err error) {
+	if len(d.dirty) == 0 {
+		return time.Time{}, nil
 	}
-	return retry, nil
+	nodes, err := d.allNodes()
+	if err != nil {
+		return time.Time{}, err
+	}
+	names := slices.Collect(maps.Keys(d.dirty))
+	clear(d.dirty)
+	read := d.placements.Read
+	if Bounded(nodes) { // then all are looked at each time
+		read = d.placements.Get
+	}
+	board := Board{
+		Nodes:    nodes,
+		Removed:  func(name string) bool { return !d.jobs.Has(name) },
+		Job:      d.job,
+		Placed:   d.placements.Names,
+		Observed: func(job, node string) []spec.Instance { return d.instances(job)(node) },
+		Placement: func(name string) *spec.Placement {
+			p, _, err := read(name)
+			if err != nil {
+				d.logger.Warn("cannot read placement, making a new one", "job", name, "error", err)
+				return nil
+			}
+			return p
+		},
+		Change: func(name string, before, after *spec.Placement) (bool, error) {
+			err := d.write(ctx, term, name, before, after)
+			if err == nil {
+				return true, nil
+			}
+			d.dirty[name] = true
+			retry = time.Now().Add(retryDelay)
+			return false, d.tolerate(ctx, "place job "+name, err)
+		},
+	}
+	left, err := board.PlaceAll(names)
+	d.mark(left)
+	return retry, err
+}
+
+// job returns what is wanted of a job; with ok false its placement stays as it
+// is for now.
+func (d *reconciler) job(name string) (v *spec.JobVersion, ok bool) {
+	v, _, err := d.jobs.Read(name)
+	if err != nil {
+		// A job that can't be read is not a job that was removed.
+		d.logger.Error("cannot read job, its placement stays as it is; apply it again", "job", name, "error", err)
+		return nil, false
+	}
+	d.noteMoving(name, v)
+	previous, _, err := d.placements.Read(name)
+	return v, err != nil || !d.roster.awaits(previous) // its nodes may be back before long
 }
 
 // Take takes over what has changed.
-func (d *desk) Take(u follow.Update) {
+func (d *reconciler) Take(u follow.Update) {
 	switch u.Prefix {
 	case state.JobsPrefix:
 		d.mark(d.jobs.Apply(u))
@@ -158,7 +194,7 @@ func (d *desk) Take(u follow.Update) {
 }
 
 // see notes which nodes observe anything, and of what there is news.
-func (d *desk) see(u follow.Update) {
+func (d *reconciler) see(u follow.Update) {
 	for _, name := range d.observed.Apply(u) {
 		_, job, _ := strings.Cut(name, "/")
 		d.reported[job] = true
@@ -178,119 +214,66 @@ func (d *desk) see(u follow.Update) {
 	}
 }
 
-func (d *desk) mark(jobs []string) {
+func (d *reconciler) mark(jobs []string) {
 	for _, job := range jobs {
 		d.dirty[job] = true
 	}
 }
 
-// place writes a job's placement if it is not what Place says.
-func (d *desk) place(ctx context.Context, term *follow.Term, name string) error {
-	job, jobIndex, err := d.jobs.Read(name)
+// write makes a job's placement another one, under the lock of the scheduler and
+// as long as the job is the one that was placed; a nil after is its removal.
+func (d *reconciler) write(ctx context.Context, term *follow.Term, name string, before, after *spec.Placement) error {
+	ops := []state.Op{term.Check(state.SchedulerLock)}
+	message, index := "the job was removed: none of its shards has a node any more", d.placements.Index(name)
+	var value []byte
+	if after == nil {
+		d.noteMoving(name, nil)
+		ops = append(ops, state.Op{Kind: state.OpCheckMissing, Key: state.JobKey(name)},
+			state.Op{Kind: state.OpDeleteCAS, Key: state.PlacementKey(name), Index: index})
+	} else {
+		value, message = state.Encode(after), describe(before, after)
+		ops = append(ops, state.Op{Kind: state.OpCheckIndex, Key: state.JobKey(name), Index: d.jobs.Index(name)},
+			state.Op{Kind: state.OpCAS, Key: state.PlacementKey(name), Index: index, Value: value})
+	}
+	ops, err := d.tell(ops, name, after, message)
+	if err == nil && after != nil {
+		ops, err = tellSpent(ops, before, after, d.instances(name), time.Now())
+	}
 	if err != nil {
-		// A job that can't be read is not a job that was removed.
-		d.logger.Error("cannot read job, its placement stays as it is; apply it again", "job", name, "error", err)
-		return nil
-	}
-	d.noteMoving(name, job)
-	previous, index, err := d.placements.Read(name)
-	if err != nil {
-		d.logger.Warn("cannot read placement, making a new one", "job", name, "error", err)
-		previous = nil
-	}
-	if job == nil {
-		return d.remove(ctx, term, name, index)
-	}
-	nodes, err := d.allNodes()
-	if err != nil {
-		return err
-	}
-	if d.roster.awaits(previous) {
-		return nil // its nodes may be back before long
-	}
-	var taken map[string]Load
-	if Bounded(nodes) {
-		taken = d.takenBut(name)
-	}
-	wanted := Place(job, nodes, taken, Note(job, previous, d.instances(name)))
-	if previous != nil && reflect.DeepEqual(*previous, wanted) {
-		return nil
-	}
-	value := state.Encode(wanted)
-	ops := []state.Op{
-		term.Check(state.SchedulerLock),
-		{Kind: state.OpCheckIndex, Key: state.JobKey(name), Index: jobIndex},
-		{Kind: state.OpCAS, Key: state.PlacementKey(name), Index: index, Value: value},
-	}
-	if ops, err = d.tell(ops, name, &wanted, describe(previous, &wanted)); err != nil {
-		return err
-	}
-	if ops, err = tellSpent(ops, previous, &wanted, d.instances(name), time.Now()); err != nil {
 		return err
 	}
 	at, err := d.txn(ctx, ops)
 	if err != nil {
 		return fmt.Errorf("write placement: %w", err)
 	}
-	d.placements.Keep(name, value, at)
-	if taken != nil && previous != nil && MadeRoom(previous, &wanted) {
-		d.markUnplaced()
+	if after == nil {
+		d.placements.Put(name, nil, at)
+	} else {
+		d.placements.Keep(name, value, at)
 	}
 	return nil
 }
 
-// remove deletes the placement of a job that is gone.
-func (d *desk) remove(ctx context.Context, term *follow.Term, name string, index uint64) error {
-	if index == 0 {
-		return nil
-	}
-	ops := []state.Op{
-		term.Check(state.SchedulerLock),
-		{Kind: state.OpCheckMissing, Key: state.JobKey(name)},
-		{Kind: state.OpDeleteCAS, Key: state.PlacementKey(name), Index: index},
-	}
-	ops, err := d.tell(ops, name, nil, "the job was removed: none of its shards has a node any more")
-	if err != nil {
-		return err
-	}
-	at, err := d.txn(ctx, ops)
-	if err != nil {
-		return fmt.Errorf("delete placement: %w", err)
-	}
-	d.placements.Put(name, nil, at)
-	d.markUnplaced()
-	return nil
-}
-
-func (d *desk) txn(ctx context.Context, ops []state.Op) (uint64, error) {
+func (d *reconciler) txn(ctx context.Context, ops []state.Op) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	return d.store.Txn(ctx, ops...)
 }
 
-// markUnplaced marks the jobs that could use room.
-func (d *desk) markUnplaced() {
+// loads returns what all jobs take of each node.
+func (d *reconciler) loads() map[string]Load {
+	var all []*spec.Placement
 	for _, name := range d.placements.Names() {
-		if p, _, err := d.placements.Read(name); err == nil && Waits(p) {
-			d.dirty[name] = true
+		if p, _, err := d.placements.Get(name); err == nil {
+			all = append(all, p)
 		}
 	}
-}
-
-// takenBut returns what all jobs but one take of each node.
-func (d *desk) takenBut(job string) map[string]Load {
-	var others []*spec.Placement
-	for _, name := range d.placements.Names() {
-		if p, _, err := d.placements.Get(name); err == nil && name != job {
-			others = append(others, p)
-		}
-	}
-	return Loads(others...)
+	return Loads(all...)
 }
 
 // tell adds the event of a decision to its transaction; a nil placement is its
 // removal.
-func (d *desk) tell(ops []state.Op, job string, p *spec.Placement, message string) ([]state.Op, error) {
+func (d *reconciler) tell(ops []state.Op, job string, p *spec.Placement, message string) ([]state.Op, error) {
 	event := spec.Event{
 		Time: time.Now(), Type: spec.EventPlaced, Severity: spec.Info,
 		Job: job, Who: who, Message: message, Placement: p,
@@ -308,7 +291,7 @@ func (d *desk) tell(ops []state.Op, job string, p *spec.Placement, message strin
 	return append(ops, op), nil
 }
 
-func (d *desk) allNodes() ([]spec.Node, error) {
+func (d *reconciler) allNodes() ([]spec.Node, error) {
 	var nodes []spec.Node
 	for _, name := range d.nodes.Names() {
 		node, _, err := d.nodes.Get(name)

@@ -74,7 +74,7 @@ func TestTheLoopPlacesMovesAndForgetsJobs(t *testing.T) {
 			}
 			return p
 		}
-		if got := placed(); len(got.Unplaced) != 2 || got.Unplaced[0].Reason != `1 of 1 nodes: without label work = "yes"` {
+		if got := placed(); len(got.Unplaced) != 2 || got.Unplaced[0].Reason != `no eligible node (1 without label work = "yes")` {
 			t.Errorf("without nodes: %+v", got)
 		}
 		write(t, store, set(state.NodeKey("a"), worker("a")))

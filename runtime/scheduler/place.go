@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/synergymesh/meshrun/spec"
 )
@@ -281,7 +282,7 @@ func listens(s *spec.Process) bool {
 func (p *placer) conflict(proc *process, node string) string {
 	for _, port := range proc.spec.Ports {
 		if holder, taken := p.ports[node][port.Static]; taken && port.Static != 0 {
-			return fmt.Sprintf("port %d is taken by %s", port.Static, holder)
+			return fmt.Sprintf("with port %d taken by %s", port.Static, holder)
 		}
 	}
 	return ""
@@ -295,21 +296,18 @@ func (p *placer) reason(proc *process, shard int) string {
 	counts := maps.Clone(proc.refused)
 	for _, leaf := range proc.leaves {
 		if proc.spent[shard][leaf.name] {
-			counts["its restarts are used up there"]++
+			counts["where its restarts are used up"]++
 		} else if why := p.conflict(proc, leaf.name); why != "" {
 			counts[why]++
 		} else if n, short := room(leaf.node, p.used[leaf.name], proc.each, 1); n == 0 {
 			counts[short]++
 		}
 	}
-	text := ""
+	var parts []string
 	for _, why := range slices.Sorted(maps.Keys(counts)) {
-		if text != "" {
-			text += "; "
-		}
-		text += fmt.Sprintf("%d of %d nodes: %s", counts[why], len(p.nodes), why)
+		parts = append(parts, fmt.Sprintf("%d %s", counts[why], why))
 	}
-	return text
+	return "no eligible node (" + strings.Join(parts, ", ") + ")"
 }
 
 func (p *placer) finish(proc *process) {

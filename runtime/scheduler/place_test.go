@@ -182,7 +182,7 @@ func TestACapacityCountsOtherJobsAndOthersTakeTheRest(t *testing.T) {
 	}
 	nodes[1].Capacity = 5
 	placed = Place(v, nodes, map[string]Load{"a": {Instances: 3}}, &placed)
-	if n := len(placed.Unplaced); n != 4 || placed.Unplaced[0].Reason != "2 of 2 nodes: full" {
+	if n := len(placed.Unplaced); n != 4 || placed.Unplaced[0].Reason != "no eligible node (2 full)" {
 		t.Errorf("there is room for six, and placed is %+v", placed)
 	}
 }
@@ -200,10 +200,10 @@ func TestResourcesTakeRoom(t *testing.T) {
 	}
 	big.Resources.Memory = 550 // moves no other: a node that is full keeps what fits
 	after := Place(v, nodes, nil, &placed)
-	if n := len(after.Unplaced); n != 1 || after.Unplaced[0].Reason != "2 of 2 nodes: too little memory left" && after.Unplaced[0].Reason != "1 of 2 nodes: too little cpu left; 1 of 2 nodes: too little memory left" {
+	if n := len(after.Unplaced); n != 1 || after.Unplaced[0].Reason != "no eligible node (2 with too little memory left)" && after.Unplaced[0].Reason != "no eligible node (1 with too little cpu left, 1 with too little memory left)" {
 		t.Errorf("100 bytes are too many, and placed is %+v", after)
 	}
-	if !MadeRoom(&after, &placed) || !MadeRoom(&placed, &after) {
+	if !madeRoom(&after, &placed) || !madeRoom(&placed, &after) {
 		t.Error("a shard less, or a smaller one, makes room")
 	}
 }
@@ -223,9 +223,9 @@ func TestTheReasonNamesWhatIsInTheWay(t *testing.T) {
 	p.Shards, p.Ports = 2, []spec.Port{{Name: "http", Static: 80}}
 	v := &spec.JobVersion{Job: spec.Job{Name: "j", Processes: []spec.Process{p}}}
 	for want, nodes := range map[string][]spec.Node{
-		"there is no node":                        nil,
-		"1 of 1 nodes: draining":                  {{Name: "a", Draining: true}},
-		"1 of 1 nodes: port 80 is taken by web/0": {{Name: "a"}},
+		"there is no node":                                 nil,
+		"no eligible node (1 draining)":                    {{Name: "a", Draining: true}},
+		"no eligible node (1 with port 80 taken by web/0)": {{Name: "a"}},
 	} {
 		placed := Place(v, nodes, nil, nil)
 		if len(placed.Unplaced) == 0 || !strings.Contains(placed.Unplaced[len(placed.Unplaced)-1].Reason, want) {

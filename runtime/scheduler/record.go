@@ -52,7 +52,7 @@ func (r *records) take(u follow.Update) {
 }
 
 // doubted returns the nodes that only seem to be gone, and when to look again.
-func (d *desk) doubted(ctx context.Context, now time.Time) (nodes map[string]bool, until time.Time) {
+func (d *reconciler) doubted(ctx context.Context, now time.Time) (nodes map[string]bool, until time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	for name, m := range d.records.missing {

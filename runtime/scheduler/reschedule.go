@@ -15,7 +15,7 @@ import (
 const maxSpentTold = 5
 
 // instances returns what asks for the instances of a job that a node observes.
-func (d *desk) instances(job string) func(node string) []spec.Instance {
+func (d *reconciler) instances(job string) func(node string) []spec.Instance {
 	return func(node string) []spec.Instance {
 		seen, _, err := d.observed.Get(node + "/" + job)
 		if err != nil || seen == nil {
@@ -28,7 +28,7 @@ func (d *desk) instances(job string) func(node string) []spec.Instance {
 // noteMoving notes whether anything of a job, nil for one that is gone, is to be
 // rescheduled: what others report says nothing to the scheduler, and of those
 // neither job nor placement has to be decoded for it.
-func (d *desk) noteMoving(name string, job *spec.JobVersion) {
+func (d *reconciler) noteMoving(name string, job *spec.JobVersion) {
 	delete(d.moving, name)
 	if job != nil && slices.ContainsFunc(job.Job.Processes, func(p spec.Process) bool { return p.Restart.Reschedules() }) {
 		d.moving[name] = true
@@ -37,7 +37,7 @@ func (d *desk) noteMoving(name string, job *spec.JobVersion) {
 
 // markSpent marks the jobs of which shards have used up their restarts since it
 // was last looked.
-func (d *desk) markSpent() {
+func (d *reconciler) markSpent() {
 	for name := range d.reported {
 		if !d.moving[name] || d.dirty[name] { // what is dirty is looked at anyway
 			continue

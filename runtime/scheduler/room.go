@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"cmp"
 	"math"
 	"slices"
 
@@ -50,17 +49,6 @@ func Loads(placements ...*spec.Placement) map[string]Load {
 	return loads
 }
 
-// MadeRoom reports whether a placement takes less of any node than the one before.
-func MadeRoom(before, after *spec.Placement) bool {
-	now := Loads(after)
-	for node, was := range Loads(before) {
-		if l := now[node]; l.Instances < was.Instances || l.CPU < was.CPU || l.Memory < was.Memory {
-			return true
-		}
-	}
-	return false
-}
-
 // room returns how many more instances a node can take that has so much to bear,
 // at most so many, and what there is too little of.
 func room(n *spec.Node, bears, each Load, most int) (count int, short string) {
@@ -73,27 +61,9 @@ func room(n *spec.Node, bears, each Load, most int) (count int, short string) {
 		}
 	}
 	limit(int64(n.Capacity), int64(bears.Instances), int64(each.Instances), "full")
-	limit(thousandths(n.CPU), bears.CPU, each.CPU, "too little cpu left")
-	limit(int64(n.Memory), bears.Memory, each.Memory, "too little memory left")
+	limit(thousandths(n.CPU), bears.CPU, each.CPU, "with too little cpu left")
+	limit(int64(n.Memory), bears.Memory, each.Memory, "with too little memory left")
 	return most, short
-}
-
-// Waits reports whether a placement has shards that another node might take, had
-// it room for them.
-func Waits(p *spec.Placement) bool { return len(p.Unplaced) > 0 || len(p.Spent) > 0 }
-
-// SortTurns sorts jobs into the order in which they are placed: those that go
-// make room for the others.
-func SortTurns(jobs []string, goes func(job string) bool) {
-	slices.SortFunc(jobs, func(a, b string) int {
-		if goes(a) != goes(b) {
-			if goes(a) {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Compare(a, b)
-	})
 }
 
 // resources returns what the processes of a job say that a shard may use.

@@ -73,7 +73,7 @@ type roster struct {
 
 // callRoll tells of the nodes that have come and gone since this was last done,
 // by this primary or another, and returns when to do it again.
-func (d *desk) callRoll(ctx context.Context, term *follow.Term, now time.Time) (time.Time, error) {
+func (d *reconciler) callRoll(ctx context.Context, term *follow.Term, now time.Time) (time.Time, error) {
 	r := &d.roster
 	draining := slices.Contains(slices.Collect(maps.Values(r.Nodes)), spec.NodeDraining)
 	if r.known && !r.moved && !draining {
@@ -103,7 +103,7 @@ func (d *desk) callRoll(ctx context.Context, term *follow.Term, now time.Time) (
 	if r.lost = lost; len(lost) > 0 {
 		return until, nil
 	}
-	after, events := roll(r.Roster, nodes, d.takenBut(""), func(node string) bool { return len(d.seen[node]) > 0 })
+	after, events := roll(r.Roster, nodes, d.loads(), func(node string) bool { return len(d.seen[node]) > 0 })
 	if err := d.writeRoster(ctx, term, after, events, now); err != nil {
 		return time.Time{}, err
 	}
@@ -151,7 +151,7 @@ func (r *roster) awaits(p *spec.Placement) bool {
 
 // writeRoster writes what to remember with what to tell, in as many
 // transactions as it takes.
-func (d *desk) writeRoster(ctx context.Context, term *follow.Term, after spec.Roster, events []spec.Event, now time.Time) error {
+func (d *reconciler) writeRoster(ctx context.Context, term *follow.Term, after spec.Roster, events []spec.Event, now time.Time) error {
 	if maps.Equal(d.roster.Nodes, after.Nodes) && maps.EqualFunc(d.roster.Since, after.Since, time.Time.Equal) {
 		return nil
 	}
@@ -185,14 +185,14 @@ func (d *desk) writeRoster(ctx context.Context, term *follow.Term, after spec.Ro
 
 // forgetGone deletes what nodes that are gone had observed, once nothing
 // belongs there any more.
-func (d *desk) forgetGone(ctx context.Context, term *follow.Term) error {
+func (d *reconciler) forgetGone(ctx context.Context, term *follow.Term) error {
 	var placed map[string]Load
 	for node := range d.seen {
 		if d.nodes.Has(node) || d.roster.lost[node] {
 			continue
 		}
 		if placed == nil {
-			placed = d.takenBut("")
+			placed = d.loads()
 		}
 		if placed[node].Instances > 0 {
 			continue
@@ -206,7 +206,7 @@ func (d *desk) forgetGone(ctx context.Context, term *follow.Term) error {
 }
 
 // forget deletes what a node that is gone had observed.
-func (d *desk) forget(ctx context.Context, term *follow.Term, node string) error {
+func (d *reconciler) forget(ctx context.Context, term *follow.Term, node string) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	checks := []state.Op{

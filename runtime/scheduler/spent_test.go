@@ -151,7 +151,7 @@ func TestASpentShardWithoutAPlaceSaysWhy(t *testing.T) {
 		nodes[i].Draining = nodes[i].Name != from
 	}
 	placed = Place(v, nodes, nil, &placed)
-	want := "1 of 2 nodes: draining; 1 of 2 nodes: its restarts are used up there"
+	want := "no eligible node (1 draining, 1 where its restarts are used up)"
 	if len(placed.Unplaced) != 1 || placed.Unplaced[0].Reason != want {
 		t.Errorf("got %+v, want %q", placed, want)
 	}

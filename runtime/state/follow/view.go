@@ -113,6 +113,14 @@ func (v *View[T]) decode(name string, it *item[T]) (*T, error) {
 	return &value, nil
 }
 
+// Index returns the ModifyIndex of a value, readable or not; 0 if there is none.
+func (v *View[T]) Index(name string) uint64 {
+	if it := v.items[name]; it != nil {
+		return it.index
+	}
+	return 0
+}
+
 // Has reports whether there is a value of that name.
 func (v *View[T]) Has(name string) bool { return v.items[name] != nil }
 
