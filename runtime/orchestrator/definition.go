@@ -100,7 +100,7 @@ func (r *rollout) findUnmet(d demand) string {
 	case on == nil && of == r:
 		return fmt.Sprintf("waits for %s, which this job does not have", d.Process)
 	case of.unreadable:
-		return fmt.Sprintf("waits for %s: what is known of job %s can't be read", d.Process, of.job)
+		return fmt.Sprintf("waits for %s: the state of job %s cannot be read", d.Process, of.job)
 	case of.Job == nil:
 		return fmt.Sprintf("waits for %s: there is no job %s", d.Process, of.job)
 	case on == nil:

@@ -297,7 +297,7 @@ func (r *rollout) restartReason(where shardOnNode, in *spec.Instance) string {
 	if len(names) == 0 {
 		return ""
 	}
-	return strings.Join(names, " or ") + " was started anew"
+	return strings.Join(names, " or ") + " has restarted"
 }
 
 // recordGenerations records in the new assignments the generations of

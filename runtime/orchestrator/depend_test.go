@@ -240,7 +240,7 @@ func TestARestartThatFollowsPassesTheGate(t *testing.T) {
 		if got := restarted(); got != n+1 {
 			t.Fatalf("turn %d: %d were restarted", n, got)
 		}
-		if why := d.Reasons[spec.InstanceID{Job: "j", Process: "p", Shard: 2}]; n < 2 && !strings.HasPrefix(why, "restart, as db was started anew waits: shard ") {
+		if why := d.Reasons[spec.InstanceID{Job: "j", Process: "p", Shard: 2}]; n < 2 && !strings.HasPrefix(why, "restart, as db has restarted is pending: shard ") {
 			t.Errorf("turn %d: shard 2 %q", n, why)
 		}
 	}
@@ -294,7 +294,7 @@ func TestAnotherJobIsWaitedFor(t *testing.T) {
 		"stopped":       {map[string]Other{"store": stopped}, "waits for store/redis to be started, which an operator has stopped"},
 		"to change":     {map[string]Other{"store": changed}, "waits for store/redis to be started"},
 		"not placed":    {map[string]Other{"store": unplaced}, "waits for store/redis to be started"},
-		"can't be read": {map[string]Other{"store": unreadable}, "waits for store/redis: what is known of job store can't be read"},
+		"can't be read": {map[string]Other{"store": unreadable}, "waits for store/redis: the state of job store cannot be read"},
 	} {
 		w := newWorld()
 		w.want(version(1, after(process("web"), "store/redis", spec.ConditionStarted, "")))

@@ -98,7 +98,7 @@ func (g *gate) gather() {
 			continue
 		}
 		if g.unplacedCount++; g.unplaced == "" {
-			g.unplaced = fmt.Sprintf("shard %d has no place: %s", u.Shard, u.Reason)
+			g.unplaced = fmt.Sprintf("shard %d is not placed: %s", u.Shard, u.Reason)
 		}
 	}
 	if len(g.shards) == 0 {
@@ -143,7 +143,7 @@ func (g *gate) open() {
 		case pending == changeStart && (g.block != "" || g.trial):
 			g.steps[m.to] = step{old: g.previousDefinition(m.to), epoch: g.Job.Order(m.to.process, m.to.shard).Epoch}
 		case why != "":
-			g.postpone(m, pending, what+" waits: "+why)
+			g.postpone(m, pending, what+" is pending: "+why)
 		default:
 			g.apply(m, pending, old)
 		}
@@ -236,7 +236,7 @@ func (g *gate) waitReason(m *shardState, pending pendingChange) string {
 	if stagger := g.bounds().Stagger.Std(); stagger > 0 {
 		if next := g.lastChange().Add(stagger); g.now.Before(next) {
 			g.wake(next)
-			return fmt.Sprintf("%s shall be between two changes", g.bounds().Stagger)
+			return fmt.Sprintf("the last change is less than %s ago (stagger)", g.bounds().Stagger)
 		}
 	}
 	free := g.free
@@ -273,7 +273,7 @@ func (g *gate) blockReason() string {
 // trialWaitReason returns what a trial waits for.
 func (g *gate) trialWaitReason() string {
 	if _, well := g.canaries(); !well {
-		return "the canaries are to be healthy first: " + g.down
+		return "waiting for the canaries to become healthy: " + g.down
 	}
 	return fmt.Sprintf("the canaries are healthy and wait for: meshrun promote %s/%s", g.job, g.def.process.Name)
 }

@@ -281,8 +281,8 @@ func TestAnEditTakesNoShardDownBesideOneThatHasNoPlace(t *testing.T) {
 	if got := w.commands(); got != "v1 v1" {
 		t.Fatalf("shard 2 is down already, and yet %s", got)
 	}
-	want := "restart with another definition waits: shard 2 has no place: all nodes are full"
-	if why := d.Reasons[spec.InstanceID{Job: "j", Process: "p", Shard: 0}]; why != want || d.Progress[0].Waits != "shard 2 has no place: all nodes are full" {
+	want := "restart with another definition is pending: shard 2 is not placed: all nodes are full"
+	if why := d.Reasons[spec.InstanceID{Job: "j", Process: "p", Shard: 0}]; why != want || d.Progress[0].Waits != "shard 2 is not placed: all nodes are full" {
 		t.Errorf("it says %q, and %+v", why, d.Progress)
 	}
 	w.instance("a", "p", 0).RestartCause = "memory is over 1 GiB"

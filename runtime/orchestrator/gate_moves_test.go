@@ -59,7 +59,7 @@ func TestWhatAFailedRolloutHoldsBackSaysHowToGoOn(t *testing.T) {
 		w.pass(time.Minute, time.Second)
 		cause(w)
 		d := w.pass(time.Minute, time.Second)
-		want := what + " waits: shard 0 has failed; version 3 has failed: go back with `meshrun revert j`, or apply one that works"
+		want := what + " is pending: shard 0 has failed; version 3 has failed: go back with `meshrun revert j`, or apply one that works"
 		if why := d.Reasons[spec.InstanceID{Job: "j", Process: "p", Shard: 1}]; why != want {
 			t.Errorf("it says %q, want %q", why, want)
 		}

@@ -126,7 +126,7 @@ func TestWhoWaitsForItsTurnSaysWhy(t *testing.T) {
 	w := up(t, 2, nil)
 	w.release(version(2, rolled("v2", 2, nil)))
 	d := w.pass(0, time.Second)
-	want := "restart with another definition waits: shard 0 has to be healthy for 10s"
+	want := "restart with another definition is pending: shard 0 has to be healthy for 10s"
 	if got := d.Reasons[spec.InstanceID{Job: "j", Process: "p", Shard: 1}]; got != want {
 		t.Errorf("the reason is %q, want %q", got, want)
 	}
@@ -309,7 +309,7 @@ func TestEveryCauseOfARestartPassesTheSameGate(t *testing.T) {
 		if after := w.instance("a", "p", 1); after == nil || after.Generation != before.Generation {
 			t.Errorf("%s: shard 1 was disturbed while shard 0 was down", name)
 		}
-		if why := d.Reasons[id]; !strings.HasSuffix(why, "waits: shard 0 waits for its next start") {
+		if why := d.Reasons[id]; !strings.HasSuffix(why, "is pending: shard 0 waits for its next start") {
 			t.Errorf("%s: the reason is %q", name, why)
 		}
 		delete(w.bad, "v1")

@@ -30,7 +30,7 @@ func (a *scheduledProcess) decideShards(fault error) {
 			if in := a.seen[where]; in != nil && present(in) && in.Phase != spec.PhasePending {
 				// It started before the process had a schedule, or its run has failed without it.
 				delete(a.wanted, where)
-				a.reasons[a.id(name, shard)] = "ends, as no run of it is under way"
+				a.reasons[a.id(name, shard)] = "is stopped, as no run of it is active"
 				continue
 			}
 			a.down[where] = why
@@ -50,7 +50,7 @@ func (a *scheduledProcess) idleReason(fault error) string {
 	}
 	next := a.cron.Next(a.now)
 	if next.IsZero() {
-		return "no run is due any more"
+		return "no further run is due"
 	}
 	return "next run at " + next.Format(NextRunFormat)
 }

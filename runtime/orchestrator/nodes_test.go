@@ -121,7 +121,7 @@ func TestWhatIsOnANodeThatIsGoneWaitsForAnotherPlaceAsItIs(t *testing.T) {
 	if !reflect.DeepEqual(w.Current["a"], before) {
 		t.Errorf("a is gone, and is assigned %+v", w.Current["a"])
 	}
-	if why := d.Reasons[spec.InstanceID{Job: "j", Process: "p"}]; why != "waits for another place: a is gone" {
+	if why := d.Reasons[spec.InstanceID{Job: "j", Process: "p"}]; why != "waits to be placed on another node: a is gone" {
 		t.Errorf("the reason is %q", why)
 	}
 	w.Placement = onNode(w.Job, "b")

@@ -41,7 +41,7 @@ func (g *gate) pendingChange(m *shardState) (pendingChange, string) {
 func (g *gate) pendingRestart(m *shardState) (pendingChange, string) {
 	switch {
 	case m.entry.Epochs[m.to.shard] != g.Job.Order(m.to.process, m.to.shard).Epoch:
-		return changeRestartOrder, "ordered restart"
+		return changeRestartOrder, "requested restart"
 	case g.restartCause(m) != "" && !m.restartRequested():
 		return changeRestartRequest, "restart, as " + g.restartCause(m)
 	}

@@ -37,7 +37,7 @@ func (d *reconciler) loadRollouts(ctx context.Context, of func(job string) bool)
 		}
 		r := rolloutRecord{index: e.ModifyIndex}
 		if value, err := state.Decode[spec.Rollout](e); err != nil {
-			d.logger.Warn("cannot read what is remembered of a rollout, it is written anew", "job", job, "error", err)
+			d.logger.Warn("cannot read a rollout record, writing it anew", "job", job, "error", err)
 		} else {
 			r.value = &value
 		}
@@ -113,7 +113,7 @@ func (d *reconciler) revert(ctx context.Context, checks []state.Op, job *spec.Jo
 	name := job.Job.Name
 	e, err := d.store.Get(ctx, state.HistoryKey(name, decision.Revert))
 	if errors.Is(err, state.ErrNotFound) {
-		d.logger.Error("cannot revert, as the last good version is no longer kept; apply a good one", "job", name, "version", decision.Revert)
+		d.logger.Error("cannot revert: the last good version is no longer kept; apply a version that works", "job", name, "version", decision.Revert)
 		return nil
 	}
 	if err != nil {
@@ -127,7 +127,7 @@ func (d *reconciler) revert(ctx context.Context, checks []state.Op, job *spec.Jo
 	value := state.Encode(next)
 	event := spec.Event{
 		Time: next.When, Type: spec.EventRolloutReverted, Severity: spec.Critical, Job: name, Version: next.Version, Who: who,
-		Message: fmt.Sprintf("version %d has failed, and version %d takes its place as version %d: %s", job.Version, good.Version, next.Version, decision.Why),
+		Message: fmt.Sprintf("version %d has failed; it is replaced by version %d, as version %d: %s", job.Version, good.Version, next.Version, decision.Why),
 	}
 	ops := append(checks[:1:1], withEvent(state.Op{Kind: state.OpCAS, Key: state.JobKey(name), Index: index, Value: value}, event)...)
 	history := state.HistoryOps(name, next.Version, value)

@@ -283,7 +283,7 @@ func (r *rollout) want() {
 // on another node.
 func (r *rollout) keepOnLostNode(where shardOnNode) {
 	r.settled = false
-	r.reasons[r.id(where.process, where.shard)] = fmt.Sprintf("waits for another place: %s is gone", where.node)
+	r.reasons[r.id(where.process, where.shard)] = fmt.Sprintf("waits to be placed on another node: %s is gone", where.node)
 	for i := range r.Current[where.node].Processes {
 		if p := &r.Current[where.node].Processes[i]; p.Process.Name == where.process && p.Shards.Contains(where.shard) {
 			r.current[where] = p

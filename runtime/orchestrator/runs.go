@@ -67,7 +67,7 @@ func (d *reconciler) loadRuns(ctx context.Context, of func(job string) bool) err
 		}
 		run, err := state.Decode[spec.Run](e)
 		if err != nil {
-			d.logger.Warn("cannot read the record of a run, it counts as one that has failed", "key", e.Key, "error", err)
+			d.logger.Warn("cannot read a run record, the run counts as failed", "key", e.Key, "error", err)
 			run = unreadable(job, name)
 		}
 		d.runs.put(job, name, &run, e.ModifyIndex)

@@ -295,7 +295,7 @@ func (a *scheduledProcess) ticks(after time.Time) {
 		n++
 	}
 	if n > 0 {
-		a.skip(missed.UTC().Format(tickID), missed.UTC(), n, "missed: nobody was there for it")
+		a.skip(missed.UTC().Format(tickID), missed.UTC(), n, "missed: no orchestrator was running")
 	}
 	if run {
 		a.startRun(due.UTC().Format(tickID), due.UTC())
@@ -324,7 +324,7 @@ func (a *scheduledProcess) startRun(id string, tick time.Time) {
 
 // freeShard returns a free shard for a run that may overlap others.
 func (a *scheduledProcess) freeShard() (shard int, why string) {
-	why = fmt.Sprintf("%d runs are under way, which is the most", spec.MaxRuns)
+	why = fmt.Sprintf("%d runs are active, the maximum", spec.MaxRuns)
 	for shard := range a.shards() {
 		switch {
 		case a.active(shard) != nil:
@@ -370,7 +370,7 @@ func (a *scheduledProcess) wantedNode(shard int) string {
 }
 
 func (a *scheduledProcess) unplacedReason(shard int) string {
-	return cmp.Or(a.reasons[a.id(a.def.process.Name, shard)], "it has no node")
+	return cmp.Or(a.reasons[a.id(a.def.process.Name, shard)], "it is not placed")
 }
 
 // nextEpoch returns an epoch higher than that of any run, and of anything

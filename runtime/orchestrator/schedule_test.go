@@ -174,7 +174,7 @@ func TestRunsMayOverlapInEightShards(t *testing.T) {
 	for n := range 8 {
 		runs = append(runs, fmt.Sprintf("12:0%d active", n+1))
 	}
-	c.expect(8, append(runs, "12:10 skipped: 8 runs are under way, which is the most (2 times in a row)")...)
+	c.expect(8, append(runs, "12:10 skipped: 8 runs are active, the maximum (2 times in a row)")...)
 	in := c.instance("a", "p", 4)
 	in.Phase, in.LastExit = spec.PhaseCompleted, &spec.Exit{}
 	c.to("12:11")
@@ -203,10 +203,10 @@ func TestMissedTicks(t *testing.T) {
 		want []string
 	}{
 		{"within a minute it is on time", scheduled("p"), 10*time.Minute + 59*time.Second, []string{"12:10 active"}},
-		{"later it is skipped", scheduled("p"), 12 * time.Minute, []string{"12:10 skipped: missed: nobody was there for it"}},
-		{"many are one record", scheduled("p"), 2*time.Hour + 5*time.Minute, []string{"14:00 skipped: missed: nobody was there for it (12 times in a row)"}},
-		{"the one that is on time is run", scheduled("p"), 30 * time.Minute, []string{"12:20 skipped: missed: nobody was there for it (2 times in a row)", "12:30 active"}},
-		{"the last is caught up", scheduled("p", catchingUp), 35 * time.Minute, []string{"12:20 skipped: missed: nobody was there for it (2 times in a row)", "12:30 active"}},
+		{"later it is skipped", scheduled("p"), 12 * time.Minute, []string{"12:10 skipped: missed: no orchestrator was running"}},
+		{"many are one record", scheduled("p"), 2*time.Hour + 5*time.Minute, []string{"14:00 skipped: missed: no orchestrator was running (12 times in a row)"}},
+		{"the one that is on time is run", scheduled("p"), 30 * time.Minute, []string{"12:20 skipped: missed: no orchestrator was running (2 times in a row)", "12:30 active"}},
+		{"the last is caught up", scheduled("p", catchingUp), 35 * time.Minute, []string{"12:20 skipped: missed: no orchestrator was running (2 times in a row)", "12:30 active"}},
 		{"only one is late", scheduled("p", catchingUp), 12 * time.Minute, []string{"12:10 active"}},
 	} {
 		t.Run(r.name, func(t *testing.T) {
@@ -252,7 +252,7 @@ func TestAScheduleGoesOnAfterAClockThatWasAhead(t *testing.T) {
 	c.ends("p", 0)
 	c.now = was
 	c.to("12:20")
-	c.expect(1, "12:10 succeeded", "12:20 active", "12:00 skipped: missed: nobody was there for it (1000 times in a row)", "12:10 succeeded")
+	c.expect(1, "12:10 succeeded", "12:20 active", "12:00 skipped: missed: no orchestrator was running (1000 times in a row)", "12:10 succeeded")
 }
 
 func TestAVersionOfAClockThatWasAheadIsScheduled(t *testing.T) {

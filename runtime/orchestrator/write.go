@@ -19,7 +19,7 @@ func (d *reconciler) rollOut(ctx context.Context, term *follow.Term, name string
 	job, jobIndex, err := d.jobs.Get(name)
 	if err != nil {
 		// An unreadable job is not a removed job.
-		d.logger.Error("cannot read job, what runs of it stays as it is; apply it again", "job", name, "error", err)
+		d.logger.Error("cannot read job, its instances stay as they are; apply it again", "job", name, "error", err)
 		return false, nil
 	}
 	placement, placementIndex, err := d.placements.Read(name)
@@ -32,7 +32,7 @@ func (d *reconciler) rollOut(ctx context.Context, term *follow.Term, name string
 	}
 	observed, err := d.observed.of(name)
 	if err != nil {
-		d.logger.Warn("cannot read what a node observed, it counts as nothing", "job", name, "error", err)
+		d.logger.Warn("cannot read a node's observations, ignoring them", "job", name, "error", err)
 	}
 	snapshot := Snapshot{
 		Job: job, Placement: placement, Live: d.live(), Current: current, Observed: observed, Others: d.others(name, job, current),
@@ -129,7 +129,7 @@ func (d *reconciler) change(job, node string, version uint64, value *spec.Assign
 	}
 	op := state.Op{Kind: state.OpDeleteCAS, Key: key, Index: index}
 	if value == nil {
-		event.Message = node + " runs nothing of it any more"
+		event.Message = node + " runs no shards of this job any more"
 	} else {
 		op = state.Op{Kind: state.OpCAS, Key: key, Index: index, Value: state.Encode(value)}
 		event.Assigned = value.Assigned()
@@ -157,9 +157,9 @@ func describe(a *spec.Assignment) string {
 			why = max(why, reason)
 		}
 	}
-	text := fmt.Sprintf("%s runs %d shards of %d processes", a.Node, shards, len(a.Processes))
+	text := fmt.Sprintf("%s runs %s of %s", a.Node, count(shards, "shard", "shards"), count(len(a.Processes), "process", "processes"))
 	if held > 0 {
-		text += fmt.Sprintf(", %d of them held back: %s", held, why)
+		text += fmt.Sprintf(", %d held: %s", held, why)
 	}
 	return text
 }
@@ -188,4 +188,12 @@ func (d *reconciler) write(ctx context.Context, checks []state.Op, changes []cha
 		changes = changes[n:]
 	}
 	return nil
+}
+
+// count returns a number with its noun.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
