@@ -51,7 +51,7 @@ func open(def *Block, body hcl.Body, header hcl.Range, path string, check *check
 		if attr := content.Attributes[a.Name]; attr != nil {
 			rec.where[path+a.Name] = attr.Expr.Range()
 		} else if a.Required {
-			r.fail(header, "Missing attribute", fmt.Sprintf("The %s block needs %s: %s", def.Name, a.Name, a.Doc))
+			r.fail(header, "Missing attribute", fmt.Sprintf("The %s block needs `%s`: %s", def.Name, a.Name, lowerFirst(a.Doc)))
 		}
 	}
 	return r
@@ -150,7 +150,7 @@ func (r *reader) get(name string) *given {
 	g := r.eval(def, r.path+name, expr, ctx)
 	if g != nil && g.value.IsNull() {
 		if def.Required {
-			r.failValue(g, "Missing attribute", fmt.Sprintf("%s is null, but the %s block needs it: %s", name, r.def.Name, def.Doc))
+			r.failValue(g, "Missing attribute", fmt.Sprintf("`%s` is null, but the %s block needs it: %s", name, r.def.Name, lowerFirst(def.Doc)))
 		}
 		return nil
 	}

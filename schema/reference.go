@@ -37,11 +37,11 @@ func referenceBlock(b *strings.Builder, around string, block *Block) {
 	}
 	switch {
 	case block.Repeat && block.Label != "":
-		b.WriteString("It may be there several times, with different labels.\n\n")
+		b.WriteString("May be repeated, with different labels.\n\n")
 	case block.Repeat:
-		b.WriteString("It may be there several times.\n\n")
+		b.WriteString("May be repeated.\n\n")
 	default:
-		b.WriteString("It may be there once.\n\n")
+		b.WriteString("May appear once.\n\n")
 	}
 	referenceAttrs(b, block)
 	if block.Example != "" {

@@ -91,3 +91,6 @@ func traversalText(t hcl.Traversal) string {
 	}
 	return b.String()
 }
+
+// lowerFirst begins a text with a lower-case letter, to continue a sentence with it.
+func lowerFirst(s string) string { return strings.ToLower(s[:1]) + s[1:] }

@@ -6,11 +6,11 @@ var processBlock = &Block{
 	Name: "process", Label: "name", Repeat: true,
 	Doc: "One program, and in how many shards it runs.",
 	Attrs: []Attr{
-		{Name: "command", Kind: KindTemplateList, Required: true, Doc: "Program and arguments, as a list. No shell is involved unless it is the program."},
+		{Name: "command", Kind: KindTemplateList, Required: true, Doc: "A list of program and arguments. No shell is involved unless it is the program."},
 		{Name: "dir", Kind: KindTemplate, Doc: "Working directory; a relative path is relative to the directory of the job file. Default: that directory."},
 		{Name: "user", Kind: KindString, Doc: "User, or `user:group`, to run as. Default: the one that meshrun runs as."},
 		{Name: "env", Kind: KindTemplateMap, Doc: "Environment variables, beside those that meshrun sets (MESHRUN_JOB, _PROCESS, _SHARD, _SHARDS, _NODE, _TOKEN, _PORT_<NAME>). MESHRUN_SHARDS is the number at the start: one that must follow every change uses `shard.count`, and is restarted then."},
-		{Name: "critical", Kind: KindBool, Default: "false", Doc: "`meshrun recover` brings critical processes back; for others a failure only alerts."},
+		{Name: "critical", Kind: KindBool, Default: "false", Doc: "Events about failures of the process have severity `critical` instead of `warning`; nothing else depends on it."},
 		{Name: "shards", Kind: KindInt, Default: "1", Min: 0, Max: 65536, Doc: "How many instances run, numbered from 0 (`shard.index`)."},
 		{Name: "exclusive", Kind: KindBool, Default: "false", Doc: "Never two copies of one shard; MESHRUN_TOKEN is its fencing token. In a cluster the watchdog ends it when its node loses its session, so keep the watchdog under systemd. Where meshrun may make cgroups, each copy has one, so that its end is the end of all that it started."},
 	},
@@ -38,7 +38,7 @@ var restartBlock = &Block{
 		{Name: "attempts", Kind: KindInt, Default: "3", Min: 0, Max: spec.MaxAttempts, Doc: "How many restarts are allowed within the sliding `window`. For no end, write `exhausted = \"retry\"`."},
 		{Name: "window", Kind: KindDuration, Default: "5m", Doc: "Time within which restarts are counted."},
 		{Name: "exhausted", Kind: KindEnum, Values: []string{"fail", "retry", "reschedule"}, Default: "fail",
-			Doc: "What happens when the attempts are used up: `fail` stays down and alerts, `retry` alerts and goes on trying every `max_delay`, `reschedule` tries another node, and is `fail` where no other one can take the shard. A node on which a shard has used up its attempts does not get it again until the process is defined otherwise, `meshrun restart` is told of it, or the node has been away."},
+			Doc: "What happens when the attempts are used up: `fail` stays down and alerts, `retry` alerts and goes on trying every `max_delay`, `reschedule` tries another node, and is `fail` where no other one can take the shard. A node on which a shard has used up its attempts does not get it again until the process is defined otherwise, `meshrun restart` is used on it, or the node leaves and rejoins."},
 		{Name: "stable", Kind: KindDuration, Default: "10s", Doc: "Uptime after which a restart counts as recovered and the delay starts afresh."},
 	},
 	Example: `job "web" {
@@ -75,9 +75,9 @@ var stopBlock = &Block{
 
 var reloadBlock = &Block{
 	Name: "reload",
-	Doc:  "How the running process is told to read its files again. A change of only these files sends the signal and restarts nothing.",
+	Doc:  "How the running process is asked to read its files again. If only these files changed, the signal is sent and nothing is restarted.",
 	Attrs: []Attr{
-		{Name: "signal", Kind: KindSignal, Default: "SIGHUP", Doc: "Signal that tells it to."},
+		{Name: "signal", Kind: KindSignal, Default: "SIGHUP", Doc: "Signal to send."},
 		{Name: "files", Kind: KindTemplateList, Doc: "Files on the node, relative to `dir`."},
 	},
 	Example: `job "web" {
@@ -113,7 +113,7 @@ var watchdogBlock = &Block{
 	Name: "watchdog",
 	Doc:  "Kill and restart the process if it does not send WATCHDOG=1 on NOTIFY_SOCKET in time (sd_notify(3)).",
 	Attrs: []Attr{
-		{Name: "timeout", Kind: KindDuration, Required: true, Doc: "Longest time between two signs of life."},
+		{Name: "timeout", Kind: KindDuration, Required: true, Doc: "Longest time between two WATCHDOG=1 messages."},
 	},
 	Example: `job "web" {
   process "server" {
@@ -158,12 +158,12 @@ var portBlock = &Block{
 
 var dependsOnBlock = &Block{
 	Name: "depends_on", Label: "process", Repeat: true,
-	Doc: "Holds the process back until another one is so far: one of its job (`depends_on \"db\"`), or of another job (`depends_on \"store/redis\"`). All shards of the other one must be so far, in their present version. What is to end ends in the reverse order.",
+	Doc: "Delays the process until another one meets a condition: one of the same job (`depends_on \"db\"`), or of another job (`depends_on \"store/redis\"`). All shards of the other process must meet it, in their current version. Processes stop in the reverse order.",
 	Attrs: []Attr{
 		{Name: "condition", Kind: KindEnum, Values: []string{"started", "healthy", "completed"}, Default: "started",
-			Doc: "How far: `started` is running (and ready, if it says so), `healthy` passes its health checks (or is running, if it has none), `completed` ended with success."},
+			Doc: "The condition: `started` is running (and ready, if it says so), `healthy` passes its health checks (or is running, if it has none), `completed` ended with success."},
 		{Name: "on_failure", Kind: KindEnum, Values: []string{"wait", "restart", "stop"}, Default: "wait",
-			Doc: "What becomes of the running process when the other one fails later, which is when none of its shards is so far any more, in whichever version: so an update of several shards one by one fails nothing, and that of a single one does while it is down. `wait`: it is left as it is; only its starts wait. `stop`: it is stopped, after what depends on it in the same way, and started again once the other one is so far again. `restart`: it is left as it is, and restarted, when an update would let it and without using up an attempt of its restart policy, each time a shard of the other one (of its first 256) has been started anew for any reason and all are so far again; more shards or fewer of it restart nothing."},
+			Doc: "What happens to the running process when the dependency fails later, that is, when none of its shards meets the condition any more, in any version. Updating several shards one by one is therefore no failure; updating a single shard is one while it is down. `wait`: the process keeps running; only its starts wait. `stop`: the process is stopped, after those that depend on it in the same way, and started again once the dependency meets the condition. `restart`: the process keeps running and is restarted each time a shard of the dependency (one of its first 256) was restarted for any reason and all shards meet the condition again. Such a restart obeys the update block and uses up no attempt of the restart policy; scaling the dependency restarts nothing."},
 	},
 	Example: `job "web" {
   process "migrate" {
