@@ -12,14 +12,14 @@ import (
 
 const module = "github.com/synergymesh/meshrun/"
 
-// doors lists which rooms each room may import. A room is a directory with all
-// that is below it; a room may always import itself.
-var doors = map[string][]string{
+// allowedImports lists which package trees each package tree may import. A tree is a directory with
+// everything below it, and may always import itself.
+var allowedImports = map[string][]string{
 	"cmd":           {"runtime/agent", "runtime/api", "runtime/plan", "schema", "spec"},
 	"spec":          {},
 	"schema":        {"spec"},
 	"runtime/state": {"spec", "runtime/internal/loop"},
-	// What the small loops of runtime have in common; it knows no room.
+	// What the small loops of runtime have in common; it imports nothing of ours.
 	"runtime/internal/loop": {},
 	// It starts Consul servers for tests, and is no part of meshrun.
 	"runtime/state/consul/consultest": {},
@@ -47,7 +47,7 @@ var doors = map[string][]string{
 // open: everybody else sees the contract.
 var implementations = []string{"runtime/state/local", "runtime/state/consul", "runtime/state/statetest"}
 
-func TestRoomsImportOnlyThroughTheirDoors(t *testing.T) {
+func TestPackagesImportOnlyWhatIsAllowed(t *testing.T) {
 	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", module+"...").Output()
 	if err != nil {
 		t.Fatalf("list packages: %v", err)
@@ -62,9 +62,9 @@ func TestRoomsImportOnlyThroughTheirDoors(t *testing.T) {
 		if err := dec.Decode(&pkg); err != nil {
 			t.Fatalf("read package list: %v", err)
 		}
-		from, ok := roomOf(pkg.ImportPath)
+		from, ok := treeOf(pkg.ImportPath)
 		if !ok {
-			t.Errorf("%s is in no known room: give it a row in doors", pkg.ImportPath)
+			t.Errorf("%s is in no known package tree: add it to allowedImports", pkg.ImportPath)
 			continue
 		}
 		seen++
@@ -73,7 +73,7 @@ func TestRoomsImportOnlyThroughTheirDoors(t *testing.T) {
 		}
 	}
 	if seen < 10 {
-		t.Fatalf("saw only %d packages: the list is not the whole house", seen)
+		t.Fatalf("saw only %d packages: the list is incomplete", seen)
 	}
 }
 
@@ -84,9 +84,9 @@ func checkImport(t *testing.T, from, pkg, imp string) {
 	if !strings.HasPrefix(imp, module) {
 		return
 	}
-	to, ok := roomOf(imp)
-	if !ok || (to != from && !slices.Contains(doors[from], to)) {
-		t.Errorf("%s imports %s: there is no door from %s to %s", pkg, imp, from, to)
+	to, ok := treeOf(imp)
+	if !ok || (to != from && !slices.Contains(allowedImports[from], to)) {
+		t.Errorf("%s imports %s: %s may not import %s", pkg, imp, from, to)
 	}
 	short := strings.TrimPrefix(imp, module)
 	if slices.Contains(implementations, short) && from != "runtime/agent" && from != "runtime/state" {
@@ -94,13 +94,13 @@ func checkImport(t *testing.T, from, pkg, imp string) {
 	}
 }
 
-// roomOf returns the longest room that holds the package.
-func roomOf(importPath string) (string, bool) {
+// treeOf returns the longest listed tree that holds the package.
+func treeOf(importPath string) (string, bool) {
 	short := strings.TrimPrefix(importPath, module)
 	best := ""
-	for room := range doors {
-		if (short == room || strings.HasPrefix(short, room+"/")) && len(room) > len(best) {
-			best = room
+	for tree := range allowedImports {
+		if (short == tree || strings.HasPrefix(short, tree+"/")) && len(tree) > len(best) {
+			best = tree
 		}
 	}
 	return best, best != ""

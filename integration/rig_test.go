@@ -363,7 +363,7 @@ func eventually(t *testing.T, within time.Duration, what string, condition func(
 	t.Fatalf("waited %v until %s: %v", within, what, err)
 }
 
-// goBuild builds a command of the house.
+// goBuild builds a command of this repository.
 func goBuild(out, pkg string) ([]byte, error) {
 	return exec.Command("go", "build", "-o", out, pkg).CombinedOutput()
 }
