@@ -285,36 +285,6 @@ func (d *reconciler) others(name string, job *spec.JobVersion, current map[strin
 	return out
 }
 
-// dependents indexes jobs by the jobs that they depend on.
-type dependents struct {
-	needs map[string][]string        // job → those it depends on
-	by    map[string]map[string]bool // job → those that depend on it
-}
-
-// note records which jobs a job depends on now.
-func (d *dependents) note(job string, on []string) {
-	if d.by == nil {
-		d.needs, d.by = map[string][]string{}, map[string]map[string]bool{}
-	}
-	for _, old := range d.needs[job] {
-		if delete(d.by[old], job); len(d.by[old]) == 0 {
-			delete(d.by, old)
-		}
-	}
-	if delete(d.needs, job); len(on) > 0 {
-		d.needs[job] = on
-	}
-	for _, other := range on {
-		if d.by[other] == nil {
-			d.by[other] = map[string]bool{}
-		}
-		d.by[other][job] = true
-	}
-}
-
-// of returns the jobs that depend on a job.
-func (d *dependents) of(job string) []string { return sortedKeys(d.by[job]) }
-
 // perNode is a cache of keys <node>/<job> with an index of the nodes of each job.
 type perNode[T any] struct {
 	prefix string
