@@ -104,7 +104,7 @@ func TestARollbackGoesBackOverOrdersToAnotherDefinition(t *testing.T) {
 		t.Errorf("the last version is %d: %s", last.Version, last.Why)
 	}
 	n.must("stop", "-purge", "web")
-	for job, says := range map[string]string{"web": "`meshrun rollback web VERSION`", "nope": "there never was a job"} {
+	for job, says := range map[string]string{"web": "`meshrun rollback web VERSION`", "nope": "no job was ever named"} {
 		if r := n.run("rollback", "-yes", job); r.code != 1 || !strings.Contains(r.stderr, says) {
 			t.Errorf("%s: exit %d\n%s", job, r.code, r.stderr)
 		}

@@ -58,7 +58,7 @@ func applyCommand(term *terminal) *cobra.Command {
 		Short: "Make it so",
 		Long: "apply shows the plan, asks, and does it; with -yes it shows what was done. With a file that\n" +
 			"`meshrun plan -out` saved, it does exactly what that plan says, or refuses if anything has moved since.\n\n" +
-			"With -wait it stays until all is as wanted. The exit code is 0 then, 1 if something failed or was reverted,\n" +
+			"With -wait it stays until everything that the plan starts or changes is up. The exit code is 0 then, 1 if something failed or was reverted,\n" +
 			"and 3 if a rollout waits for somebody: to promote its canaries, or to resume it.",
 		Example: "  meshrun apply jobs/\n  meshrun apply -yes -wait jobs/shop.hcl",
 		Args:    arguments(1, -1, "the files or directories to apply, or a saved plan"),
@@ -254,9 +254,9 @@ func (a *applying) follow(ctx context.Context, term *terminal, client *api.Clien
 		return err
 	}
 	if text := refused(p); text != "" {
-		return fmt.Errorf("apply: all else is as wanted, but %s. What has no place is started as soon as a node has room for it", text)
+		return fmt.Errorf("apply: %s. Everything else is done; the shards start as soon as a node has room for them", text)
 	}
-	term.say("%s", term.errStyle.green("All is as wanted."))
+	term.say("%s", term.errStyle.green("Done."))
 	return nil
 }
 

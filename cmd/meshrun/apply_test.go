@@ -168,7 +168,7 @@ func TestOrdersAreDoneAtOnce(t *testing.T) {
 		}
 	}
 	b := &apitest.Backend{PlanFunc: func(context.Context, api.PlanRequest) (spec.Plan, error) { return emptyPlan(), nil }}
-	if stdout, _, code := meshrun(t, b, "stop", "web"); code != 0 || !strings.Contains(stdout, "Nothing to do") {
+	if stdout, _, code := meshrun(t, b, "stop", "web"); code != 0 || stdout != "No changes.\n" {
 		t.Errorf("nothing to do: exit %d, %s", code, stdout)
 	}
 }

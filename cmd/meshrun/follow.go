@@ -219,6 +219,14 @@ type follower struct {
 	last   string
 }
 
+// reached is the word for goals that are reached.
+func reached(goals []goal) string {
+	if slices.ContainsFunc(goals, func(g goal) bool { return !g.gone }) {
+		return "done"
+	}
+	return "removed"
+}
+
 // maxShown is up to how many instances each one's way is told; of more only
 // the number, and what fails.
 const maxShown = 24
@@ -254,7 +262,7 @@ func (f *follower) run(ctx context.Context, timeout time.Duration) error {
 		f.transitions(seen)
 		done, failed, waiting = progress(f.goals, seen)
 		if len(f.goals) > maxShown {
-			f.say(fmt.Sprintf("%d of %d there%s", done, len(f.goals), failedNote(len(failed))))
+			f.say(fmt.Sprintf("%d of %d %s%s", done, len(f.goals), reached(f.goals), failedNote(len(failed))))
 		}
 		if len(failed) == 0 || slices.ContainsFunc(waiting, func(i spec.Instance) bool { return i.Phase != spec.PhasePending }) {
 			stuck.Stop()

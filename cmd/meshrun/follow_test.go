@@ -82,7 +82,7 @@ func TestWaitingFollowsUntilAllIsThereOrSaysWhatToLookAt(t *testing.T) {
 	failed.LastExit = &spec.Exit{Code: 3}
 	file := jobFile(t, webJob)
 	_, stderr, code := meshrun(t, replay([]spec.Instance{app0}, []spec.Instance{app0, starting}, []spec.Instance{app0, running}), "apply", "-yes", "-wait", file)
-	if code != 0 || !strings.Contains(stderr, "web/app/1  starting") || !strings.Contains(stderr, "web/app/1  running") || !strings.Contains(stderr, "All is as wanted") {
+	if code != 0 || !strings.Contains(stderr, "web/app/1  starting") || !strings.Contains(stderr, "web/app/1  running") || !strings.Contains(stderr, "Done.") {
 		t.Errorf("exit %d\n%s", code, stderr)
 	}
 	_, stderr, code = meshrun(t, replay([]spec.Instance{app0}, []spec.Instance{app0, failed}), "apply", "-yes", "-wait", file)

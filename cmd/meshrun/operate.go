@@ -104,9 +104,9 @@ func orderText(p *spec.Plan, s style) string {
 	text := strings.TrimPrefix(b.String(), "\n")
 	switch {
 	case p.Empty():
-		return "Nothing to do: it is so already.\n"
+		return "No changes.\n"
 	case text == "":
-		return fmt.Sprintf("Done: %s. No instance is touched.\n", appliedText(p))
+		return fmt.Sprintf("Done: %s. No instance is affected.\n", appliedText(p))
 	}
 	return text
 }

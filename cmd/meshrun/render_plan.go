@@ -263,11 +263,11 @@ func renderInstances(b *strings.Builder, plans []spec.InstancePlan, s style, nod
 func planSum(p *spec.Plan, s style) string {
 	n := p.Counts()
 	steps := slices.ContainsFunc(p.Jobs, func(j spec.JobPlan) bool { return j.Steps })
-	if p.Empty() && steps { // which may still be on their way
-		return s.bold("No changes.") + fmt.Sprintf(" This is wanted already, of %s: `meshrun status` shows how far it is.", count(n[spec.ActionKeep], "instance"))
+	if p.Empty() && steps { // which may still be under way
+		return s.bold("No changes.") + fmt.Sprintf(" %s already applied; `meshrun status` shows the progress.", are(n[spec.ActionKeep], "instance"))
 	}
 	if p.Empty() {
-		return s.bold("No changes.") + fmt.Sprintf(" What runs is what is wanted: %s.", count(n[spec.ActionKeep], "instance"))
+		return s.bold("No changes.") + " " + matches(n[spec.ActionKeep])
 	}
 	part := func(a spec.InstanceAction, words string, paint func(string) string) string {
 		text := fmt.Sprintf("%d %s", n[a], words)
@@ -293,4 +293,23 @@ func planSum(p *spec.Plan, s style) string {
 		}
 	}
 	return s.bold("Plan: ") + strings.Join(parts, ", ") + fmt.Sprintf(", %d stay.", n[spec.ActionKeep])
+}
+
+// matches says that all instances are as the files say.
+func matches(n int) string {
+	switch n {
+	case 0:
+		return "Nothing is defined and nothing runs."
+	case 1:
+		return "The instance matches."
+	}
+	return fmt.Sprintf("All %d instances match.", n)
+}
+
+// are is "1 instance is" or "9 instances are".
+func are(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun + " is"
+	}
+	return fmt.Sprintf("%d %ss are", n, noun)
 }

@@ -135,7 +135,7 @@ func TestWaitingFollowsARolloutAndTellsByTheExitCode(t *testing.T) {
 		code int
 		says []string
 	}{
-		"done":     {rolls(4, spec.RolloutDone, 20, 20, ""), 0, []string{"web/app  1 of 20 updated, 0 healthy; shard 0 has to be", "web/app  20 of 20 updated\n", "All is as wanted"}},
+		"done":     {rolls(4, spec.RolloutDone, 20, 20, ""), 0, []string{"web/app  1 of 20 updated, 0 healthy; shard 0 has to be", "web/app  20 of 20 updated\n", "Done."}},
 		"failed":   {rolls(4, spec.RolloutFailed, 1, 0, "shard 0 has failed (exit 3)"), 1, []string{"Error: web version 4 has failed: app: shard 0 has failed (exit 3)", "meshrun logs web/app"}},
 		"reverted": {back, 1, []string{"Error: web: version 4 has failed, and version 3 takes its place as version 5: app: exit 3"}},
 		"waiting":  {rolls(4, spec.RolloutWaiting, 1, 1, "wait for: meshrun promote web/app"), 3, []string{"Waiting: web version 4 waits to be promoted", "meshrun promote web/app"}},

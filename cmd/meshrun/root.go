@@ -74,7 +74,7 @@ func newRoot(term *terminal) *cobra.Command {
 
 // unknownCommand says what might have been meant.
 func unknownCommand(cmd *cobra.Command, name string) error {
-	text := fmt.Sprintf("there is no command %q", name)
+	text := fmt.Sprintf("no command named %q", name)
 	if near := cmd.SuggestionsFor(name); len(near) > 0 {
 		text += fmt.Sprintf("; did you mean %q?", near[0])
 	}

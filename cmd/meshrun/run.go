@@ -205,7 +205,7 @@ func (c *runsList) none(ctx context.Context, client *api.Client, target api.Targ
 		return err
 	}
 	if !wanted([]spec.JobVersion{job}, target) {
-		return api.Errorf(api.ErrNotFound, "there is no %s: `meshrun status %s` shows what there is", target, target.Job)
+		return api.Errorf(api.ErrNotFound, "no %s: `meshrun status %s` lists what there is", named(target), target.Job)
 	}
 	for i := range job.Job.Processes {
 		if p := &job.Job.Processes[i]; p.Schedule != nil && (target.Process == "" || target.Process == p.Name) {

@@ -77,7 +77,7 @@ func TestRunsOfWhatHasNoScheduleAreNeverDue(t *testing.T) {
 		"web":         {"when the next one is due", 0},
 		"web/nightly": {"when the next one is due", 0},
 		"web/app":     {"web/app has no schedule, so there are no runs", 0},
-		"web/nope":    {"there is no web/nope", 1},
+		"web/nope":    {`no process named "web/nope"`, 1},
 	} {
 		stdout, stderr, code := meshrun(t, b, "runs", target)
 		if code != c.code || !strings.Contains(stdout+stderr, c.says) {

@@ -152,7 +152,7 @@ func (c *status) view(ctx context.Context, client *api.Client, instances []spec.
 	}
 	for _, t := range c.targets {
 		if !wanted(v.Jobs, t) && !slices.ContainsFunc(v.Instances, func(i spec.Instance) bool { return t.Matches(i.ID) }) {
-			return nil, api.Errorf(api.ErrNotFound, "there is no %s: `meshrun status` shows what there is", t)
+			return nil, api.Errorf(api.ErrNotFound, "no %s: `meshrun status` lists what there is", named(t))
 		}
 	}
 	return v, nil
@@ -340,4 +340,15 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-time.After(d):
 		return nil
 	}
+}
+
+// named says what a target names, as in `no job named "shop"`.
+func named(t api.Target) string {
+	switch {
+	case t.Shard >= 0:
+		return "shard " + t.String()
+	case t.Process != "":
+		return fmt.Sprintf("process named %q", t)
+	}
+	return fmt.Sprintf("job named %q", t)
 }

@@ -79,11 +79,11 @@ func TestStatusShowsWhatIsAskedFor(t *testing.T) {
 	if code != 0 || !strings.Contains(stdout, "api/1") || strings.Contains(stdout, "api/2") || !strings.Contains(stdout, "stopped") {
 		t.Errorf("web/api/1 and web/down: exit %d\n%s", code, stdout)
 	}
-	if _, stderr, code := meshrun(t, node(), "status", "web", "nope"); code != 1 || !strings.Contains(stderr, "there is no nope") {
+	if _, stderr, code := meshrun(t, node(), "status", "web", "nope"); code != 1 || !strings.Contains(stderr, `no job named "nope"`) {
 		t.Errorf("one of two is not there: exit %d, %s", code, stderr)
 	}
-	for _, none := range []string{"nope", "web/nope", "web/down/3"} {
-		if _, stderr, code := meshrun(t, node(), "status", none); code != 1 || !strings.Contains(stderr, "there is no "+none) {
+	for none, says := range map[string]string{"nope": `no job named "nope"`, "web/nope": `no process named "web/nope"`, "web/down/3": "no shard web/down/3"} {
+		if _, stderr, code := meshrun(t, node(), "status", none); code != 1 || !strings.Contains(stderr, says) {
 			t.Errorf("%s: exit %d, %s", none, code, stderr)
 		}
 	}

@@ -97,7 +97,7 @@ func (c *up) check() error {
 		return diags
 	}
 	if len(cfg.Jobs) == 0 {
-		return fmt.Errorf("there is no job in %s: write one into a file that ends with .hcl; examples/quickstart shows how", strings.Join(c.paths, ", "))
+		return fmt.Errorf("no job is defined in %s: write one into a file that ends with .hcl, as examples/quickstart does", strings.Join(c.paths, ", "))
 	}
 	return nil
 }

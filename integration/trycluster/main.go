@@ -19,7 +19,7 @@ import (
 const guide = `
 The cluster is up: three Consul servers, three nodes.
 
-  Consul's own page   http://%[1]s:8500/ui
+  Consul UI           http://%[1]s:8500/ui
                       Key/Value > meshrun > v1: jobs (what is wanted), placements (where), assignments
                       (what each node is to run), observed (what runs), nodes, locks, events.
                       A key under locks/shards shows the session, and so the node, that holds the shard.

@@ -1,5 +1,5 @@
 // Package ui looks at what meshrun keeps in Consul with the eyes of a person:
-// in a browser, on Consul's own page.
+// in a browser, in the Consul UI.
 package ui
 
 import (

@@ -36,7 +36,7 @@ func (b *Node) Engine(ctx context.Context, name string) (api.EngineStatus, error
 	}
 	engine, _, err := state.GetAs[spec.Engine](ctx, b.storeFor(ctx), state.EngineKey(name))
 	if errors.Is(err, state.ErrNotFound) {
-		return api.EngineStatus{}, api.Errorf(api.ErrNotFound, "there is no engine %q: `meshrun engines` shows which there are", name)
+		return api.EngineStatus{}, api.Errorf(api.ErrNotFound, "no engine named %q: `meshrun engines` lists the engines", name)
 	}
 	if err != nil {
 		return api.EngineStatus{}, fmt.Errorf("read engine %s: %w", name, err)

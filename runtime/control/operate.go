@@ -31,7 +31,7 @@ func (b *Node) Signal(ctx context.Context, target string, signal spec.Signal) (i
 		}
 	}
 	if !known {
-		return 0, api.Errorf(api.ErrNotFound, "there is no instance %q: `meshrun status` shows what there is", target)
+		return 0, api.Errorf(api.ErrNotFound, "no instance named %q: `meshrun status` lists the instances", target)
 	}
 	if len(ids) == 0 {
 		return 0, nil

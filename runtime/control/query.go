@@ -153,7 +153,7 @@ func (b *Node) Jobs(ctx context.Context) ([]spec.JobVersion, error) {
 func (b *Node) Job(ctx context.Context, name string) (spec.JobVersion, error) {
 	entry, err := b.storeFor(ctx).Get(ctx, state.JobKey(name))
 	if errors.Is(err, state.ErrNotFound) {
-		return spec.JobVersion{}, api.Errorf(api.ErrNotFound, "there is no job %q: `meshrun status` shows what there is", name)
+		return spec.JobVersion{}, api.Errorf(api.ErrNotFound, "no job named %q: `meshrun status` lists the jobs", name)
 	}
 	if err != nil {
 		return spec.JobVersion{}, fmt.Errorf("read job %s: %w", name, err)
@@ -169,7 +169,7 @@ func (b *Node) Job(ctx context.Context, name string) (spec.JobVersion, error) {
 func (b *Node) History(ctx context.Context, name string) ([]spec.JobVersion, error) {
 	versions, err := b.versions(ctx, state.HistoryPrefix+name+"/")
 	if err == nil && len(versions) == 0 {
-		return nil, api.Errorf(api.ErrNotFound, "there never was a job %q", name)
+		return nil, api.Errorf(api.ErrNotFound, "no job was ever named %q", name)
 	}
 	return versions, err
 }

@@ -82,7 +82,7 @@ func (b *Node) viewRollout(ctx context.Context, name string) (*rolloutView, erro
 		return nil, err
 	}
 	if v.Job == nil {
-		return nil, api.Errorf(api.ErrNotFound, "there is no job %q: `meshrun status` shows what there is", name)
+		return nil, api.Errorf(api.ErrNotFound, "no job named %q: `meshrun status` lists the jobs", name)
 	}
 	if v.Rollout, err = marked[spec.Rollout](ctx, store, v, state.RolloutKey(name)); err != nil {
 		return nil, err

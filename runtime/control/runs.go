@@ -17,7 +17,7 @@ func (b *Node) Runs(ctx context.Context, name string) ([]spec.Run, error) {
 	store := b.storeFor(ctx)
 	job, _, err := state.GetAs[spec.JobVersion](ctx, store, state.JobKey(name))
 	if errors.Is(err, state.ErrNotFound) {
-		return nil, api.Errorf(api.ErrNotFound, "there is no job %q: `meshrun status` shows what there is", name)
+		return nil, api.Errorf(api.ErrNotFound, "no job named %q: `meshrun status` lists the jobs", name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read job %s: %w", name, err)

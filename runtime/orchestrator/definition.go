@@ -102,7 +102,7 @@ func (r *rollout) findUnmet(d demand) string {
 	case of.unreadable:
 		return fmt.Sprintf("waits for %s: the state of job %s cannot be read", d.Process, of.job)
 	case of.Job == nil:
-		return fmt.Sprintf("waits for %s: there is no job %s", d.Process, of.job)
+		return fmt.Sprintf("waits for %s: no job named %q", d.Process, of.job)
 	case on == nil:
 		return fmt.Sprintf("waits for %s, which job %s does not have", d.Process, of.job)
 	case of == r && r.stoppedProcesses[name]:

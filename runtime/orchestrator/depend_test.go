@@ -286,7 +286,7 @@ func TestAnotherJobIsWaitedFor(t *testing.T) {
 		held   string
 	}{
 		"up":            {map[string]Other{"store": far(1, up)}, ""},
-		"no job":        {nil, "waits for store/redis: there is no job store"},
+		"no job":        {nil, `waits for store/redis: no job named "store"`},
 		"no process":    {map[string]Other{"store": other}, "waits for store/redis, which job store does not have"},
 		"no shards":     {map[string]Other{"store": far(0)}, "waits for store/redis to be started, which has no shards"},
 		"one of two":    {map[string]Other{"store": far(2, up)}, "waits for store/redis to be started"},

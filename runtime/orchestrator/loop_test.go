@@ -148,7 +148,7 @@ func TestAJobIsRolledOutAnewWhenOneThatItDependsOnChanges(t *testing.T) {
 			do   func()
 			want string
 		}{
-			{func() {}, "waits for store/redis: there is no job store"},
+			{func() {}, `waits for store/redis: no job named "store"`},
 			{func() {
 				s.set(state.JobKey("store"), state.Encode(store))
 				s.set(state.PlacementKey("store"), state.Encode(placed))

@@ -164,6 +164,14 @@ func describe(a *spec.Assignment) string {
 	return text
 }
 
+// count returns a number with its noun.
+func count(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
+}
+
 // write writes the changes in as few transactions as the limits allow, each with
 // all checks.
 func (d *reconciler) write(ctx context.Context, checks []state.Op, changes []change) error {

@@ -108,7 +108,7 @@ func (j *part) version(s *Snapshot, now time.Time) (err error) {
 		j.current = &stored.Value
 	}
 	if j.wanted.Remove && !exists {
-		return fmt.Errorf("there is no job %q to remove: %w", j.wanted.Job, ErrUnknown)
+		return fmt.Errorf("no job named %q to remove: %w", j.wanted.Job, ErrUnknown)
 	}
 	j.next, err = Next(j.current, s.Latest[j.wanted.Job], j.wanted, now)
 	return err

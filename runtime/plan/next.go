@@ -61,7 +61,7 @@ func Next(current *spec.JobVersion, latest uint64, w Wanted, now time.Time) (*sp
 		return nil, nil
 	}
 	if w.Apply == nil && current == nil {
-		return nil, fmt.Errorf("there is no job %q: %w", w.Job, ErrUnknown)
+		return nil, fmt.Errorf("no job named %q: %w", w.Job, ErrUnknown)
 	}
 	next := &spec.JobVersion{}
 	if current != nil {
@@ -132,7 +132,7 @@ func order(v *spec.JobVersion, o Order) error {
 		}
 	}
 	if len(targets) == 0 {
-		return fmt.Errorf("there is no process %q in job %q: %w", o.Process, v.Job.Name, ErrUnknown)
+		return fmt.Errorf("no process named %q in job %q: %w", o.Process, v.Job.Name, ErrUnknown)
 	}
 	if o.Shard >= 0 && (o.Process == "" || o.Shard >= targets[0].Instances()) {
 		return fmt.Errorf("process %q of job %q has no shard %d: it has %d, counted from 0: %w",

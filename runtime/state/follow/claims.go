@@ -240,7 +240,7 @@ func (c *claims) take(ctx context.Context, free map[string]uint64, now time.Time
 			for _, lock := range locks {
 				c.held[lock] = index
 			}
-			c.cfg.Logger.Info("took over", "locks", locks)
+			c.cfg.Logger.Info("took over", "prefix", c.cfg.Locks, "locks", len(locks))
 			break
 		}
 		again = c.later(locks, err, turn, now)
