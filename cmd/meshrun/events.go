@@ -123,7 +123,7 @@ func everThere(ctx context.Context, client *api.Client, target api.Target) error
 	case unknown != nil:
 		return unknown
 	}
-	return api.Errorf(api.ErrNotFound, "no %s ever was: `meshrun status %s` lists what there is", named(target), target.Job)
+	return api.Errorf(api.ErrNotFound, "no %s was ever defined: `meshrun status %s` lists what there is", named(target), target.Job)
 }
 
 // followEvents follows events across restarts of the agent.

@@ -86,7 +86,7 @@ func TestEventsAreThoseOfWhatIsNamed(t *testing.T) {
 		}
 	}
 	for target, says := range map[string]string{
-		"nope": "never was a job", "web/nope": "never was a web/nope", "web/app/7": "web/app/7", "web/app/x": "not a shard number",
+		"nope": "never was a job", "web/nope": `no process named "web/nope" was ever defined`, "web/app/7": "web/app/7", "web/app/x": "not a shard number",
 	} {
 		if stdout, stderr, code := meshrun(t, b, "events", target); code != 1 || stdout != "" || !strings.Contains(stderr, says) {
 			t.Errorf("%s: exit %d\n%s%s", target, code, stdout, stderr)

@@ -197,11 +197,3 @@ func (d *reconciler) write(ctx context.Context, checks []state.Op, changes []cha
 	}
 	return nil
 }
-
-// count returns a number with its noun.
-func count(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
-}
