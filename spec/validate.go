@@ -215,7 +215,7 @@ func (v *validator) staticPorts() {
 				continue
 			}
 			if first, ok := taken[port.Static]; ok {
-				v.add(p.Name, "port."+port.Name+".static", fmt.Sprintf("Port %d is wanted twice", port.Static),
+				v.add(p.Name, "port."+port.Name+".static", fmt.Sprintf("Port %d is used twice", port.Static),
 					fmt.Sprintf("port %q of process %q has it already. Choose another one, or leave static out.", first.port, first.process))
 				continue
 			}

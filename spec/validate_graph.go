@@ -38,7 +38,7 @@ func (v *validator) dependency(p *Process, d Dependency, on *Process, names []st
 	switch d.OnFailure {
 	case "", OnFailureStop, OnFailureRestart:
 	default:
-		v.add(p.Name, path+".on_failure", fmt.Sprintf("%q is nothing to do on a failure", d.OnFailure), `Write "wait", "restart" or "stop".`)
+		v.add(p.Name, path+".on_failure", fmt.Sprintf("%q is not an on_failure action", d.OnFailure), `Write "wait", "restart" or "stop".`)
 	}
 	if strings.Contains(d.Process, "/") {
 		v.farDependency(p, d)

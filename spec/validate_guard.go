@@ -57,7 +57,7 @@ func (v *validator) guards(p *Process) {
 		}
 		if g.Interval < MinGuardInterval {
 			v.add(p.Name, path+".interval", fmt.Sprintf("A look every %s would keep the node busy", g.Interval),
-				fmt.Sprintf("Set interval to %q at least; %q is usual.", MinGuardInterval, "5s"))
+				fmt.Sprintf("Set interval to at least %q; %q is usual.", MinGuardInterval, "5s"))
 		}
 		switch {
 		case g.Action != GuardAlert && g.Action != GuardRestart:

@@ -82,7 +82,7 @@ func (v *validator) health(p *Process) {
 		case 1:
 			v.healthKind(p, h, path, kinds[0])
 		case 0:
-			v.add(p.Name, path, "The check says nothing to check", "Write one of url, tcp, command, grpc, notify = true and log.")
+			v.add(p.Name, path, "The check has no target", "Write one of url, tcp, command, grpc, notify = true and log.")
 		default:
 			v.add(p.Name, path, "The check is of two kinds", fmt.Sprintf("It has %s and %s. Make a health block of each.", kinds[0], kinds[1]))
 		}
@@ -130,7 +130,7 @@ func (v *validator) healthKind(p *Process, h *Health, path string, kind HealthKi
 		v.healthCommand(p, h, path)
 	case HealthNotify:
 		if p.Ready == nil || !p.Ready.Notify {
-			v.add(p.Name, path+".notify", "The process is not said to tell when it is ready", "Add ready { notify = true } to the process, or check it in another way.")
+			v.add(p.Name, path+".notify", "The process does not report when it is ready", "Add ready { notify = true } to the process, or check it in another way.")
 		}
 	case HealthLog:
 		v.expression(p, path+".log", h.Log)
@@ -200,11 +200,11 @@ func (v *validator) expression(p *Process, path, text string) {
 
 func (v *validator) healthTimes(p *Process, h *Health, path string) {
 	if h.Interval < MinHealthInterval {
-		v.add(p.Name, path+".interval", fmt.Sprintf("A check every %s would keep the node busy", h.Interval), fmt.Sprintf("Set interval to %q at least; %q is usual.", MinHealthInterval, "10s"))
+		v.add(p.Name, path+".interval", fmt.Sprintf("A check every %s would keep the node busy", h.Interval), fmt.Sprintf("Set interval to at least %q; %q is usual.", MinHealthInterval, "10s"))
 	}
 	switch {
 	case h.Timeout <= 0:
-		v.add(p.Name, path+".timeout", "No answer comes at once", `Set timeout to the time that an answer may take, such as "1s".`)
+		v.add(p.Name, path+".timeout", "The timeout must be more than 0", `Set timeout to the time that an answer may take, such as "1s".`)
 	case h.Timeout > MaxHealthTimeout:
 		v.add(p.Name, path+".timeout", fmt.Sprintf("A timeout of %s holds up other checks", h.Timeout), fmt.Sprintf("Set timeout to %q at most.", MaxHealthTimeout))
 	}

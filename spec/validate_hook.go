@@ -25,7 +25,7 @@ func (v *validator) hooks(p *Process) {
 			v.nul(p, fmt.Sprintf("%s.command[%d]", path, k), string(arg))
 		}
 		if h.Timeout <= 0 {
-			v.add(p.Name, path+".timeout", "No command ends at once", `Set timeout to the time that the hook may take before it is killed, such as "30s".`)
+			v.add(p.Name, path+".timeout", "The timeout must be more than 0", `Set timeout to the time that the hook may take before it is killed, such as "30s".`)
 		}
 	}
 }

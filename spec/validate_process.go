@@ -56,7 +56,7 @@ func (v *validator) restart(p *Process) {
 			fmt.Sprintf("Set max_delay = %q or more, or delay to %q or less.", r.Delay, r.MaxDelay))
 	}
 	if r.Exhausted == ExhaustedRetry && r.MaxDelay == 0 {
-		v.add(p.Name, "restart.max_delay", "Retrying without end and without a delay would only heat the machine",
+		v.add(p.Name, "restart.max_delay", "Endless retries need a delay",
 			`With exhausted = "retry", max_delay is the time between two tries. Set it to "1s" or more.`)
 	}
 	v.window(p)
@@ -136,7 +136,7 @@ func (v *validator) signal(p *Process, path string, s Signal) {
 // limits checks times and sizes.
 func (v *validator) limits(p *Process) {
 	if p.Ready != nil && p.Ready.Timeout <= 0 {
-		v.add(p.Name, "ready.timeout", "No process is ready at once", `Set timeout to the time that a start may take, such as "30s".`)
+		v.add(p.Name, "ready.timeout", "The timeout must be more than 0", `Set timeout to the time that a start may take, such as "30s".`)
 	}
 	if p.Watchdog != nil && p.Watchdog.Timeout < MinWatchdogTimeout {
 		v.add(p.Name, "watchdog.timeout", fmt.Sprintf("A watchdog of %s kills what is merely busy", p.Watchdog.Timeout),

@@ -82,7 +82,7 @@ func TestValidateNamesEachFault(t *testing.T) {
 		"attempts don't fit":  {func(j *Job) { j.Processes[1].Restart.Attempts = 20 }, "web/restart.window", "never fit"},
 		"window of nothing":   {func(j *Job) { j.Processes[1].Restart.Window = 0 }, "web/restart.window", "empty"},
 		"stable above window": {func(j *Job) { j.Processes[1].Restart.Stable = 301 * second }, "web/restart.stable", "forgotten"},
-		"retry without pause": {func(j *Job) { r := &j.Processes[1].Restart; r.Exhausted, r.Delay, r.MaxDelay = ExhaustedRetry, 0, 0 }, "web/restart.max_delay", "heat"},
+		"retry without pause": {func(j *Job) { r := &j.Processes[1].Restart; r.Exhausted, r.Delay, r.MaxDelay = ExhaustedRetry, 0, 0 }, "web/restart.max_delay", "need a delay"},
 		"never rescheduled": {func(j *Job) {
 			r := &j.Processes[0].Restart
 			r.Policy, r.Exhausted = RestartNever, ExhaustedReschedule

@@ -6,7 +6,7 @@ job "shop" {
     }
     hook "after_stop" {
       command = ["./leave"]
-      timeout = "0s" # ERROR: No command ends at once
+      timeout = "0s" # ERROR: The timeout must be more than 0
     }
   }
   process "db" {

@@ -1,7 +1,7 @@
 job "web" {
   process "server" {
     command = ["./server"]
-    health "nothing" {} # ERROR: The check says nothing to check
+    health "nothing" {} # ERROR: The check has no target
     health "two" { # ERROR: The check is of two kinds
       url = "http://127.0.0.1/"
       tcp = "127.0.0.1:80"
@@ -29,7 +29,7 @@ job "web" {
       ca_file = "ca.pem"              # ERROR: The path of the file is not absolute
     }
     health "ready" {
-      notify = true # ERROR: The process is not said to tell when it is ready
+      notify = true # ERROR: The process does not report when it is ready
     }
     health "log" {
       log      = "[a" # ERROR: This is not a regular expression
