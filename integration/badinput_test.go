@@ -86,13 +86,21 @@ func TestADamagedStateIsKeptAndWhatCanBeReadGoesOn(t *testing.T) {
 		copies int
 		said   string
 	}{
-		"overwritten in the middle": {func(t *testing.T, path string, size int64) {
-			f, err := os.OpenFile(path, os.O_WRONLY, 0)
-			if err == nil {
-				_, err = f.WriteAt(bytes.Repeat([]byte{7}, int(size/3)), size/3)
-				err = errors.Join(err, f.Close())
-			}
+		"its assignments are overwritten": {func(t *testing.T, path string, _ int64) {
+			state, err := os.ReadFile(path)
 			if err != nil {
+				t.Fatal(err)
+			}
+			const prefix = "meshrun/v1/assignments/"
+			for at := bytes.Index(state, []byte(prefix)); at >= 0; {
+				value := at + len(prefix) + 50 // behind the key, and what stands before the value
+				copy(state[value:value+20], bytes.Repeat([]byte{7}, 20))
+				next := bytes.Index(state[value:], []byte(prefix))
+				if at = -1; next >= 0 {
+					at = value + next
+				}
+			}
+			if err := os.WriteFile(path, state, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}, 1, "damaged"},
@@ -214,10 +222,21 @@ func TestAFullDiskStopsNothingAndIsSurvived(t *testing.T) {
 	ballast := filepath.Join(n.data, "ballast")
 	fillDisk(t, ballast)
 
-	if r := n.run("apply", "-yes", n.write("job.hcl", sleeper("shards = 3"))); r.code == 0 {
-		t.Error("an apply on a full disk was acknowledged")
-	} else if !strings.Contains(r.stderr, "space") {
-		t.Errorf("the refusal does not say why: %q", r.stderr)
+	// A little room is kept for small changes; larger ones are refused.
+	var done []string
+	for i := 0; ; i++ {
+		name := fmt.Sprintf("large%d", i)
+		job := fmt.Sprintf("job %q {\n  process \"p\" {\n    command = [\"sleep\", \"1000\"]\n    shards = 0\n    env = { X = %q }\n  }\n}\n", name, strings.Repeat("x", 100<<10))
+		r := n.run("apply", "-yes", n.write(name+".hcl", job))
+		if r.code != 0 {
+			if !strings.Contains(r.stderr, "space") {
+				t.Errorf("the refusal does not say why: %q", r.stderr)
+			}
+			break
+		}
+		if done = append(done, name); i == 10 {
+			t.Fatal("a full disk took a megabyte")
+		}
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -234,6 +253,10 @@ func TestAFullDiskStopsNothingAndIsSurvived(t *testing.T) {
 	}
 	n.must("apply", "-yes", n.write("job.hcl", sleeper("shards = 3")))
 	n.waitPhase("web/app/2", spec.PhaseRunning)
+	n.killAgent()
+	for _, name := range done {
+		n.must("history", name)
+	}
 }
 
 func fillDisk(t *testing.T, path string) {

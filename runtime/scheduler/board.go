@@ -25,9 +25,9 @@ type Board struct {
 	Placement func(name string) *spec.Placement
 	// Observed returns the instances of a job that a node reports.
 	Observed func(job, node string) []spec.Instance
-	// Change makes a placement another one; after is nil for one that is removed.
-	// Placement returns it from then on, unless kept is false. An error ends
-	// PlaceAll.
+	// Change makes a placement another one; after is nil for one that is removed,
+	// and before for one that is missing or can't be read. Placement returns it
+	// from then on, unless kept is false. An error ends PlaceAll.
 	Change func(name string, before, after *spec.Placement) (kept bool, err error)
 
 	loads map[string]Load // of all placements, by node; nil where no node has a bound
@@ -76,10 +76,7 @@ func (b *Board) PlaceAll(names []string) (left []string, err error) {
 // place places a job, and reports whether that makes room for others.
 func (b *Board) place(name string) (room bool, err error) {
 	before := b.Placement(name)
-	if b.Removed(name) {
-		if before == nil {
-			return false, nil
-		}
+	if b.Removed(name) { // and its placement goes, also one that can't be read
 		return b.change(name, before, nil)
 	}
 	v, ok := b.Job(name)

@@ -139,14 +139,17 @@ func (d *reconciler) placeDirty(ctx context.Context, term *follow.Term) (retry t
 		Placed:   d.placements.Names,
 		Observed: func(job, node string) []spec.Instance { return d.instances(job)(node) },
 		Placement: func(name string) *spec.Placement {
-			p, _, err := read(name)
-			if err != nil {
-				d.logger.Warn("cannot read placement, making a new one", "job", name, "error", err)
-				return nil
-			}
+			p, _, _ := read(name) // nil for one that can't be read
 			return p
 		},
 		Change: func(name string, before, after *spec.Placement) (bool, error) {
+			if after == nil && d.placements.Index(name) == 0 {
+				d.noteMoving(name, nil)
+				return true, nil // there is nothing to remove
+			}
+			if _, _, err := d.placements.Read(name); err != nil {
+				d.logger.Warn("cannot read a placement: writing it anew", "job", name, "error", err)
+			}
 			err := d.write(ctx, term, name, before, after)
 			if err == nil {
 				return true, nil

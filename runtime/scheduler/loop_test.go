@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -193,5 +194,29 @@ func TestAJobThatCannotBeReadKeepsItsPlace(t *testing.T) {
 		if err != nil || after.ModifyIndex != before.ModifyIndex {
 			t.Fatalf("the placement went from %d to %d, %v", before.ModifyIndex, after.ModifyIndex, err)
 		}
+	})
+}
+
+func TestAPlacementThatCannotBeReadIsWrittenAnewOrRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		garbled := func(job string) state.Op {
+			return state.Op{Kind: state.OpSet, Key: state.PlacementKey(job), Value: []byte("{")}
+		}
+		store := start(t, set(state.JobKey("j"), forWorkers(1)), garbled("j"), garbled("gone"))
+		check := func(when string) {
+			t.Helper()
+			if p, _, err := state.GetAs[spec.Placement](t.Context(), store, state.PlacementKey("j")); err != nil || p.Job != "j" {
+				t.Errorf("%s: the placement of a job is %+v, %v", when, p, err)
+			}
+			if _, err := store.Get(t.Context(), state.PlacementKey("gone")); !errors.Is(err, state.ErrNotFound) {
+				t.Errorf("%s: the placement of a job that is gone: %v", when, err)
+			}
+		}
+		time.Sleep(time.Minute)
+		check("when it starts")
+		write(t, store, garbled("j"))
+		write(t, store, garbled("gone"))
+		time.Sleep(time.Minute)
+		check("later")
 	})
 }
