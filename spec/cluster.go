@@ -20,12 +20,19 @@ type JobVersion struct {
 	When     time.Time `json:"when"`
 	// Why says what made this version: "apply", "scale", "stop", "restart".
 	Why string `json:"why"`
+	// Reverts is the failed version that the orchestrator made this one to replace;
+	// 0 if it did not.
+	Reverts uint64 `json:"reverts,omitempty"`
 	// Source is the file that the job came from; empty if from none.
 	Source string `json:"source,omitempty"`
 	// Orders are an operator's wishes beside the file, by "process" or
 	// "process/shard"; the more exact one wins.
 	Orders map[string]Order `json:"orders,omitempty"`
 }
+
+// IsRevert reports whether the orchestrator made the version to replace a failed
+// one. Versions of before Reverts tell it by their Why.
+func (v *JobVersion) IsRevert() bool { return v.Reverts != 0 || v.Why == "revert" }
 
 // Order is an operator's wish for a process or one shard of it.
 type Order struct {

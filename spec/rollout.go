@@ -1,7 +1,9 @@
 package spec
 
 import (
+	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -24,13 +26,54 @@ type Rollout struct {
 	Job     string       `json:"job"`
 	Version uint64       `json:"version"` // of the job
 	State   RolloutState `json:"state"`
-	Reason  string       `json:"reason,omitempty"`
-	Since   time.Time    `json:"since,omitzero"`
+	// Process is the one whose progress has the job's state, and Waits what that
+	// progress says; both are empty for a rollout that runs or is done.
+	Process string `json:"process,omitempty"`
+	Waits   string `json:"waits,omitempty"`
+	// TooLarge is set if the rollout has failed because its assignments cannot be
+	// written.
+	TooLarge bool `json:"too_large,omitempty"`
+	// Reason is the text of the three above, for people; see SetReason.
+	Reason string    `json:"reason,omitempty"`
+	Since  time.Time `json:"since,omitzero"`
 	// Good is the last version of the job whose rollout was done; 0 if none was.
 	Good uint64 `json:"good,omitempty"`
 	// Promoted are the processes whose canaries were promoted by themselves, with
 	// the version of the definition that was on trial.
 	Promoted map[string]uint64 `json:"promoted,omitempty"`
+}
+
+// rolloutTooLarge is the reason of a rollout whose assignments cannot be written.
+const rolloutTooLarge = "its old and its new version are too large to be told to a node together; keep large texts in files, or remove the update block"
+
+// SetReason renders Reason.
+func (r *Rollout) SetReason() {
+	switch {
+	case r.TooLarge:
+		r.Reason = rolloutTooLarge
+	case r.Process != "":
+		r.Reason = r.Process + ": " + r.Waits
+	default:
+		r.Reason = ""
+	}
+}
+
+// UnmarshalJSON also reads records of before Process, Waits and TooLarge, which
+// have Reason alone.
+func (r *Rollout) UnmarshalJSON(data []byte) error {
+	type plain Rollout
+	if err := json.Unmarshal(data, (*plain)(r)); err != nil {
+		return err
+	}
+	if r.Reason == "" || r.Process != "" || r.TooLarge {
+		return nil
+	}
+	if strings.HasSuffix(r.Reason, rolloutTooLarge) {
+		r.TooLarge = true
+	} else if process, waits, ok := strings.Cut(r.Reason, ": "); ok {
+		r.Process, r.Waits = process, waits
+	}
+	return nil
 }
 
 // Progress is how far the rollout of one process is.
@@ -45,6 +88,9 @@ type Progress struct {
 	// Waits says what is waited for, and why; empty if for nothing.
 	Waits string `json:"waits,omitempty"`
 }
+
+// ManualRun precedes the number of a run by hand in its ID.
+const ManualRun = "manual-"
 
 // RunState is how a run of a scheduled process is going.
 type RunState string

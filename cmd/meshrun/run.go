@@ -101,7 +101,7 @@ func (c *runNow) Run(ctx context.Context) error {
 func runID(p *spec.Plan, target api.Target) string {
 	for _, j := range p.Jobs {
 		if j.Job == target.Job && j.Wanted != nil && j.Wanted.Orders[target.Process].Runs > 0 {
-			return "manual-" + strconv.FormatUint(j.Wanted.Orders[target.Process].Runs, 10)
+			return spec.ManualRun + strconv.FormatUint(j.Wanted.Orders[target.Process].Runs, 10)
 		}
 	}
 	return ""

@@ -236,7 +236,7 @@ func heldBack(rollouts []spec.Rollout, placements map[string]*spec.Placement, no
 	var out []string
 	for i := range rollouts {
 		r := &rollouts[i]
-		process, _, _ := strings.Cut(r.Reason, ":")
+		process := r.Process
 		if placement := placements[r.Job]; r.State != spec.RolloutFailed || placement == nil || len(placement.Processes[process][node]) == 0 {
 			continue
 		}

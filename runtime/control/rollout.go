@@ -204,7 +204,7 @@ func (v *rolloutView) status(now time.Time) (api.RolloutStatus, error) {
 	v.wake = d.NextWake
 	s := api.RolloutStatus{
 		Job: v.Job.Job.Name, Version: v.Job.Version, Why: v.Job.Why, Who: v.Job.Who, When: v.Job.When,
-		Rollout: d.Rollout, Progress: d.Progress, Waiting: d.Reasons, Reverted: v.Job.Why == orchestrator.WhyReverted, Reverting: d.Revert,
+		Rollout: d.Rollout, Progress: d.Progress, Waiting: d.Reasons, Reverted: v.Job.IsRevert(), Reverting: d.Revert,
 	}
 	if !v.Job.InSteps() {
 		s.Rollout = nil

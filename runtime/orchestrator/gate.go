@@ -201,7 +201,7 @@ func (g *gate) findBlock() {
 // onTrial reports whether canaries have to try the wanted definition first. The
 // version that replaces a failed one needs no trial: it was good before.
 func (g *gate) onTrial() bool {
-	return g.bounds().Canary > 0 && g.def.version > g.good && !g.order.Promoted && g.Job.Why != WhyReverted
+	return g.bounds().Canary > 0 && g.def.version > g.good && !g.order.Promoted && !g.Job.IsRevert()
 }
 
 // canaries counts the shards that have the wanted definition, and reports whether

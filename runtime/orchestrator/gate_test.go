@@ -244,7 +244,7 @@ func TestAVersionThatWasMadeToGoBackIsNotTakenBack(t *testing.T) {
 	revert := func(u *spec.Update) { u.AutoRevert = true }
 	w := up(t, 2, revert)
 	v := version(2, rolled("bad", 2, revert))
-	v.Why = WhyReverted
+	v.Reverts = v.Version - 1
 	w.release(v)
 	if d := w.pass(time.Hour, time.Minute); d.Revert != 0 || d.Rollout.State != spec.RolloutFailed {
 		t.Fatalf("it shall go back to %d, and is %+v", d.Revert, d.Rollout)

@@ -261,7 +261,7 @@ func TestALargeJobGoesBackToo(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		for _, key := range []string{state.JobKey("j"), state.HistoryKey("j", 3)} {
-			if v, _, err := state.GetAs[spec.JobVersion](t.Context(), s.store, key); err != nil || v.Version != 3 || v.Why != WhyReverted {
+			if v, _, err := state.GetAs[spec.JobVersion](t.Context(), s.store, key); err != nil || v.Version != 3 || v.Reverts != 2 {
 				t.Errorf("%s is version %d: %v", key, v.Version, err)
 			}
 		}

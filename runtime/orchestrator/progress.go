@@ -5,18 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/synergymesh/meshrun/spec"
 )
-
-// WhyReverted is the Why of a version that the orchestrator made to replace a failed
-// one. Such a version is not reverted itself.
-const WhyReverted = "revert"
-
-// whyTooLarge is why a rollout has failed whose assignments cannot be written.
-const whyTooLarge = "its old and its new version are too large to be told to a node together; keep large texts in files, or remove the update block"
 
 // refusedGrace is how long after it was made a version may be refused by a node
 // before that is a failure: the node retries every 10 s.
@@ -130,11 +122,11 @@ func (g *gate) failedBefore(m *shardState) bool {
 func (g *gate) previousFailure() string {
 	tried, _ := g.canaries()
 	if was := g.Rollout; was != nil && was.Version == g.Job.Version && was.State == spec.RolloutFailed && (g.down != "" || tried == 0) {
-		if why, mine := strings.CutPrefix(was.Reason, g.def.process.Name+": "); mine {
-			return why
+		if was.TooLarge { // of all processes together
+			return was.Reason
 		}
-		if strings.HasSuffix(was.Reason, whyTooLarge) { // of all processes together
-			return whyTooLarge
+		if was.Process == g.def.process.Name {
+			return was.Waits
 		}
 	}
 	return ""
@@ -230,15 +222,16 @@ func (r *rollout) rolloutRecord() *spec.Rollout {
 	worst := 0
 	for _, p := range r.progress {
 		if rank := slices.Index(statesByRank, p.State); rank > worst {
-			worst, next.State, next.Reason = rank, p.State, p.Process+": "+p.Waits
+			worst, next.State, next.Process, next.Waits = rank, p.State, p.Process, p.Waits
 		}
 	}
-	if next.State == spec.RolloutRunning {
-		next.Reason = "" // it changes too often to be stored
-	}
 	if r.done {
-		next.State, next.Reason = spec.RolloutDone, ""
+		next.State = spec.RolloutDone
 	}
+	if next.State == spec.RolloutRunning || next.State == spec.RolloutDone {
+		next.Process, next.Waits = "", "" // they change too often to be stored
+	}
+	next.SetReason()
 	ran := slices.ContainsFunc(r.progress, func(p spec.Progress) bool { return p.Wanted > 0 })
 	if next.State == spec.RolloutDone && ran { // a stopped version proves nothing
 		next.Good = r.Job.Version
@@ -261,7 +254,7 @@ var statesByRank = []spec.RolloutState{
 
 // revert returns the version to go back to, 0 for none, and why.
 func (r *rollout) revert() (uint64, string) {
-	if r.Job == nil || r.good == 0 || r.good >= r.Job.Version || r.Job.Why == WhyReverted {
+	if r.Job == nil || r.good == 0 || r.good >= r.Job.Version || r.Job.IsRevert() {
 		return 0, ""
 	}
 	for _, p := range r.progress {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/synergymesh/meshrun/runtime/state"
@@ -79,11 +78,12 @@ func (d *reconciler) tooLarge(job string, next *spec.Rollout, now time.Time) []c
 		return nil
 	}
 	was := d.rollouts[job].value
-	if was != nil && was.Version == next.Version && was.State == spec.RolloutFailed && strings.HasSuffix(was.Reason, whyTooLarge) {
+	if was != nil && was.Version == next.Version && was.State == spec.RolloutFailed && was.TooLarge {
 		return nil
 	}
 	failed := *next
-	failed.State, failed.Reason, failed.Since = spec.RolloutFailed, whyTooLarge, now.UTC()
+	failed.State, failed.Process, failed.Waits, failed.TooLarge, failed.Since = spec.RolloutFailed, "", "", true, now.UTC()
+	failed.SetReason()
 	return d.recordRollout(job, &failed)
 }
 
@@ -148,7 +148,7 @@ func (d *reconciler) revert(ctx context.Context, checks []state.Op, job *spec.Jo
 func Reverted(failed, good *spec.JobVersion, now time.Time) *spec.JobVersion {
 	next := &spec.JobVersion{
 		Job: good.Job, Checksum: good.Checksum, Source: good.Source,
-		Version: failed.Version + 1, Who: who, When: now.UTC(), Why: WhyReverted,
+		Version: failed.Version + 1, Who: who, When: now.UTC(), Why: "revert", Reverts: failed.Version,
 	}
 	for key, o := range failed.Orders {
 		if o.Promoted = false; o != (spec.Order{}) {

@@ -22,9 +22,7 @@ const (
 	maxSleep = time.Minute
 	// maxCounted bounds how many missed ticks are counted.
 	maxCounted = 1000
-	// manualRun is the prefix of the ID of a manual run.
-	manualRun = "manual-"
-	tickID    = "20060102T150405Z"
+	tickID     = "20060102T150405Z"
 )
 
 // RunChange is a run record to be written or deleted.
@@ -93,7 +91,7 @@ func compareRuns(x, y spec.Run) int {
 
 // manualNumber returns the number of a manual run, 0 for any other run.
 func manualNumber(run *spec.Run) uint64 {
-	text, by := strings.CutPrefix(run.ID, manualRun)
+	text, by := strings.CutPrefix(run.ID, spec.ManualRun)
 	n, err := strconv.ParseUint(text, 10, 64)
 	if !by || err != nil {
 		return 0
@@ -255,7 +253,7 @@ func (a *scheduledProcess) begin() {
 	}
 	if wanted := a.Job.Orders[name].Runs; wanted > done {
 		for n := max(done, wanted-min(wanted, RunsKept)) + 1; n <= wanted; n++ {
-			a.startRun(manualRun+strconv.FormatUint(n, 10), a.now.UTC())
+			a.startRun(spec.ManualRun+strconv.FormatUint(n, 10), a.now.UTC())
 		}
 	}
 	if a.Job.Orders[name].Paused || last.IsZero() {

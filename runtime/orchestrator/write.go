@@ -65,7 +65,7 @@ func (d *reconciler) rollOut(ctx context.Context, term *follow.Term, name string
 	err = d.write(ctx, checks, changes)
 	if errors.Is(err, state.ErrTooLarge) {
 		if failed := d.tooLarge(name, decision.Rollout, now); len(failed) > 0 {
-			d.logger.Error("a rollout has failed: "+whyTooLarge, "job", name, "error", err)
+			d.logger.Error("a rollout has failed: its assignments are too large to be written", "job", name, "error", err)
 			return true, d.write(ctx, checks, failed)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -46,6 +47,7 @@ func openFile(ctx context.Context, path string, opts Options) (_ disk, _ *memory
 	if err := lockLog(f); err != nil {
 		return nil, nil, report, errors.Join(err, f.Close())
 	}
+	setAside(boltPath(path), opts)
 	got, err := replayFile(f)
 	if err == nil && got.damage() == "" && got.cut == 0 {
 		m, err := got.memory(opts.Now())
@@ -88,11 +90,24 @@ func newLog(path string, guard *os.File, opts Options) (*logFile, *memory, error
 	l, err := createLog(path, m, guard, opts)
 	if err == nil && found {
 		opts.Logger.Info("took over the state of an older meshrun", "from", old, "keys", m.entries.Len(), "kept_as", old+".old")
-		if err := os.Rename(old, old+".old"); err != nil {
-			opts.Logger.Warn("cannot rename the state of the older meshrun, which is not used any more", "error", err)
-		}
+		setAside(old, opts)
 	}
 	return l, m, err
+}
+
+// setAside renames the state of an older meshrun, which was taken over: a log
+// that is moved away later must not bring it back.
+func setAside(old string, opts Options) {
+	err := os.Rename(old, old+".old")
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(old))
+	}
+	if err != nil {
+		opts.Logger.Warn("cannot rename the state of the older meshrun, which is not used any more", "error", err)
+	}
 }
 
 // replayFile replays an open file, and refuses one of a newer format.

@@ -109,6 +109,7 @@ func (l *logFile) write(e *edit) error {
 			return l.failed(err)
 		}
 		l.opts.Logger.Warn("cannot write the state's log anew, appending to it", "path", l.path, "error", err)
+		l.rewritten = max(l.rewritten, l.size/2) // the next attempt is worth it once the log has grown
 	}
 	return l.failed(l.append(text))
 }
