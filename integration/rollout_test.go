@@ -90,7 +90,7 @@ func TestABadVersionIsTakenBackAndTheOthersNeverNotice(t *testing.T) {
 	n.must("apply", "-yes", "-wait", n.write("job.hcl", stepper(20, good, "canary = 1\nauto_revert = true")))
 	before := n.pidsOf()
 	r := n.run("apply", "-yes", "-wait", n.write("job.hcl", stepper(20, "exit 3", "canary = 1\nauto_revert = true")))
-	if r.code != 1 || !strings.Contains(r.stderr, "exit 3") || !strings.Contains(r.stderr, "version 1 takes its place as version 3") {
+	if r.code != 1 || !strings.Contains(r.stderr, "exit 3") || !strings.Contains(r.stderr, "it is replaced by version 1, as version 3") {
 		t.Errorf("apply -wait of a bad version: exit %d\n%s", r.code, r.stderr)
 	}
 	if got := n.changed(before); got != 1 {

@@ -200,7 +200,7 @@ func (b *Node) earlier(ctx context.Context, s *plan.Snapshot, job string) (uint6
 	current, ok := s.Jobs[job]
 	switch {
 	case !ok && len(versions) == 0:
-		return 0, api.Errorf(api.ErrNotFound, "there never was a job %q", job)
+		return 0, api.Errorf(api.ErrNotFound, "no job was ever named %q", job)
 	case !ok:
 		return 0, api.Errorf(api.ErrNotFound, "job %q was removed: `meshrun history %s` lists its versions, and `meshrun rollback %s VERSION` brings one back", job, job, job)
 	}

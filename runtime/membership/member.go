@@ -36,6 +36,9 @@ const (
 	// its successor does, which takes 0.2 to 0.9 s to come up at a load of ten for
 	// each processor; and a hypervisor stops a machine for a moment to move it.
 	FenceSlack = time.Second
+	// partAfter is how long a session is kept that was given up because the store
+	// was restored; see part.
+	partAfter = 3 * time.Second
 	// leaveTimeout bounds giving the node's locks back.
 	leaveTimeout = 5 * time.Second
 	// stuckAfter is after which time without a turn the membership hangs: each
@@ -87,6 +90,10 @@ type Member struct {
 	renewed    int64  // boot time at which the last renewal that succeeded was sent
 	rest       int64  // boot time before which no lock is taken
 	foreign    time.Time
+	// parting is a session that the store had from before it was restored, and
+	// that is destroyed at boot time partAt.
+	parting string
+	partAt  int64
 
 	mu       sync.Mutex // guards all below
 	session  string     // what Session returns
@@ -178,6 +185,7 @@ func (m *Member) tryRenew(ctx context.Context) error {
 		m.id = m.recall(ctx)
 	}
 	m.revert(ctx)
+	m.part(ctx)
 	if m.id == "" {
 		if err := m.create(ctx); err != nil {
 			return err
@@ -274,14 +282,25 @@ func (m *Member) revert(ctx context.Context) {
 	}
 	if id := m.id; id != "" {
 		m.lost(ctx, "the store was put back to an earlier state")
-		// If that fails, its locks are free once its TTL is over.
-		if err := m.cfg.Store.DestroySession(ctx, id); err != nil {
-			m.cfg.Logger.Warn("the locks of the lost session stay until it ends by itself", "error", err)
-		}
+		m.parting, m.partAt = id, m.cfg.Clock()+int64(partAfter)
 	}
 	m.mu.Lock()
 	m.reverted = false
 	m.mu.Unlock()
+}
+
+// part destroys a session that was given up because the store was restored. It
+// holds its locks until then, so that the other nodes have a while to see the
+// store as it was restored: what is destroyed at once looks to them as if the
+// node had left. If it fails, the session ends by its TTL.
+func (m *Member) part(ctx context.Context) {
+	if m.parting == "" || m.cfg.Clock() < m.partAt {
+		return
+	}
+	if err := m.cfg.Store.DestroySession(ctx, m.parting); err != nil {
+		m.cfg.Logger.Warn("the locks of the lost session stay until it ends by itself", "error", err)
+	}
+	m.parting = ""
 }
 
 // checkRecord makes Run look at the node's record.

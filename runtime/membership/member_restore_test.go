@@ -100,7 +100,7 @@ func TestARestoredBackupLeavesNobodyWithTheLocksOfThen(t *testing.T) {
 	}
 	txn(state.Op{Kind: state.OpUnlock, Key: lock, Session: ofA}, state.Op{Kind: state.OpDelete, Key: lock})
 	txn(state.Op{Kind: state.OpLock, Key: lock, Session: ofB})
-	// Everybody follows the nodes, and one has come since.
+	// All watch the nodes, and one has come since.
 	joinConsul(t, server, "c")
 	for _, n := range []*consulNode{a, b} {
 		if nodes, _, err := n.store.Watch(t.Context(), state.NodesPrefix, 0); err != nil || len(nodes) != 3 {
@@ -144,6 +144,10 @@ func TestAStoreThatWasPutBackCostsTheSession(t *testing.T) {
 		if !slices.Contains(n.told(), spec.Lease{Session: old}) {
 			t.Errorf("the lease was not revoked: %+v", n.lastLease())
 		}
+		if _, err := n.store.Session(t.Context(), old); err != nil {
+			t.Errorf("the old session has ended before others can have seen the store: %v", err)
+		}
+		pass(partAfter + renewEvery)
 		if _, err := n.store.Session(t.Context(), old); !errors.Is(err, state.ErrSessionNotFound) {
 			t.Errorf("the old session lives: %v", err)
 		}
