@@ -89,7 +89,7 @@ func TestGuardRestartsWhatGrowsInItsTurn(t *testing.T) {
 	for _, ev := range n.events() {
 		switch {
 		case ev.Instance == nil:
-		case strings.Contains(ev.Message, `its guard "memory": memory is `) && strings.Contains(ev.Message, "stopping"):
+		case strings.Contains(ev.Message, `its guard "memory": memory is `) && strings.Contains(ev.Message, "the restart policy decides"):
 			ended++
 			if down[ev.Instance.ID] = true; len(down) > 1 {
 				t.Errorf("two shards were down at once: %s", ev.Message)
