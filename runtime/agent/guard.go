@@ -140,7 +140,8 @@ func (g *guard) displace(ctx context.Context, pid int) error {
 // It returns the context's error when that ends.
 func (g *guard) find(ctx context.Context) (int, error) {
 	silentSince, muteSince := time.Now(), time.Now()
-	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+	wait := loop.Backoff{Min: 10 * time.Millisecond, Max: time.Second}
+	for {
 		call, cancel := context.WithTimeout(ctx, time.Second)
 		table, err := g.client.Table(call)
 		cancel()
@@ -162,10 +163,8 @@ func (g *guard) find(ctx context.Context) (int, error) {
 			}
 			muteSince = time.Now()
 		}
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-time.After(wait):
+		if err := loop.Sleep(ctx, wait.Next()); err != nil {
+			return 0, err
 		}
 	}
 }

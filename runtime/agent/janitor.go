@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 	"github.com/synergymesh/meshrun/runtime/state"
 )
 
@@ -20,13 +21,13 @@ const trimEvery = 1000
 type janitor struct {
 	state.Store
 	written atomic.Int64
-	wake    chan struct{}
+	wake    loop.Signal
 	logger  hclog.Logger
 }
 
 // newJanitor returns a janitor, which is the store to write to.
 func newJanitor(store state.Store, logger hclog.Logger) *janitor {
-	j := &janitor{Store: store, wake: make(chan struct{}, 1), logger: logger.Named("janitor")}
+	j := &janitor{Store: store, wake: loop.NewSignal(), logger: logger.Named("janitor")}
 	j.written.Store(trimEvery - 1) // what agents before this one left is looked at once
 	return j
 }
@@ -44,10 +45,7 @@ func (j *janitor) Txn(ctx context.Context, ops ...state.Op) (uint64, error) {
 		}
 	}
 	if events > 0 && j.written.Add(events) >= trimEvery {
-		select {
-		case j.wake <- struct{}{}:
-		default:
-		}
+		j.wake.Set()
 	}
 	return index, nil
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/synergymesh/meshrun/runtime/internal/loop"
 )
 
 const (
@@ -23,7 +25,7 @@ type mux[T any] struct {
 	at     func(*T) time.Time
 	follow bool
 	began  time.Time
-	wake   chan struct{}
+	wake   loop.Signal
 
 	mu      sync.Mutex // guards all below, and the sources
 	sources []*source[T]
@@ -45,7 +47,7 @@ type waiting[T any] struct {
 }
 
 func newMux[T any](at func(*T) time.Time, follow bool) *mux[T] {
-	return &mux[T]{at: at, follow: follow, began: time.Now(), wake: make(chan struct{}, 1)}
+	return &mux[T]{at: at, follow: follow, began: time.Now(), wake: loop.NewSignal()}
 }
 
 // add returns a new source, which must be ended.
@@ -66,10 +68,7 @@ func (m *mux[T]) closeSources() {
 }
 
 func (m *mux[T]) poke() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
+	m.wake.Set()
 }
 
 // put adds a value, and waits while too many of this source wait already.

@@ -37,7 +37,7 @@ type Registry struct {
 	store  state.Store
 	owns   Owner
 	logger hclog.Logger
-	wake   chan struct{} // an engine was registered here
+	wake   loop.Signal // an engine was registered here
 
 	mu     sync.Mutex // guards all below
 	beats  map[string]beatOf
@@ -69,7 +69,7 @@ func (b *beatOf) expires() time.Time { return b.since.Add(b.engine.TTL.Std()) }
 func NewRegistry(node string, store state.Store, owns Owner, logger hclog.Logger) *Registry {
 	return &Registry{
 		node: node, store: store, owns: owns, logger: logger.Named("registry"),
-		wake: make(chan struct{}, 1), beats: map[string]beatOf{},
+		wake: loop.NewSignal(), beats: map[string]beatOf{},
 	}
 }
 
@@ -264,10 +264,7 @@ func (r *Registry) register(ctx context.Context, store state.Store, engine spec.
 	b := beatOf{engine: engine, index: index, since: now, heard: true}
 	r.beats[engine.Name] = b
 	r.mu.Unlock()
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
+	r.wake.Set()
 	return r.status(&b), nil
 }
 
